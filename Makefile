@@ -1,0 +1,52 @@
+# Every target sets up .venv by itself; needs Python >= 3.11, make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types layers unit test-slow test-engine test-cluster bench setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo | test | lint | bench | test-slow | test-engine | test-cluster | clean"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Scepsy needs Python >= 3.11 (set PYTHON=/path/to/python3.11)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/scepsy demo -o demo-out
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+layers: $(STAMP)
+	$(BIN)/lint-imports --no-cache
+
+unit: $(STAMP)
+	$(BIN)/pytest -n 2 -m "not engine and not cluster and not slow"
+
+test: lint types layers unit
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -n 2 -m "slow and not engine and not cluster"
+
+bench: $(STAMP)
+	$(BIN)/pytest tests -m "not engine and not cluster" --benchmark-only --benchmark-enable
+
+test-engine: $(STAMP)
+	$(BIN)/pytest -m engine -x
+
+test-cluster: $(STAMP)
+	$(BIN)/pytest -m cluster
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Real engines: gateway, recording, replay, profiler, local host, Kubernetes."""

@@ -1,0 +1,1 @@
+"""Named experiments: config to one tidy table."""

@@ -1,0 +1,1 @@
+"""Allocation rules that planners are compared with."""

@@ -1,0 +1,17 @@
+"""The command line. One module per family of commands; heavy imports happen inside the commands."""
+
+import typer
+
+app = typer.Typer(
+    name="scepsy",
+    help="Plan, simulate and run multi-LLM agentic workflows on a GPU cluster.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Entry point of the ``scepsy`` command."""
+    app()

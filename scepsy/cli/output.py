@@ -1,0 +1,102 @@
+"""What every command shares: JSON or text on stdout, one-line errors, exit codes, progress on stderr."""
+
+import functools
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from scepsy.errors import ScepsyError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn ``ScepsyError`` into one line on stderr and its exit code; Ctrl-C into exit 130."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except ScepsyError as error:
+            print(f"scepsy: {' '.join(str(error).split())}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            print("scepsy: interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+def emit_json(document: Any) -> None:
+    """Print one JSON document on stdout; infinities and NaN become null, since JSON has neither."""
+    json.dump(_finite(document), sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        return _finite(value.item())
+    return value
+
+
+def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print one table on stdout; numbers are right-aligned."""
+    table = Table(title=title, title_justify="left")
+    body = [[cell if isinstance(cell, str) else _number(cell) for cell in row] for row in rows]
+    for index, column in enumerate(columns):
+        numeric = bool(body) and all(not row[index] or row[index][0] in "-+0123456789<>≥≤∞" for row in body)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        table.add_row(*row)
+    stdout.print(table)
+
+
+def _number(cell: object) -> str:
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return "∞" if math.isinf(cell) else f"{cell:.4g}"
+    return str(cell)
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A progress bar with ETA on stderr while the block runs; yields a function that advances it. Silent without a terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    ) as bar:
+        task = bar.add_task(description, total=total)
+
+        def advance(amount: int = 1) -> None:
+            bar.advance(task, amount)
+
+        yield advance

@@ -1,0 +1,123 @@
+"""GPUs, nodes, NVLink domains. Values only; presets and GPU types are data (``scepsy/data/gpus.yaml``)."""
+
+from collections.abc import Iterator
+
+from scepsy.value import Value, require, require_finite
+
+
+class GpuType(Value, frozen=True, kw_only=True):
+    """What one GPU of a type can do; from the vendor's data sheet."""
+
+    name: str
+    memory_bytes: int
+    bandwidth_bytes_per_s: float
+    """Peak memory bandwidth."""
+    flops_per_s: float
+    """Peak dense BF16 rate."""
+    cost_per_hour: float = 1.0
+    """Relative cost, for plans that minimise it. Unit: any, the same for all types."""
+    partitions_pct: tuple[int, ...] = ()
+    """Shares a fixed partitioning allows (MIG-like), e.g. (14, 28, 42, 57, 100); empty: any whole percent."""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "name", self.name, "a non-empty string")
+        require(self.memory_bytes > 0, "memory_bytes", self.memory_bytes, "> 0")
+        require_finite("bandwidth_bytes_per_s", self.bandwidth_bytes_per_s, exclusive=True)
+        require_finite("flops_per_s", self.flops_per_s, exclusive=True)
+        require_finite("cost_per_hour", self.cost_per_hour, exclusive=True)
+        for pct in self.partitions_pct:
+            require(1 <= pct <= 100, "partitions_pct", pct, "1 to 100")
+
+
+class Gpu(Value, frozen=True, kw_only=True, order=True):
+    """One GPU by its place: node name and index on the node."""
+
+    node: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.index}"
+
+
+class Node(Value, frozen=True, kw_only=True):
+    """One host with GPUs of one type."""
+
+    name: str
+    gpu_type: str
+    gpus: int
+    nvlink_domains: tuple[tuple[int, ...], ...] = ()
+    """GPU indices that reach each other over NVLink; empty: all GPUs of the node form one domain."""
+    gpu_uuids: tuple[str, ...] = ()
+    """Device UUIDs by index, where known (real clusters)."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "name", self.name, "a non-empty string")
+        require(self.gpus >= 1, "gpus", self.gpus, ">= 1")
+        if self.nvlink_domains:
+            members = sorted(index for domain in self.nvlink_domains for index in domain)
+            require(
+                members == list(range(self.gpus)),
+                "nvlink_domains",
+                self.nvlink_domains,
+                f"a partition of GPU indices 0 to {self.gpus - 1}",
+            )
+        if self.gpu_uuids:
+            require(len(self.gpu_uuids) == self.gpus, "gpu_uuids", self.gpu_uuids, f"{self.gpus} UUIDs")
+            require(len(set(self.gpu_uuids)) == self.gpus, "gpu_uuids", self.gpu_uuids, "distinct")
+
+    @property
+    def domains(self) -> tuple[tuple[int, ...], ...]:
+        """The NVLink domains, the default filled in."""
+        return self.nvlink_domains or (tuple(range(self.gpus)),)
+
+
+class Cluster(Value, frozen=True, kw_only=True):
+    """Nodes and the GPU types they carry."""
+
+    name: str
+    gpu_types: tuple[GpuType, ...]
+    nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.nodes) > 0, "nodes", self.nodes, "at least one node")
+        types = [gpu_type.name for gpu_type in self.gpu_types]
+        require(len(set(types)) == len(types), "gpu_types", types, "distinct names")
+        names = [node.name for node in self.nodes]
+        require(len(set(names)) == len(names), "nodes", names, "distinct names")
+        for index, node in enumerate(self.nodes):
+            require(node.gpu_type in types, f"nodes[{index}].gpu_type", node.gpu_type, f"one of {', '.join(types)}")
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Every GPU, by node order and index."""
+        return tuple(Gpu(node=node.name, index=index) for node in self.nodes for index in range(node.gpus))
+
+    def node(self, name: str) -> Node:
+        """The node called ``name``. Raises ``KeyError`` when there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(f"node {name!r} is not in cluster {self.name!r}")
+
+    def gpu_type(self, name: str) -> GpuType:
+        """The GPU type called ``name``. Raises ``KeyError`` when there is none."""
+        for gpu_type in self.gpu_types:
+            if gpu_type.name == name:
+                return gpu_type
+        raise KeyError(f"GPU type {name!r} is not in cluster {self.name!r}")
+
+    def type_of(self, gpu: Gpu) -> GpuType:
+        """The type of one GPU."""
+        return self.gpu_type(self.node(gpu.node).gpu_type)
+
+    def nvlink_domains(self) -> Iterator[tuple[Gpu, ...]]:
+        """Every NVLink domain of the cluster; none spans nodes."""
+        for node in self.nodes:
+            for domain in node.domains:
+                yield tuple(Gpu(node=node.name, index=index) for index in domain)
+
+    @property
+    def largest_domain(self) -> int:
+        """GPUs in the largest NVLink domain: the largest tensor-parallel degree the cluster can hold."""
+        return max(len(domain) for node in self.nodes for domain in node.domains)

@@ -1,0 +1,1 @@
+"""Files at the edge: versioned, strict, one clear error each; JSON Schemas."""

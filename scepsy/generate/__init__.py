@@ -1,0 +1,1 @@
+"""Traces drawn from published distributions, seeded."""

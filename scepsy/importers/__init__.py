@@ -1,0 +1,1 @@
+"""Real traces in other formats, read into ``Trace``."""

@@ -1,0 +1,1 @@
+"""Latency and throughput of an allocation, without simulating it."""

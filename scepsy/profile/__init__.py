@@ -1,0 +1,1 @@
+"""What one engine instance of an LLM does with its work: step model, share law, TP law, memory, curves."""

@@ -1,0 +1,77 @@
+"""What a fraction of a GPU's SMs costs, and what neighbours on the same GPU cost: the laws, as data with a source.
+
+Share: a phase that takes t at a whole GPU takes ``t · (1 + k·(1/s − 1))`` at share s; k depends on the regime, because
+decoding is bound by memory and barely notices missing SMs, while prefill is bound by them. Fitted from MuxServe's
+published A100 grid by ``profile.fits``; the numbers live in ``scepsy/data/laws.yaml`` with their errors.
+
+Contention: an instance that is decoding draws bandwidth ``demand = weight bytes / (tp · base step seconds · peak bandwidth)``
+of each of its GPUs; while the demands of all that decode on a GPU sum to more than ``achievable``, every decode
+step there is stretched by sum / achievable.
+"""
+
+from scepsy.value import Value, require, require_finite
+
+
+class ShareLaw(Value, frozen=True, kw_only=True):
+    """The k of each regime, and where regimes meet."""
+
+    prefill_k: float
+    """Prefill batches of at least ``prefill_tokens`` tokens."""
+    prefill_small_k: float
+    decode_k: float
+    """Decode batches of at most ``decode_small_batch`` sequences."""
+    decode_large_k: float
+    """Decode batches of at least ``decode_large_batch`` sequences; linear in the batch in between."""
+    prefill_tokens: int = 512
+    decode_small_batch: int = 64
+    decode_large_batch: int = 128
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("prefill_k", "prefill_small_k", "decode_k", "decode_large_k"):
+            require_finite(field, getattr(self, field))
+        require(
+            self.decode_large_batch > self.decode_small_batch,
+            "decode_large_batch",
+            self.decode_large_batch,
+            f"> decode_small_batch ({self.decode_small_batch})",
+        )
+
+    def prefill_factor(self, tokens: int, share_pct: int) -> float:
+        """How much longer the prefill of ``tokens`` tokens takes at ``share_pct`` than at a whole GPU (>= 1)."""
+        k = self.prefill_k if tokens >= self.prefill_tokens else self.prefill_small_k
+        return 1.0 + k * (100.0 / share_pct - 1.0)
+
+    def decode_factor(self, sequences: int, share_pct: int) -> float:
+        """How much longer a decode step of ``sequences`` sequences takes at ``share_pct`` than at a whole GPU (>= 1)."""
+        low, high = self.decode_small_batch, self.decode_large_batch
+        weight = min(max((sequences - low) / (high - low), 0.0), 1.0)
+        k = self.decode_k + (self.decode_large_k - self.decode_k) * weight
+        return 1.0 + k * (100.0 / share_pct - 1.0)
+
+
+class ContentionLaw(Value, frozen=True, kw_only=True):
+    """Memory bandwidth that instances on one GPU share."""
+
+    achievable: float
+    """Part of the peak bandwidth at which decoding neighbours begin to slow each other."""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        require_finite("achievable", self.achievable, exclusive=True)
+
+    def slowdown(self, demand: float) -> float:
+        """Factor on every decode step of a GPU on which the decoding instances demand ``demand`` in sum (>= 1)."""
+        return max(1.0, demand / self.achievable)
+
+
+class ColdStartLaw(Value, frozen=True, kw_only=True):
+    """Seconds from starting an engine process to its first answer: ``base_s + s_per_billion · parameters / 1e9``."""
+
+    base_s: float
+    s_per_billion: float
+    source: str = ""
+
+    def seconds(self, parameters: float) -> float:
+        """Cold-start seconds of a model of ``parameters`` weights."""
+        return self.base_s + self.s_per_billion * parameters / 1e9

@@ -1,0 +1,44 @@
+"""The step model: how long one iteration of a continuous-batching engine takes.
+
+``step_s = base + prefill·P + attention·X + decode·B + context·C`` with P prefill tokens, X the sum over prefill chunks
+of chunk tokens × tokens of context before or inside them (only long prompts notice), B decoding sequences, and
+C their context tokens. Linear in its coefficients, so a span of k iterations has a closed form and a fit is a
+non-negative least squares (``profile.fits``). Source of the form: ../docs and DESIGN.md, "Step model".
+"""
+
+from scepsy.value import Value, require_finite
+
+
+class StepModel(Value, frozen=True, kw_only=True):
+    """Coefficients for one (LLM, GPU type, tensor-parallel degree) at a whole GPU."""
+
+    base_s: float
+    """Cost of an iteration that does anything: weights read, kernels launched."""
+    prefill_s_per_token: float
+    decode_s_per_sequence: float = 0.0
+    context_s_per_token: float = 0.0
+    """Per iteration and token of context of the decoding sequences (KV cache read)."""
+    attention_s_per_token2: float = 0.0
+    """Per prefill token and token of its context."""
+
+    def __post_init__(self) -> None:
+        require_finite("base_s", self.base_s)
+        require_finite("prefill_s_per_token", self.prefill_s_per_token)
+        require_finite("decode_s_per_sequence", self.decode_s_per_sequence)
+        require_finite("context_s_per_token", self.context_s_per_token)
+        require_finite("attention_s_per_token2", self.attention_s_per_token2)
+        require_finite("base_s + prefill_s_per_token", self.base_s + self.prefill_s_per_token, exclusive=True)
+
+    def step_s(self, prefill_tokens: int, attention_token2: float, sequences: int, context_tokens: int) -> float:
+        """Seconds of one iteration at a whole GPU.
+
+        >>> StepModel(base_s=0.01, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-3).step_s(100, 0, 2, 0)
+        0.022
+        """
+        return (
+            self.base_s
+            + self.prefill_s_per_token * prefill_tokens
+            + self.attention_s_per_token2 * attention_token2
+            + self.decode_s_per_sequence * sequences
+            + self.context_s_per_token * context_tokens
+        )

@@ -1,0 +1,1 @@
+"""The discrete-event simulator: one of the two implementations of ``Backend``."""

@@ -1,0 +1,1 @@
+"""Policies that act on a running simulated cluster."""
