@@ -22,6 +22,8 @@ class Llm(Value, frozen=True, kw_only=True):
     """Key/value heads: KV memory divides over at most this many GPUs."""
     attention_heads: int = 32
     """Tensor parallelism must divide this."""
+    layers: int = 32
+    hidden_size: int = 4096
     source: str = ""
 
     def __post_init__(self) -> None:

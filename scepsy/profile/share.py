@@ -4,9 +4,10 @@ Share: a phase that takes t at a whole GPU takes ``t · (1 + k·(1/s − 1))`` a
 decoding is bound by memory and barely notices missing SMs, while prefill is bound by them. Fitted from MuxServe's
 published A100 grid by ``profile.fits``; the numbers live in ``scepsy/data/laws.yaml`` with their errors.
 
-Contention: an instance that is decoding draws bandwidth ``demand = weight bytes / (tp · base step seconds · peak bandwidth)``
-of each of its GPUs; while the demands of all that decode on a GPU sum to more than ``achievable``, every decode
-step there is stretched by sum / achievable.
+Contention: an instance that is decoding draws ``demand = weight bytes / (tp · base step seconds · peak bandwidth)`` of each
+of its GPUs (less at a smaller share, since its steps are longer). Its decode steps are stretched by
+``max(1 + interference · others, own + others)``: linear in what the decoding neighbours draw, as measured for one
+pair, and never so little that the GPU would deliver more than its peak. Alone on its GPU, the factor is 1.
 """
 
 from scepsy.value import Value, require, require_finite
@@ -53,16 +54,21 @@ class ShareLaw(Value, frozen=True, kw_only=True):
 class ContentionLaw(Value, frozen=True, kw_only=True):
     """Memory bandwidth that instances on one GPU share."""
 
-    achievable: float
-    """Part of the peak bandwidth at which decoding neighbours begin to slow each other."""
+    interference: float
+    """Stretch of a decode step per unit of peak bandwidth that decoding neighbours draw."""
     source: str = ""
 
     def __post_init__(self) -> None:
-        require_finite("achievable", self.achievable, exclusive=True)
+        require_finite("interference", self.interference)
 
-    def slowdown(self, demand: float) -> float:
-        """Factor on every decode step of a GPU on which the decoding instances demand ``demand`` in sum (>= 1)."""
-        return max(1.0, demand / self.achievable)
+    def slowdown(self, own: float, others: float) -> float:
+        """Factor on a decode step of an instance drawing ``own`` of the peak while neighbours draw ``others`` (>= 1).
+
+        >>> law = ContentionLaw(interference=0.5)
+        >>> law.slowdown(0.6, 0.0), law.slowdown(0.4, 0.4), law.slowdown(0.6, 1.2)
+        (1.0, 1.2, 1.7999999999999998)
+        """
+        return 1.0 if others <= 0.0 else max(1.0 + self.interference * others, own + others)
 
 
 class ColdStartLaw(Value, frozen=True, kw_only=True):
