@@ -2,6 +2,8 @@
 
 import typer
 
+from scepsy.cli import profile
+
 app = typer.Typer(
     name="scepsy",
     help="Plan, simulate and run multi-LLM agentic workflows on a GPU cluster.",
@@ -10,6 +12,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(profile.app)
 
 
 def main() -> None:

@@ -1,5 +1,181 @@
 """``scepsy profile``: where step models come from, and how well they hold."""
 
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
+from scepsy.cli.output import command, emit_json, show_table
+from scepsy.errors import InputError
+
 app = typer.Typer(name="profile", help="Profiles of LLMs on GPUs: run, import, fit, show, validate.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@app.command("show")
+@command
+def show(
+    llms: Annotated[list[str] | None, typer.Argument(help="LLM names; all of the catalogue (or file) when none.")] = None,
+    gpu: Annotated[list[str] | None, typer.Option("--gpu", help="GPU type, repeatable.")] = None,
+    profiles: Annotated[Path | None, typer.Option("--profiles", "-p", help="A profiles file instead of the catalogue.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show step models, KV capacity and sources.
+
+    Example: `scepsy profile show llama-2-13b qwen2.5-7b --gpu A100-80G --gpu H100-80G`
+    """
+    from scepsy.profile import catalogue
+    from scepsy.profile.model import kv_capacity_tokens
+
+    if profiles is None:
+        known = catalogue.builtin_profiles(llms or list(catalogue.llms()), gpu or ["A100-80G"])
+    else:
+        from scepsy.files.profiles import load_profiles
+
+        known = load_profiles(profiles)
+    rows = [
+        profile for profile in known.profiles if (not llms or profile.llm.name in llms) and (not gpu or profile.gpu.name in gpu)
+    ]
+    if not rows:
+        raise InputError(f"no profile matches {', '.join(llms or [])} on {', '.join(gpu or [])}: see `scepsy profile show`")
+    documents: list[dict[str, Any]] = [
+        {
+            "llm": profile.llm.name,
+            "gpu": profile.gpu.name,
+            "tensor_parallel": profile.tensor_parallel,
+            "base_ms": profile.step.base_s * 1e3,
+            "prefill_ms_per_1k_tokens": profile.step.prefill_s_per_token * 1e6,
+            "decode_ms_per_sequence": profile.step.decode_s_per_sequence * 1e3,
+            "context_ms_per_1k_tokens": profile.step.context_s_per_token * 1e6,
+            "kv_capacity_tokens": kv_capacity_tokens(profile, 100) if profile.llm.kv_bytes_per_token else None,
+            "fits": kv_capacity_tokens(profile, 100) >= 0,
+            "residual_pct": profile.residual_pct,
+            "source": profile.source,
+        }
+        for profile in rows
+    ]
+    if as_json:
+        emit_json({"profiles": documents})
+        return
+    columns = {"tensor_parallel": "TP", "kv_capacity_tokens": "KV tokens", "residual_pct": "residual %"}
+    shown = [key for key in documents[0] if key != "fits"]
+    show_table(
+        "Step models at a whole GPU (milliseconds)",
+        [columns.get(key, key.replace("_", " ")) for key in shown],
+        [
+            [document[key] if document["fits"] or key != "kv_capacity_tokens" else "does not fit" for key in shown]
+            for document in documents
+        ],
+    )
+
+
+@app.command("fit")
+@command
+def fit(
+    muxserve: Annotated[Path | None, typer.Option(help="MuxServe's SM-share grid (JSON): fits the share law.")] = None,
+    aegaeon: Annotated[Path | None, typer.Option(help="Aegaeon's step times (JSON): fits step models.")] = None,
+    vendor: Annotated[
+        bool, typer.Option(help="Fit the tensor-parallel law from aiconfigurator-core (extra 'vendor').")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Refit the laws and step models that the built-in profiles rest on, with the errors they leave.
+
+    Example: `scepsy profile fit --muxserve $SCEPSY_DATA/calibration/muxserve_sm_share.json`
+    """
+    if muxserve is None and aegaeon is None and not vendor:
+        raise InputError("nothing to fit: give --muxserve FILE, --aegaeon FILE or --vendor")
+    document: dict[str, Any] = {}
+    if muxserve is not None:
+        document["share_law"] = _fit_share(_json(muxserve), muxserve)
+    if aegaeon is not None:
+        document["steps"] = _fit_steps(_json(aegaeon), aegaeon)
+    if vendor:
+        document["tensor_parallel"] = _fit_degrees()
+    if as_json:
+        emit_json(document)
+        return
+    for name, rows in document.items():
+        show_table(name.replace("_", " "), [key.replace("_", " ") for key in rows[0]], [list(row.values()) for row in rows])
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: give a readable file") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}): give the calibration file as published") from error
+
+
+def _fit_share(grid: Any, path: Path) -> list[dict[str, Any]]:
+    from scepsy.profile.fits import REGIMES, fit_share_law, held_out_share_errors, muxserve_samples
+
+    try:
+        samples = muxserve_samples(grid)
+        law, errors = fit_share_law(samples)
+        held_out = held_out_share_errors(samples)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not a MuxServe grid ([model][TP][SM %][batch][length]): {error!r}") from error
+    return [
+        {
+            "regime": name,
+            "k": getattr(law, name),
+            "points": errors[name].points,
+            "median_err_pct": errors[name].median_pct,
+            "p95_err_pct": errors[name].p95_pct,
+            "held_out_median_err_pct": held_out[name].median_pct,
+            "held_out_p95_err_pct": held_out[name].p95_pct,
+        }
+        for name in REGIMES
+    ]
+
+
+def _fit_steps(tables: Any, path: Path) -> list[dict[str, Any]]:
+    from scepsy.profile.fits import aegaeon_samples, fit_step
+
+    rows = []
+    try:
+        for name, table in sorted(tables.items()):
+            step, errors = fit_step(aegaeon_samples(table))
+            rows.append(
+                {
+                    "model": name,
+                    "base_ms": step.base_s * 1e3,
+                    "prefill_us_per_token": step.prefill_s_per_token * 1e6,
+                    "decode_us_per_sequence": step.decode_s_per_sequence * 1e6,
+                    "points": errors.points,
+                    "median_err_pct": errors.median_pct,
+                    "p95_err_pct": errors.p95_pct,
+                }
+            )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not Aegaeon step times ('tokens,batch' -> [prefill_s, decode_s]): {error!r}") from error
+    return rows
+
+
+def _fit_degrees() -> list[dict[str, Any]]:
+    from scepsy.profile import catalogue
+    from scepsy.profile.fits import DegreeSample, fit_tensor_parallel_law
+    from scepsy.profile.vendor import MODELS, vendor_profile
+
+    samples = []
+    for name in MODELS:
+        for gpu in ("A100-80G", "H100-80G"):
+            for degree in (1, 2, 4, 8):
+                model = catalogue.llm(name)
+                profile, _ = vendor_profile(model, catalogue.gpu_type(gpu), degree)
+                samples.append(DegreeSample(f"{name} on {gpu}", model.layers, degree, profile.step))
+    law, errors = fit_tensor_parallel_law(samples)
+    return [
+        {
+            "overhead_us_per_layer": law.overhead_s_per_layer * 1e6,
+            "prefill_serial": law.prefill_serial,
+            "decode_serial": law.decode_serial,
+            "points": errors.points,
+            "median_err_pct": errors.median_pct,
+            "p95_err_pct": errors.p95_pct,
+        }
+    ]
