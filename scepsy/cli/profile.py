@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scepsy.cli.output import command, emit_json, show_table
+from scepsy.cli.output import command, emit_json, show_table, stdout
 from scepsy.errors import InputError
 
 app = typer.Typer(name="profile", help="Profiles of LLMs on GPUs: run, import, fit, show, validate.", no_args_is_help=True)
@@ -59,16 +59,29 @@ def show(
     if as_json:
         emit_json({"profiles": documents})
         return
-    columns = {"tensor_parallel": "TP", "kv_capacity_tokens": "KV tokens", "residual_pct": "residual %"}
+    columns = {
+        "tensor_parallel": "TP",
+        "base_ms": "base",
+        "prefill_ms_per_1k_tokens": "prefill /1k tok",
+        "decode_ms_per_sequence": "decode /seq",
+        "context_ms_per_1k_tokens": "context /1k tok",
+        "kv_capacity_tokens": "KV tokens",
+        "residual_pct": "residual %",
+    }
+    sources = list(dict.fromkeys(profile.source for profile in rows))
+    for document in documents:
+        document["source"] = f"[{sources.index(document['source']) + 1}]"
     shown = [key for key in documents[0] if key != "fits"]
     show_table(
         "Step models at a whole GPU (milliseconds)",
-        [columns.get(key, key.replace("_", " ")) for key in shown],
+        [columns.get(key, key) for key in shown],
         [
             [document[key] if document["fits"] or key != "kv_capacity_tokens" else "does not fit" for key in shown]
             for document in documents
         ],
     )
+    for number, source in enumerate(sources, start=1):
+        stdout.print(f"[{number}] {source}", markup=False, highlight=False)
 
 
 @app.command("fit")

@@ -148,7 +148,7 @@ def test_every_catalogue_model_is_consistent() -> None:
 
 
 def test_unknown_names_say_what_there_is() -> None:
-    with pytest.raises(InputError, match="gpt-9.*must be one of.*llama-2-13b"):
+    with pytest.raises(InputError, match=r"gpt-9.*must be one of.*llama-2-13b"):
         catalogue.llm("gpt-9")
     with pytest.raises(InputError, match="2x8-h100"):
         catalogue.cluster_preset("3x3")
