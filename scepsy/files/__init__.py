@@ -1,1 +1,1 @@
-"""Files at the edge: versioned, strict, one clear error each; JSON Schemas."""
+"""Files: one module per format, all strict and versioned, written aside and renamed, read with one line per error."""
