@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types layers unit test-slow test-engine test-cluster bench setup clean
+.PHONY: demo test lint types layers unit test-slow test-cluster bench setup clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | lint | bench | test-slow | test-engine | test-cluster | clean"
+	@echo "make demo | test | lint | bench | test-slow | engine | test-engine | test-cluster | clean"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Scepsy needs Python >= 3.11 (set PYTHON=/path/to/python3.11)"; exit 1; }
@@ -42,8 +42,7 @@ test-slow: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/pytest tests -m "not engine and not cluster" --benchmark-only --benchmark-enable
 
-test-engine: $(STAMP)
-	$(BIN)/pytest -m engine -x
+include engine.mk
 
 test-cluster: $(STAMP)
 	$(BIN)/pytest -m cluster
