@@ -2,7 +2,7 @@
 
 import typer
 
-from scepsy.cli import profile
+from scepsy.cli import profile, trace
 
 app = typer.Typer(
     name="scepsy",
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 
 app.add_typer(profile.app)
+app.add_typer(trace.app)
 
 
 def main() -> None:

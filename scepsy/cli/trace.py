@@ -1,0 +1,92 @@
+"""``scepsy trace``: import real traces, generate published workflows, and see what a trace says about both."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scepsy.cli.output import command, emit_json, progress, show_table, stdout
+from scepsy.errors import InputError
+
+app = typer.Typer(name="trace", help="Traces: import, generate, stats, list.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="TRACE", help="Trace file to write (.jsonl or .jsonl.gz).")]
+
+
+def _assignments(items: list[str] | None, option: str) -> dict[str, str]:
+    values = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not (equals and name and value):
+            raise InputError(f"{option} is {item!r}: must be NAME=VALUE")
+        values[name] = value
+    return values
+
+
+@app.command("generate")
+@command
+def generate(
+    workflow: Annotated[str, typer.Argument(help="A workflow of `scepsy trace list`.")],
+    output: Output,
+    runs: Annotated[int, typer.Option("--runs", "-n", help="Runs to generate.")] = 100,
+    seed: Annotated[int, typer.Option(help="Same seed, same trace; more runs leave the first ones as they are.")] = 0,
+    llm: Annotated[list[str] | None, typer.Option(metavar="ROLE=NAME", help="LLM for a role (repeatable).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Generate a trace of a published workflow.
+
+    Example: `scepsy trace generate beam-search -n 200 --seed 1 --llm generator=llama-3.2-3b -o beam.jsonl`
+    """
+    from scepsy.files.trace import TraceWriter
+    from scepsy.generate import generate_runs, trace_source
+    from scepsy.generate.builder import BLOCK_TOKENS
+
+    calls = 0
+    llms = _assignments(llm, "--llm")
+    source = trace_source(workflow, seed)
+    with progress(f"generating {workflow}", runs) as advance, TraceWriter(output, source, BLOCK_TOKENS) as writer:
+        for run in generate_runs(workflow, runs=runs, seed=seed, llms=llms):
+            writer.write(run)
+            calls += len(run.calls)
+            advance()
+    if as_json:
+        emit_json({"trace": str(output), "workflow": workflow, "runs": runs, "calls": calls, "seed": seed})
+        return
+    stdout.print(f"{output}: {runs} runs of {workflow}, {calls} calls, seed {seed}", soft_wrap=True)
+    for assumption in source.assumptions:
+        stdout.print(f"  assumed: {assumption}", soft_wrap=True, highlight=False)
+
+
+@app.command("list")
+@command
+def list_(as_json: Json = False) -> None:
+    """List the workflows that can be generated.
+
+    Example: `scepsy trace list --json`
+    """
+    from scepsy.generate import WORKFLOWS
+
+    if as_json:
+        emit_json(
+            {
+                "workflows": {
+                    name: {
+                        "summary": spec.summary,
+                        "roles": {role: item.llm for role, item in spec.roles.items()},
+                        "sources": list(spec.sources),
+                        "assumptions": list(spec.assumptions),
+                    }
+                    for name, spec in WORKFLOWS.items()
+                }
+            }
+        )
+        return
+    show_table(
+        "Workflows (scepsy trace generate NAME)",
+        ("name", "what a run does", "roles"),
+        (
+            (name, spec.summary, ", ".join(f"{role}={item.llm}" for role, item in spec.roles.items()))
+            for name, spec in WORKFLOWS.items()
+        ),
+    )
