@@ -1,0 +1,138 @@
+"""One run walks its DAG: it issues a call when all its parents have ended and its tool gap is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from scepsy.workload import Run
+from sim.clock import ARRIVAL, Alarm, ticks
+from sim.request import NO_KEYS, Request
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+
+class Walk:
+    """What all replays of one traced run have in common."""
+
+    __slots__ = (
+        "children",
+        "gaps",
+        "input_tokens",
+        "keys",
+        "llms",
+        "output_tokens",
+        "parents",
+        "roots",
+        "run",
+        "tail",
+        "tokens",
+    )
+
+    def __init__(self, run: Run, keys: Sequence[tuple[int, ...]]) -> None:
+        place = {call.id: index for index, call in enumerate(run.calls)}
+        self.run = run
+        self.llms = [call.llm for call in run.calls]
+        self.input_tokens = [call.input_tokens for call in run.calls]
+        self.output_tokens = [call.output_tokens for call in run.calls]
+        self.gaps = [ticks(call.gap_s) for call in run.calls]
+        self.parents = [len(set(call.parents)) for call in run.calls]
+        self.children: list[list[int]] = [[] for _ in run.calls]
+        for index, call in enumerate(run.calls):
+            for parent in set(call.parents):
+                self.children[place[parent]].append(index)
+        self.roots = [index for index, call in enumerate(run.calls) if not call.parents]
+        self.keys = keys
+        self.tail = ticks(run.tail_s)
+        self.tokens = sum(self.input_tokens) + sum(self.output_tokens)
+
+
+class Agent:
+    """One issued run."""
+
+    __slots__ = (
+        "arrival",
+        "calls_left",
+        "failed",
+        "id",
+        "in_flight",
+        "missing",
+        "salt",
+        "served_tokens",
+        "user",
+        "walk",
+        "world",
+    )
+
+    def __init__(self, world: World, run_id: str, walk: Walk, arrival: int, salt: int, user: int) -> None:
+        self.world = world
+        self.id = run_id
+        self.walk = walk
+        self.arrival = arrival
+        self.salt = salt
+        """Tells apart the private prefixes of several replays of one traced run."""
+        self.user = user
+        """The closed-loop user who waits for the answer, else −1."""
+        self.calls_left = len(walk.llms)
+        self.in_flight = 0
+        self.failed = False
+        self.served_tokens = 0
+        """Input and output tokens of ended calls: what least-attained-service orders go by."""
+        self.missing = walk.parents.copy() if self.calls_left > 1 else walk.parents
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Input and output tokens of calls that have not ended."""
+        return self.walk.tokens - self.served_tokens
+
+    def start(self) -> None:
+        """Arrive: issue the roots."""
+        for node in self.walk.roots:
+            gap = self.walk.gaps[node]
+            if gap:
+                Alarm(self.world.env, gap, ARRIVAL, lambda _, node=node: self._issue(node))
+            else:
+                self._issue(node)
+
+    def _issue(self, node: int) -> None:
+        if self.failed:
+            return
+        walk = self.walk
+        keys = walk.keys[node]
+        request = Request(
+            self,
+            node,
+            walk.input_tokens[node],
+            walk.output_tokens[node],
+            self.world.salted(keys, self.salt) if keys else NO_KEYS,
+            self.world.env.now,
+        )
+        self.in_flight += 1
+        self.world.send(request, walk.llms[node], walk.run.session and f"{walk.run.session}/{self.salt}")
+
+    def call_ended(self, request: Request) -> None:
+        """A call is done or was rejected: record it, issue its children, and leave when it was the last."""
+        world, walk, node = self.world, self.walk, request.node
+        self.in_flight -= 1
+        world.record(self, request)
+        if request.rejected:
+            self.failed = True
+        self.served_tokens += request.input_tokens + request.output_tokens
+        self.calls_left -= 1
+        for child in walk.children[node]:
+            self.missing[child] -= 1
+            if self.missing[child] == 0 and not self.failed:
+                gap = walk.gaps[child]
+                if gap:
+                    Alarm(world.env, gap, ARRIVAL, lambda _, child=child: self._issue(child))
+                else:
+                    self._issue(child)
+        if self.calls_left == 0 or (self.failed and self.in_flight == 0):
+            if walk.tail and not self.failed:
+                Alarm(world.env, walk.tail, ARRIVAL, self._leave)
+            else:
+                self._leave(None)
+
+    def _leave(self, _: Any) -> None:
+        self.world.run_ended(self)

@@ -1,0 +1,515 @@
+"""One engine instance: vLLM v1's scheduler with continuous batching, simulated by spans.
+
+Every iteration first gives each decoding call its KV block (when out of blocks, the most recently admitted call is preempted
+and will be recomputed), then continues the one prompt that is part-way through, then admits waiting
+calls while sequences, batch tokens and KV blocks last; not in an iteration that preempted. An iteration that computes
+prompt tokens is one event. A row of pure decode iterations with nothing to decide in between is one event too, a span:
+its iterations grow by the same amount each, so its end has a closed form. Whatever happens meanwhile cuts the span at
+the next iteration's border.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import sqrt
+from typing import Any
+
+from scepsy.errors import SimulationError
+from scepsy.profile.model import EngineLimits
+from scepsy.profile.share import ShareLaw
+from scepsy.profile.step import StepModel
+from sim.clock import SCHEDULE, STEP_END, TICKS_PER_S, Alarm, Kernel
+from sim.gpu import GpuState, Slots
+from sim.kv import BlockPool
+from sim.queue import Queue
+from sim.request import Request
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """What one instance is made of."""
+
+    name: str
+    llm: str
+    step: StepModel
+    engine: EngineLimits
+    share_law: ShareLaw
+    share_pct: int
+    kv_blocks: int
+    context_limit: int
+    bandwidth_demand: float = 0.0
+    """Part of each GPU's peak bandwidth drawn while decoding, at this share."""
+    weight: int = 100
+    """Share times tensor-parallel degree: what a weighted router goes by."""
+    tensor_parallel: int = 1
+
+
+class Replica:
+    """A running instance. ``submit`` is its only entrance; ended calls go back to their ``caller``."""
+
+    def __init__(
+        self,
+        env: Kernel,
+        number: int,
+        spec: ReplicaSpec,
+        gpus: list[GpuState],
+        queue: Queue,
+        changed: Callable[["Replica"], None] | None = None,
+    ) -> None:
+        self.env = env
+        self.number = number
+        self.spec = spec
+        self.name = spec.name
+        self.waiting = queue
+        self.pool = BlockPool(spec.kv_blocks)
+        self.bandwidth_demand = spec.bandwidth_demand
+        self.outstanding = 0
+        """Calls waiting or running."""
+        self.changed = changed
+        """Told whenever ``outstanding`` changed: routers keep their order by it."""
+        self.observer: Any = None
+        self.busy_ticks = 0
+        self.decode_ticks = 0
+        self.kv_block_ticks = 0
+        """∫ used blocks dt over iterations (a span counts with the mean of its ends)."""
+        self.preemptions = 0
+        self.iterations = 0
+        self.prefilled_tokens = 0
+        self.peak_blocks = 0
+        self._block_tokens = spec.engine.block_tokens
+        self._max_seqs = spec.engine.max_num_seqs
+        self._max_tokens = spec.engine.max_num_batched_tokens
+        self._prefix_caching = spec.engine.prefix_caching
+        self._max_queued = spec.engine.max_num_queued
+        self.shared = False
+        """Whether any of the GPUs has another instance."""
+        self._slots = Slots(self, gpus)
+        self._slow = 1.0
+        self._decoding_now = False
+        self._decoders: dict[int, Request] = {}
+        """In order of admission."""
+        self._partial: Request | None = None
+        """The one call whose prompt is part-way through: always the last admitted."""
+        self._finishing: list[Request] = []
+        """Calls whose prompt the current iteration completes."""
+        self._by_finish: list[tuple[int, int, Request]] = []
+        self._residues = [0] * self._block_tokens
+        self._context = 0
+        """Σ (computed + 1) over decoding calls: tokens that the next decode iteration reads."""
+        self._admitted = 0
+        self._chunk_end = 0
+        self._alarm: Alarm | None = None
+        self._waking = False
+        self._started = 0
+        self._span = 0
+        """Iterations in the current span; 0: an iteration with prompt tokens, or idle."""
+        self._first = 0
+        self._growth = 0
+        self._costs: dict[tuple[int, float], tuple[int, int]] = {}
+
+    # ---- entrance ---------------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Take a call in, or reject it when the queue is full. Raises ``SimulationError`` for one that can never fit."""
+        self._check_fits(request)
+        request.instance = self.name
+        idle = self._alarm is None
+        if (
+            self._max_queued is not None
+            and len(self.waiting) >= self._max_queued
+            and not (idle and self._max_queued == 0 and not self.waiting)
+        ):
+            request.rejected = True
+            request.end = self.env.now
+            request.caller.call_ended(request)
+            return
+        self.outstanding += 1
+        if self.changed is not None:
+            self.changed(self)
+        blocked = self.waiting.push(request)
+        if idle:
+            self._wake()
+        elif self._span > 1 and not blocked and len(self._decoders) < self._max_seqs:
+            self._cut(self.env.now, strictly_after=False)
+
+    def _check_fits(self, request: Request) -> None:
+        tokens = request.input_tokens + max(request.output_tokens - 1, 0)
+        if tokens > self.pool.total * self._block_tokens:
+            raise SimulationError(
+                f"a call of {request.input_tokens} input and {request.output_tokens} output tokens never fits instance {self.name}: "
+                f"it needs KV for {tokens} tokens, the instance holds {self.pool.total * self._block_tokens}"
+            )
+        if request.input_tokens + request.output_tokens > self.spec.context_limit:
+            raise SimulationError(
+                f"a call of {request.input_tokens} input and {request.output_tokens} output tokens never fits instance {self.name}: "
+                f"{self.spec.llm} takes a context of {self.spec.context_limit} tokens"
+            )
+
+    def _wake(self) -> None:
+        if not self._waking:
+            self._waking = True
+            Alarm(self.env, 0, SCHEDULE, self._on_wake)
+
+    def _on_wake(self, _: Any) -> None:
+        self._waking = False
+        if self._alarm is None:
+            self._schedule()
+
+    def kv_load(self) -> float:
+        """Part of the KV blocks held now or asked for by waiting prompts."""
+        return (self.pool.total - self.pool.free + self.waiting.input_tokens / self._block_tokens) / self.pool.total
+
+    # ---- the end of an iteration or a span -------------------------------------------------------------------------
+
+    def _on_end(self, alarm: Alarm) -> None:
+        if alarm is not self._alarm:
+            return  # the span was cut: this was its former end
+        self._alarm = None
+        now = self.env.now
+        steps = self._span or 1
+        decoding = len(self._decoders)
+        elapsed = now - self._started
+        self.busy_ticks += elapsed
+        if decoding:
+            self.decode_ticks += elapsed
+        used = self.pool.total - self.pool.free
+        if steps > 1:
+            self.pool.take(self._blocks_needed(self.iterations + 1, steps - 1))
+        used_now = self.pool.total - self.pool.free
+        self.kv_block_ticks += (used + used_now) * elapsed // 2
+        if used_now > self.peak_blocks:
+            self.peak_blocks = used_now
+        self.iterations += steps
+        self._context += decoding * steps
+        self._span = 0
+        if self.observer is not None:
+            self.observer.iteration_ended(self, self._started, now, steps)
+        by_finish = self._by_finish
+        while by_finish and by_finish[0][0] == self.iterations:
+            _, number, request = heappop(by_finish)
+            if request.number == number:
+                self._complete_decoder(request, now)
+        if self._finishing:
+            finishing, self._finishing = self._finishing, []
+            for request in finishing:
+                self._end_prefill(request, now)
+        if self.env.peek() > now:
+            self._schedule()
+        else:
+            self._wake()
+
+    def _complete_decoder(self, request: Request, now: int) -> None:
+        del self._decoders[request.number]
+        self._residues[request.residue] -= 1
+        total = request.input_tokens + request.output_tokens
+        self._context -= total
+        self._leave(request, -(-(total - 1) // self._block_tokens), now)
+
+    def _end_prefill(self, request: Request, now: int) -> None:
+        request.emitted += 1
+        if request.first_token < 0:
+            request.first_token = now
+        if request.emitted >= request.output_tokens:
+            self._leave(request, request.held, now)
+            return
+        self._decoders[request.number] = request
+        request.computed = computed = request.target
+        request.joined_at = self.iterations
+        request.finish_at = self.iterations + request.output_tokens - request.emitted
+        request.residue = residue = (self.iterations - computed) % self._block_tokens
+        self._residues[residue] += 1
+        self._context += computed + 1
+        heappush(self._by_finish, (request.finish_at, request.number, request))
+
+    def _leave(self, request: Request, held: int, now: int) -> None:
+        pool = self.pool
+        if request.blocks:
+            pool.give(held - len(request.blocks))
+            pool.release(request.blocks)
+        else:
+            pool.give(held)
+        request.number = -1
+        request.end = now
+        self.outstanding -= 1
+        if self.changed is not None:
+            self.changed(self)
+        request.caller.call_ended(request)
+
+    # ---- the start of an iteration or a span -----------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        now = self.env.now
+        while True:
+            preempted = False
+            need = self._residues[self.iterations % self._block_tokens]
+            if need:
+                if need > self.pool.free:
+                    self._make_room()
+                    preempted = True
+                else:
+                    self.pool.take(need)
+            decoding = len(self._decoders)
+            tokens, attention = 0, 0
+            if self._partial is not None:
+                chunk = self._continue_partial(self._partial, self._max_tokens - decoding)
+                if chunk:
+                    tokens += chunk
+                    attention += chunk * self._chunk_end
+                else:
+                    preempted = True
+            if not preempted and self.waiting:
+                more, area = self._admit(now, self._max_tokens - decoding - tokens)
+                tokens += more
+                attention += area
+            if tokens:
+                self._begin_mixed(now, decoding, tokens, attention)
+                return
+            if decoding:
+                self._begin_span(now, decoding, 1 if preempted and self.waiting else 0)
+                return
+            if not self.waiting:
+                break
+            if not preempted:
+                head = self.waiting.peek()
+                raise SimulationError(
+                    f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(self.waiting)} calls wait, none runs, and the next "
+                    f"({head.input_tokens} input tokens) does not fit {self.pool.free} free of {self.pool.total} KV blocks"
+                )
+        if self._decoding_now:
+            self._switch(now)
+        if self.observer is not None:
+            self.observer.idle(self, now)
+
+    def _begin_mixed(self, now: int, decoding: int, tokens: int, attention: int) -> None:
+        step, law, share = self.spec.step, self.spec.share_law, self.spec.share_pct
+        prefill = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * attention
+        if decoding:
+            decode = step.base_s + step.decode_s_per_sequence * decoding + step.context_s_per_token * self._context
+            slow = self._slots.slowdown(now) if self.shared else 1.0
+            total = law.decode_factor(decoding, share) * slow * decode + law.prefill_factor(tokens, share) * prefill
+        else:
+            total = law.prefill_factor(tokens, share) * (step.base_s + prefill)
+        self.prefilled_tokens += tokens
+        self._started = now
+        self._span = 0
+        self._alarm = Alarm(self.env, max(1, round(total * TICKS_PER_S)), STEP_END + self.number, self._on_end)
+        if (decoding > 0) is not self._decoding_now:
+            self._switch(now)
+        if self.observer is not None:
+            self.observer.iteration_began(self, now, tokens)
+
+    def _begin_span(self, now: int, decoding: int, limit: int) -> None:
+        by_finish = self._by_finish
+        while by_finish[0][2].number != by_finish[0][1]:
+            heappop(by_finish)  # preempted since
+        steps = limit or by_finish[0][0] - self.iterations
+        block_tokens, free = self._block_tokens, self.pool.free
+        if steps > 1 and free < decoding * (steps // block_tokens + 1):
+            steps = self._steps_that_fit(steps, free)
+        if not self._decoding_now:
+            self._switch(now)
+        if self.shared:
+            slow = self._slots.slowdown(now)
+            if slow != self._slots.slowdown_after():
+                steps = 1
+            self._slow = slow
+        else:
+            slow = 1.0
+        cost = self._costs.get((decoding, slow))
+        if cost is None:
+            cost = self._decode_cost(decoding, slow)
+        self._first = first = cost[0] + cost[1] * self._context
+        self._growth = growth = cost[1] * decoding
+        self._started = now
+        self._span = steps
+        self._alarm = Alarm(self.env, steps * first + growth * (steps * (steps - 1) // 2), STEP_END + self.number, self._on_end)
+        if self.observer is not None:
+            self.observer.iteration_began(self, now, 0)
+
+    def _decode_cost(self, decoding: int, slow: float) -> tuple[int, int]:
+        """Ticks of a decode iteration: (without context, per token of context), each rounded once."""
+        step = self.spec.step
+        factor = self.spec.share_law.decode_factor(decoding, self.spec.share_pct) * slow
+        fixed = max(1, round(factor * (step.base_s + step.decode_s_per_sequence * decoding) * TICKS_PER_S))
+        cost = self._costs[decoding, slow] = (fixed, round(factor * step.context_s_per_token * TICKS_PER_S))
+        return cost
+
+    def _blocks_needed(self, first: int, steps: int) -> int:
+        """Blocks that the decoding calls need in ``steps`` iterations, the first of them being number ``first``."""
+        whole, rest = divmod(steps, self._block_tokens)
+        need = whole * len(self._decoders)
+        for iteration in range(first, first + rest):
+            need += self._residues[iteration % self._block_tokens]
+        return need
+
+    def _steps_that_fit(self, steps: int, free: int) -> int:
+        """Iterations that ``free`` blocks allow, the first of which has its blocks already; at most ``steps``."""
+        decoding, block_tokens = len(self._decoders), self._block_tokens
+        whole = min(free // decoding, (steps - 1) // block_tokens)
+        done = 1 + whole * block_tokens
+        free -= whole * decoding
+        while done < steps:
+            free -= self._residues[(self.iterations + done) % block_tokens]
+            if free < 0:
+                break
+            done += 1
+        return done
+
+    # ---- cutting a span --------------------------------------------------------------------------------------------
+
+    def neighbours_changed(self, now: int) -> None:
+        """A neighbour began or stopped decoding: iterations that start after ``now`` may have another speed."""
+        if self._span > 1 and self._slots.slowdown_after() != self._slow:
+            self._cut(now, strictly_after=True)
+
+    def _cut(self, now: int, *, strictly_after: bool) -> None:
+        """End the span at the first border at or after (strictly: after) ``now``."""
+        elapsed = now - self._started
+        first, growth = self._first, self._growth
+        linear = first - growth / 2
+        steps = int(2 * elapsed / (linear + sqrt(linear * linear + 2.0 * growth * elapsed))) or 1
+        steps = min(steps, self._span)
+        late = elapsed + 1 if strictly_after else elapsed
+        while steps > 1 and (steps - 1) * first + growth * ((steps - 1) * (steps - 2) // 2) >= late:
+            steps -= 1
+        while (end := steps * first + growth * (steps * (steps - 1) // 2)) < late:
+            steps += 1
+        if steps < self._span:
+            self._span = steps
+            self._alarm = Alarm(self.env, self._started + end - now, STEP_END + self.number, self._on_end)
+
+    def _switch(self, now: int) -> None:
+        self._decoding_now = not self._decoding_now
+        self._slots.switch(self, now)
+
+    # ---- admission -------------------------------------------------------------------------------------------------
+
+    def _continue_partial(self, request: Request, budget: int) -> int:
+        """Schedule the next chunk of the prompt under way; 0 when its blocks do not fit and it was preempted."""
+        chunk = min(request.target - request.computed, budget)
+        end = request.computed + chunk
+        more = -(-end // self._block_tokens) - request.held
+        if more > self.pool.free:
+            self._preempt(request, request.computed, request.emitted)
+            return 0
+        self.pool.take(more)
+        self._extend(request, end)
+        if end == request.target:
+            self._partial = None
+            self._finishing.append(request)
+        self._chunk_end = end
+        return chunk
+
+    def _admit(self, now: int, budget: int) -> tuple[int, int]:
+        """Admit waiting calls in order while they fit; return the prompt tokens scheduled and their Σ tokens · context."""
+        tokens, attention = 0, 0
+        pool, block_tokens, waiting = self.pool, self._block_tokens, self.waiting
+        room = self._max_seqs - len(self._decoders) - len(self._finishing) - (self._partial is not None)
+        while room > 0 and budget > 0 and waiting:
+            request = waiting.peek()
+            target = request.input_tokens + request.emitted
+            full = -(-target // block_tokens)
+            hit = 0
+            if self._prefix_caching and (request.keys or request.own is not None):
+                hit = self._reuse(request, target, full)
+                if hit < 0:
+                    break
+            elif full > pool.free:
+                break
+            waiting.pop()
+            self._admitted += 1
+            request.number = self._admitted
+            request.target = target
+            if request.scheduled < 0:
+                request.scheduled = now
+                request.cached_tokens = hit
+            request.computed = hit
+            chunk = min(target - hit, budget)
+            end = hit + chunk
+            held = -(-end // block_tokens)
+            pool.take(held - hit // block_tokens)
+            request.held = held
+            if request.keys:
+                self._extend(request, end)
+            else:
+                request.computed = end
+            tokens += chunk
+            attention += chunk * end
+            budget -= chunk
+            room -= 1
+            if end == target:
+                self._finishing.append(request)
+            else:
+                self._partial = request
+        return tokens, attention
+
+    def _reuse(self, request: Request, target: int, full: int) -> int:
+        """Hold the blocks that the prefix cache has; return their tokens, or −1 when the whole sequence would not fit."""
+        pool = self.pool
+        limit = (target - 1) // self._block_tokens  # the last token is always computed: its logits are needed
+        found = pool.find(request.keys, limit)
+        own = 0
+        segment = request.own
+        if segment is not None and len(found) == len(request.keys):
+            own = min(segment.count, limit - len(found), request.own_full)
+        in_use = sum(block.refs > 0 for block in found)
+        if full - in_use > pool.free:
+            return -1
+        pool.hold(found)
+        if segment is not None:
+            pool.reclaim(segment, own)
+            request.own = None
+        request.blocks = found
+        return (len(found) + own) * self._block_tokens
+
+    def _extend(self, request: Request, end: int) -> None:
+        """Prompt tokens up to ``end`` are scheduled: their full blocks with a known prefix enter the cache at once."""
+        request.held = -(-end // self._block_tokens)
+        request.computed = end
+        keys, blocks = request.keys, request.blocks
+        if keys and self._prefix_caching:
+            for index in range(len(blocks), min(len(keys), end // self._block_tokens)):
+                blocks.append(self.pool.cache(keys[index]))
+
+    # ---- preemption ------------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Give each decoding call its block in order of admission, preempting the most recent calls while none is free."""
+        now_residue = self.iterations % self._block_tokens
+        for request in list(self._decoders.values()):
+            if request.number < 0:
+                return  # it and all after it were preempted
+            if request.residue != now_residue:
+                continue
+            while self.pool.free == 0:
+                victim = self._partial or self._decoders[next(reversed(self._decoders))]
+                if victim is self._partial:
+                    self._preempt(victim, victim.computed, victim.emitted)
+                else:
+                    computed = victim.computed + self.iterations - victim.joined_at
+                    self._preempt(victim, computed, computed - victim.input_tokens + 1)
+                if victim is request:
+                    return
+            self.pool.take(1)
+
+    def _preempt(self, request: Request, computed: int, emitted: int) -> None:
+        """Free a call's blocks and put it at the front of the queue, to be computed again with what it has emitted."""
+        if request is self._partial:
+            self._partial = None
+        else:
+            del self._decoders[request.number]
+            self._residues[request.residue] -= 1
+            self._context -= computed + 1
+        private = -(-computed // self._block_tokens) - len(request.blocks)
+        if self._prefix_caching:
+            request.own = self.pool.give_own(private)
+            request.own_full = computed // self._block_tokens - len(request.blocks)
+        else:
+            self.pool.give(private)
+        self.pool.release(request.blocks)
+        request.blocks = []
+        request.number = -1
+        request.emitted = emitted
+        request.preemptions += 1
+        self.preemptions += 1
+        self.waiting.push_front(request)

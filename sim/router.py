@@ -1,0 +1,175 @@
+"""Which instance takes a call. A router is a callable ``(request, session) -> Replica`` made for one LLM's instances."""
+
+from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
+from hashlib import sha256
+
+from scepsy.errors import SimulationError
+from scepsy.rng import stream
+from sim.replica import Replica
+from sim.request import Request
+
+
+class Router:
+    """Base: knows the instances that accept calls; ``add`` and ``remove`` follow a changing cluster."""
+
+    def __init__(self, llm: str, seed: int) -> None:
+        self.llm = llm
+        self.replicas: list[Replica] = []
+
+    def add(self, replica: Replica) -> None:
+        """An instance became ready."""
+        self.replicas.append(replica)
+        self.replicas.sort(key=lambda r: r.number)
+
+    def remove(self, replica: Replica) -> None:
+        """An instance takes no more calls."""
+        self.replicas.remove(replica)
+
+    def __call__(self, request: Request, session: str) -> Replica:
+        """Choose an instance. Raises ``SimulationError`` when there is none."""
+        raise SimulationError(f"router of {self.llm} has {len(self.replicas)} instances: cannot place a call")
+
+    def _some(self) -> Sequence[Replica]:
+        if not self.replicas:
+            raise SimulationError(
+                f"router of {self.llm} has 0 instances: a call has nowhere to go (allocate or start an instance of {self.llm})"
+            )
+        return self.replicas
+
+
+class RoundRobin(Router):
+    """Each instance in turn."""
+
+    _next = 0
+
+    def __call__(self, request: Request, session: str) -> Replica:
+        """Choose the next one."""
+        replicas = self._some()
+        chosen = replicas[self._next % len(replicas)]
+        self._next += 1
+        return chosen
+
+
+class LeastOutstanding(Router):
+    """The instance with the fewest calls waiting or running; ties: the lowest number.
+
+    Kept in a heap with one entry per change, stale entries dropped when they surface, so that a choice among hundreds of
+    instances costs no more than among a few.
+    """
+
+    def __init__(self, llm: str, seed: int) -> None:
+        super().__init__(llm, seed)
+        self._heap: list[tuple[int, int, Replica]] = []
+
+    def add(self, replica: Replica) -> None:
+        """An instance became ready: follow its count."""
+        super().add(replica)
+        replica.changed = self._changed
+        self._rebuild()
+
+    def remove(self, replica: Replica) -> None:
+        """An instance takes no more calls."""
+        super().remove(replica)
+        replica.changed = None
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._heap = [(replica.outstanding, replica.number, replica) for replica in self.replicas]
+        heapify(self._heap)
+
+    def _changed(self, replica: Replica) -> None:
+        heap = self._heap
+        heappush(heap, (replica.outstanding, replica.number, replica))
+        if len(heap) > 64 + 4 * len(self.replicas):
+            self._rebuild()
+
+    def __call__(self, request: Request, session: str) -> Replica:
+        """Choose the least loaded."""
+        heap = self._heap
+        while heap:
+            count, _, replica = heap[0]
+            if replica.outstanding == count:
+                return replica
+            heappop(heap)
+        return self._some()[0]
+
+
+class LeastKvLoad(Router):
+    """The instance with the smallest part of its KV blocks held or asked for by waiting prompts; ties: the lowest number."""
+
+    def __call__(self, request: Request, session: str) -> Replica:
+        """Choose the emptiest."""
+        return min(self._some(), key=lambda r: (r.kv_load(), r.number))
+
+
+class WeightedByShare(Router):
+    """In turn, in proportion to share times tensor-parallel degree (smooth weighted round robin)."""
+
+    def __init__(self, llm: str, seed: int) -> None:
+        super().__init__(llm, seed)
+        self._credit: dict[int, int] = {}
+
+    def __call__(self, request: Request, session: str) -> Replica:
+        """Choose the one with the most credit."""
+        replicas = self._some()
+        credit = self._credit
+        for replica in replicas:
+            credit[replica.number] = credit.get(replica.number, 0) + replica.spec.weight
+        chosen = max(replicas, key=lambda r: (credit[r.number], -r.number))
+        credit[chosen.number] -= sum(r.spec.weight for r in replicas)
+        return chosen
+
+
+class PowerOfTwo(Router):
+    """The less loaded of two instances drawn at random."""
+
+    def __init__(self, llm: str, seed: int) -> None:
+        super().__init__(llm, seed)
+        self._rng = stream(seed, "router", "power-of-two", llm)
+
+    def __call__(self, request: Request, session: str) -> Replica:
+        """Draw two, take the better one (ties: the lower number)."""
+        replicas = self._some()
+        if len(replicas) == 1:
+            return replicas[0]
+        first, second = self._rng.choice(len(replicas), size=2, replace=False).tolist()
+        return min(replicas[first], replicas[second], key=lambda r: (r.outstanding, r.number))
+
+
+class Affinity(LeastOutstanding):
+    """All calls of one session, or else with one first prefix block, to one instance: the least loaded when it first appears."""
+
+    def __init__(self, llm: str, seed: int) -> None:
+        super().__init__(llm, seed)
+        self._home: dict[object, Replica] = {}
+
+    def __call__(self, request: Request, session: str) -> Replica:
+        """Choose the home of the session."""
+        key: object = session or (request.keys[0] if request.keys else None)
+        if key is None:
+            return super().__call__(request, session)
+        home = self._home.get(key)
+        if home is None or home not in self.replicas:
+            home = self._home[key] = super().__call__(request, session)
+        return home
+
+
+class HashAffinity(Router):
+    """The same without memory: a hash of the session over the instances (rendezvous, so few sessions move with the instances)."""
+
+    def __call__(self, request: Request, session: str) -> Replica:
+        """Choose the instance with the highest hash."""
+        key = session or str(request.keys[0] if request.keys else request.node)
+        return max(self._some(), key=lambda r: (sha256(f"{key}\x1f{r.name}".encode()).digest(), -r.number))
+
+
+ROUTERS: dict[str, Callable[[str, int], Router]] = {
+    "round-robin": RoundRobin,
+    "least-outstanding": LeastOutstanding,
+    "least-kv-load": LeastKvLoad,
+    "weighted-by-share": WeightedByShare,
+    "power-of-two": PowerOfTwo,
+    "affinity": Affinity,
+    "hash-affinity": HashAffinity,
+}

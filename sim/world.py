@@ -1,0 +1,148 @@
+"""Everything one simulation holds: the kernel, the instances of each LLM behind their router, the open runs, the records."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from scepsy.arrivals import Issue, User
+from scepsy.backend import Workload
+from scepsy.errors import SimulationError
+from scepsy.records import COMPLETED, REJECTED, UNFINISHED
+from scepsy.workload import Run
+from sim.agent import Agent, Walk
+from sim.clock import ARRIVAL, TICKS_PER_S, Alarm, Kernel, ticks
+from sim.prefix import PrefixKeys
+from sim.recorder import Recorder
+from sim.replica import Replica
+from sim.request import Request
+from sim.router import Router
+
+
+class World:
+    """The simulated cluster and its load."""
+
+    def __init__(self, env: Kernel, recorder: Recorder, prefixes: PrefixKeys) -> None:
+        self.env = env
+        self.recorder = recorder
+        self.prefixes = prefixes
+        self.routers: dict[str, Router] = {}
+        self.replicas: list[Replica] = []
+        self.open: dict[str, Agent] = {}
+        self.in_flight: dict[Request, None] = {}
+        self.done = env.event()
+        self.runs_issued = 0
+        self.observer: Any = None
+        self._walks: dict[int, Walk] = {}
+        self._more = True
+        self._open_loop = True
+        self._users: list[User] = []
+        self._limit: int | None = None
+        self._horizon: int | None = None
+        self._drain: int | None = None
+
+    # ---- arrivals --------------------------------------------------------------------------------------------------
+
+    def load(self, workload: Workload, issues: Iterator[Issue], users: list[User]) -> None:
+        """Set the first arrivals; each arrival then sets the next."""
+        self._limit = workload.runs
+        self._horizon = None if workload.horizon_s is None else ticks(workload.horizon_s)
+        self._drain = None if workload.drain_s is None else ticks(workload.drain_s)
+        self._users = users
+        self._next_arrival(issues)
+        for number in range(len(users)):
+            self._next_of_user(number)
+        self._check_done()
+
+    def _next_arrival(self, issues: Iterator[Issue]) -> None:
+        entry = next(issues, None)
+        if entry is None or (self._limit is not None and self.runs_issued >= self._limit):
+            self._open_loop = False
+            if not self._users:
+                self._last_arrival()
+            return
+        at_s, run_id, run = entry
+        delay = ticks(at_s) - self.env.now
+        if delay < 0:
+            raise SimulationError(
+                f"time goes backwards: run {run_id} arrives at {at_s!r} s, after {self.env.now / TICKS_PER_S!r} s"
+            )
+
+        def arrive(_: Any) -> None:
+            self._begin(run_id, run, -1)
+            self._next_arrival(issues)
+
+        Alarm(self.env, delay, ARRIVAL, arrive)
+
+    def _next_of_user(self, number: int) -> None:
+        think_s, run_id, run = next(self._users[number])
+
+        def arrive(_: Any) -> None:
+            if not self._more or (self._limit is not None and self.runs_issued >= self._limit):
+                self._last_arrival()
+            elif self._horizon is not None and self.env.now > self._horizon:
+                self._last_arrival()
+            else:
+                self._begin(run_id, run, number)
+
+        Alarm(self.env, ticks(think_s), ARRIVAL, arrive)
+
+    def _last_arrival(self) -> None:
+        if self._more and not self._open_loop:
+            self._more = False
+            if self._drain is not None:
+                Alarm(self.env, self._drain, ARRIVAL, self._stop)
+        self._check_done()
+
+    def _begin(self, run_id: str, run: Run, user: int) -> None:
+        walk = self._walks.get(id(run))
+        if walk is None:
+            walk = self._walks[id(run)] = Walk(run, self.prefixes.of(run))
+        self.runs_issued += 1
+        agent = Agent(self, run_id, walk, self.env.now, self.runs_issued, user)
+        self.open[run_id] = agent
+        agent.start()
+
+    # ---- calls -----------------------------------------------------------------------------------------------------
+
+    def salted(self, keys: tuple[list[int], list[int]], salt: int) -> list[int]:
+        """The prefix keys of one issued call."""
+        return self.prefixes.salted(keys, salt)
+
+    def send(self, request: Request, llm: str, session: str) -> None:
+        """Route a call to an instance of its LLM."""
+        router = self.routers.get(llm)
+        if router is None:
+            raise SimulationError(
+                f"router of {llm} has 0 instances: the plan allocates none of {len(self.routers)} LLMs called {llm!r}"
+            )
+        self.in_flight[request] = None
+        router(request, session).submit(request)
+
+    def record(self, agent: Agent, request: Request) -> None:
+        """Write down an ended call."""
+        del self.in_flight[request]
+        self.recorder.call(agent, request, REJECTED if request.rejected else COMPLETED)
+
+    def run_ended(self, agent: Agent) -> None:
+        """Write down an ended run; its user thinks about the next."""
+        del self.open[agent.id]
+        self.recorder.run(agent, self.env.now, REJECTED if agent.failed else COMPLETED)
+        if agent.user >= 0:
+            self._next_of_user(agent.user)
+        self._check_done()
+
+    # ---- the end ---------------------------------------------------------------------------------------------------
+
+    def _check_done(self) -> None:
+        if not self._more and not self.open and not self.done.triggered:
+            self.done.succeed()
+
+    def _stop(self, _: Any) -> None:
+        if not self.done.triggered:
+            self.done.succeed()
+
+    def finish(self) -> None:
+        """Write down what is still open as unfinished."""
+        for request in self.in_flight:
+            self.recorder.call(request.caller, request, UNFINISHED)
+        for agent in self.open.values():
+            self.recorder.run(agent, -1, UNFINISHED)
