@@ -1,0 +1,234 @@
+"""The search space: what each LLM may get, what that costs in GPU units, and what it gives in seconds and calls per second.
+
+An option is (GPU type, share, tensor-parallel degree, replicas). It exists when
+
+- its instance type was profiled for every workflow that calls the LLM,
+- the share is one the GPU type and the back end can enforce, and the degree fits an NVLink domain,
+- its KV cache holds the longest traced call (``kv_capacity_tokens``). Calls in flight together need not all fit: those that do
+  not wait, and the replay behind the curve had them wait;
+- its replicas carry the LLM's calls at no more than ``max_utilisation``.
+
+Units are the greatest common divisor of all shares, so that every cost is an integer.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, gcd
+
+import numpy as np
+
+from scepsy.cluster import GpuType
+from scepsy.errors import Infeasible, InputError
+from scepsy.plan import Allocation
+from scepsy.predict.aggregate import Floats, Integers, call_rates_per_s, capacity_calls_per_s, read_replicas
+from scepsy.profile.model import kv_capacity_tokens
+from scepsy.search.problem import Problem
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every option of one LLM, as parallel arrays of K entries, ordered by (GPU type, degree, share, replicas)."""
+
+    llm: str
+    load_per_s: float
+    """Calls per second from all workflows at their target rates."""
+    gpu_type: Integers
+    """Index into ``Space.gpu_types``."""
+    share_pct: Integers
+    tensor_parallel: Integers
+    replicas: Integers
+    units: Integers
+    busy_s: Floats
+    """Shape (workflows, K): busy seconds per run; 0 for workflows that do not call the LLM."""
+    cost_s: Floats
+    """Shape (K,): busy seconds weighted over workflows, what the search minimises."""
+    capacity_per_s: Floats
+    """Shape (K,): calls per second of all replicas when saturated."""
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def take(self, index: Integers) -> "Options":
+        """The options at ``index``, in that order."""
+        return Options(
+            llm=self.llm,
+            load_per_s=self.load_per_s,
+            gpu_type=self.gpu_type[index],
+            share_pct=self.share_pct[index],
+            tensor_parallel=self.tensor_parallel[index],
+            replicas=self.replicas[index],
+            units=self.units[index],
+            busy_s=self.busy_s[:, index],
+            cost_s=self.cost_s[index],
+            capacity_per_s=self.capacity_per_s[index],
+        )
+
+    def allocation(self, choice: int, gpu_types: tuple[str, ...]) -> Allocation:
+        """Option number ``choice`` as a value."""
+        return Allocation(
+            llm=self.llm,
+            share_pct=int(self.share_pct[choice]),
+            tensor_parallel=int(self.tensor_parallel[choice]),
+            replicas=int(self.replicas[choice]),
+            gpu_type=gpu_types[int(self.gpu_type[choice])],
+        )
+
+
+@dataclass(frozen=True)
+class Space:
+    """The options of every LLM and the budget they compete for."""
+
+    problem: Problem
+    gpu_types: tuple[str, ...]
+    unit_pct: int
+    budgets: tuple[int, ...]
+    """Units of each GPU type in the cluster."""
+    llms: tuple[Options, ...]
+
+    @cached_property
+    def tool_s(self) -> float:
+        """Weighted tool time: the part of the objective that no allocation changes."""
+        uses, weights = self.problem.uses, self.problem.normal_weights
+        return sum(weight * use.tool_s for weight, use in zip(weights, uses, strict=True))
+
+    def allocations(self, choices: tuple[int, ...]) -> tuple[Allocation, ...]:
+        """The allocation of each LLM, from one option number for each."""
+        return tuple(options.allocation(choice, self.gpu_types) for options, choice in zip(self.llms, choices, strict=True))
+
+    @property
+    def gpus_of(self) -> tuple[int, ...]:
+        """GPUs of each type."""
+        return tuple(budget * self.unit_pct // 100 for budget in self.budgets)
+
+
+def build_space(problem: Problem, *, keep_all: bool = False, load_factor: float = 1.0) -> Space:
+    """Enumerate every LLM's options at ``load_factor`` times the target rates.
+
+    Replica counts beyond which a curve cannot fall any further are left out unless ``keep_all``: they cost more and give nothing.
+    With ``keep_all`` overloaded options stay too, with infinite cost. Raises ``Infeasible`` when an LLM has no option,
+    ``InputError`` when it has no curve.
+    """
+    cluster = problem.cluster
+    present = sorted({node.gpu_type for node in cluster.nodes})
+    counts = {name: sum(node.gpus for node in cluster.nodes if node.gpu_type == name) for name in present}
+    shares = {name: allowed_shares(problem, cluster.gpu_type(name)) for name in present}
+    unit = gcd(100, *(share for allowed in shares.values() for share in allowed))
+    budgets = tuple(counts[name] * 100 // unit for name in present)
+    loads = call_rates_per_s(problem.uses, [rate * load_factor for rate in problem.rates_per_s])
+    build = _Builder(problem, tuple(present), shares, counts, unit, keep_all)
+    llms = tuple(build.options(llm, load) for llm, load in loads.items())
+    return Space(problem=problem, gpu_types=tuple(present), unit_pct=unit, budgets=budgets, llms=llms)
+
+
+def allowed_shares(problem: Problem, gpu: GpuType) -> tuple[int, ...]:
+    """Shares that the GPU type's partitions and the back end allow, ascending; 100 is always among them."""
+    can = problem.capabilities
+    if not (can.exact_gpu and can.sm_percent and can.mem_cap):
+        return (100,)
+    if gpu.partitions_pct:
+        return tuple(sorted({*gpu.partitions_pct, 100}))
+    return tuple(sorted({*range(problem.share_unit_pct, 101, problem.share_unit_pct), 100}))
+
+
+def needed_tokens(problem: Problem, llm: str) -> int:
+    """KV tokens an instance must hold at least: the longest traced call, or one block where that is not known."""
+    return max(problem.longest_call_tokens.get(llm, 1), 1)
+
+
+@dataclass(frozen=True)
+class _Builder:
+    problem: Problem
+    gpu_types: tuple[str, ...]
+    shares: dict[str, tuple[int, ...]]
+    counts: dict[str, int]
+    unit: int
+    keep_all: bool
+
+    def options(self, llm: str, load: float) -> Options:
+        kinds = self.problem.index.kinds(llm)
+        if not kinds:
+            known = sorted({key[1] for key in self.problem.curves})
+            raise InputError(f"LLM {llm}: no curve among the profiled LLMs ({', '.join(known)}): profile it first")
+        usable = [kind for kind in kinds if self._usable(llm, *kind)]
+        if not usable:
+            raise Infeasible(self._why_unusable(llm))
+        blocks = [block for kind in usable if (block := self._block(llm, load, *kind)) is not None]
+        if not blocks:
+            raise Infeasible(self._why_overloaded(llm, load, usable))
+        merged = [np.concatenate(columns, axis=-1) for columns in zip(*blocks, strict=True)]
+        gpu_type, share, degree, replicas, units, capacity, busy = merged
+        weights = np.asarray(self.problem.normal_weights)
+        with np.errstate(invalid="ignore"):
+            cost = np.where(np.isfinite(busy).all(axis=0), weights @ np.where(np.isfinite(busy), busy, 0.0), np.inf)
+        return Options(llm, load, gpu_type, share, degree, replicas, units, busy, cost, capacity)
+
+    def _usable(self, llm: str, gpu_type: str, degree: int, share: int) -> bool:
+        if gpu_type not in self.shares or share not in self.shares[gpu_type]:
+            return False
+        if degree > self._largest_domain(gpu_type):
+            return False
+        if degree > 1 and share < 100 and not self.problem.capabilities.tp_on_shared_gpu:
+            return False
+        profile = self.problem.profiles.of(llm, gpu_type, degree)
+        return kv_capacity_tokens(profile, share) >= needed_tokens(self.problem, llm)
+
+    def _largest_domain(self, gpu_type: str) -> int:
+        return max(len(domain) for node in self.problem.cluster.nodes if node.gpu_type == gpu_type for domain in node.domains)
+
+    def _block(self, llm: str, load: float, gpu_type: str, degree: int, share: int) -> list[Integers | Floats] | None:
+        """Options of one instance type for every replica count, or None when none carries the load."""
+        index = self.problem.index
+        curves = index.by_workflow(llm, gpu_type, degree, share)
+        callers = [(w, use) for w, use in enumerate(self.problem.uses) if use.calls_per_run(llm) > 0]
+        if any(use.workflow not in curves for _, use in callers):
+            return None
+        most = self.counts[gpu_type] * 100 // (share * degree)
+        if not self.keep_all:
+            families = [curves[use.workflow] for _, use in callers]
+            flat = max(ceil(load / (c.capacity_per_s * c.utilisation[0])) for family in families for c in family.values())
+            most = min(most, max(flat, *(max(family) for family in families)))
+        replicas = np.arange(1, most + 1, dtype=np.int64)
+        capacity = np.min([capacity_calls_per_s(curves[use.workflow], replicas) for _, use in callers], axis=0)
+        fits = load <= capacity * self.problem.max_utilisation
+        if not self.keep_all:
+            replicas, capacity, fits = replicas[fits], capacity[fits], fits[fits]
+        if len(replicas) == 0:
+            return None
+        busy = np.zeros((len(self.problem.uses), len(replicas)))
+        for w, use in callers:
+            busy[w] = read_replicas(curves[use.workflow], "busy_s", replicas, load)
+        busy[:, ~fits] = np.inf
+        size = len(replicas)
+        kind = [np.full(size, value, dtype=np.int64) for value in (self.gpu_types.index(gpu_type), share, degree)]
+        return [*kind, replicas, replicas * (share * degree // self.unit), capacity, busy]
+
+    def _why_unusable(self, llm: str) -> str:
+        need = needed_tokens(self.problem, llm)
+        best, where = -1, "no profiled degree"
+        for gpu_type in self.gpu_types:
+            for degree in self.problem.profiles.degrees(llm, gpu_type):
+                if degree <= self._largest_domain(gpu_type):
+                    room = kv_capacity_tokens(self.problem.profiles.of(llm, gpu_type, degree), 100)
+                    if room > best:
+                        best, where = room, f"{degree} x {gpu_type}"
+        weights = self.problem.profiles.llm(llm).weight_bytes / 1e9
+        if best < 0:
+            return f"LLM {llm}: its {weights:.1f} GB of weights fit no instance this cluster can hold (largest tried: {where})"
+        if best < need:
+            return f"LLM {llm}: its longest call has {need} tokens, the largest KV cache ({where}) holds {best}"
+        return f"LLM {llm}: no profiled instance type is one that this cluster and back end can enforce"
+
+    def _why_overloaded(self, llm: str, load: float, usable: list[tuple[str, int, int]]) -> str:
+        best = 0.0
+        for gpu_type, degree, share in usable:
+            most = self.counts[gpu_type] * 100 // (share * degree)
+            found = self.problem.index.by_workflow(llm, gpu_type, degree, share)
+            for family in found.values():
+                if most:
+                    best = max(best, float(capacity_calls_per_s(family, most)))
+        limit = best * self.problem.max_utilisation
+        gpus = sum(self.counts.values())
+        return (
+            f"LLM {llm}: load {load:.4g} calls/s exceeds the {limit:.4g} calls/s that all {gpus} GPUs could carry for it alone "
+            f"({load / limit if limit else float('inf'):.2f} times)"
+        )
