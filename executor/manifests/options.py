@@ -1,0 +1,76 @@
+"""What a rendering may choose beyond the plan: names, images, limits, secrets by reference. A frozen value."""
+
+import re
+from typing import Literal
+
+import msgspec
+
+from scepsy.value import Value, require
+
+Target = Literal["dra", "mps", "hami"]
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+class Resources(Value, frozen=True, kw_only=True):
+    """CPU and host memory that one container asks for (Kubernetes quantities); GPUs come from the plan."""
+
+    cpu: str
+    memory: str
+
+
+class RenderOptions(Value, frozen=True, kw_only=True):
+    """Everything about the manifests that is not in the plan."""
+
+    target: Target = "dra"
+    release: str = "scepsy"
+    """Names one deployed plan within the namespace; another plan rendered under the same release replaces it."""
+    namespace: str = "scepsy"
+    engine_image: str = "vllm/vllm-openai:v0.32.0"
+    gateway_image: str = "scepsy/gateway:0.1.0"
+    """An image with this package installed; the gateway and the replay Job run in it."""
+    mps_image: str = "nvidia/cuda:13.0.1-base-ubuntu24.04"
+    """Holds ``nvidia-cuda-mps-control``; target mps only."""
+    models: dict[str, str] = msgspec.field(default_factory=dict)
+    """What an engine loads, by LLM name (a hub name, or a path below /models); absent: the LLM's name."""
+    models_claim: str = ""
+    """PersistentVolumeClaim with model files, mounted read-only at /models; empty: engines download."""
+    hf_secret: str = ""
+    """Secret whose key ``token`` is the hub token; empty: none."""
+    api_keys_secret: str = ""
+    """Secret whose key ``keys`` holds the gateway's API keys, one a line; empty: no keys."""
+    engine_args: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Extra vLLM arguments, by LLM name."""
+    uid: int = 10001
+    """User and group of every engine. MPS serves one user per daemon, so all pods of a domain need the same."""
+    device_class: str = "gpu.nvidia.com"
+    driver: str = "gpu.nvidia.com"
+    """DRA driver; also the prefix of its device attributes."""
+    runtime_class: str = "nvidia"
+    """RuntimeClass that injects the driver; target mps only (dra and hami inject it themselves)."""
+    engine_resources: Resources = Resources(cpu="1", memory="4Gi")
+    gateway_resources: Resources = Resources(cpu="1", memory="512Mi")
+    gateway_replicas: int = 1
+    shm: str = "2Gi"
+    """Limit of /dev/shm, through which tensor-parallel ranks talk."""
+    start_timeout_s: int = 600
+    """How long an engine may load before it is restarted."""
+    drain_s: int = 30
+    """How long an engine that is told to stop may finish what it has begun."""
+    endpoint_picker: str = ""
+    """Service of an endpoint picker; set: an InferencePool per LLM is rendered for it."""
+
+    def __post_init__(self) -> None:
+        for field, limit in (("release", 20), ("namespace", 63)):
+            value = getattr(self, field)
+            require(
+                bool(_DNS_LABEL.fullmatch(value)) and len(value) <= limit,
+                field,
+                value,
+                f"a DNS label of at most {limit} characters (a-z, 0-9, -)",
+            )
+        require(self.release[0].isalpha(), "release", self.release, "a name that begins with a letter")
+        require(self.uid >= 1, "uid", self.uid, ">= 1 (engines never run as root)")
+        require(self.gateway_replicas >= 1, "gateway_replicas", self.gateway_replicas, ">= 1")
+        require(self.start_timeout_s >= 10, "start_timeout_s", self.start_timeout_s, ">= 10")
+        require(self.drain_s >= 0, "drain_s", self.drain_s, ">= 0")

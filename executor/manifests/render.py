@@ -1,0 +1,209 @@
+"""Plan → manifests. Pure: the same plan, profiles and options give the same objects, in the same order, anywhere."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from executor.manifests.devices import holder
+from executor.manifests.domains import Domain, domains, start_waves
+from executor.manifests.engines import Engine, engine
+from executor.manifests.gateway import gateway_config, gateway_config_map, gateway_objects
+from executor.manifests.names import CONTENT, PLAN, digest, labels
+from executor.manifests.network import (
+    disruption_budget,
+    engine_policy,
+    gateway_policy,
+    inference_pool,
+    llm_service,
+    service_account,
+)
+from executor.manifests.options import RenderOptions
+from executor.manifests.pods import Manifest
+from scepsy.capabilities import refusals
+from scepsy.cluster import Gpu
+from scepsy.errors import Infeasible, InputError
+from scepsy.plan import Instance, Plan
+from scepsy.profile.model import Profile, ProfileSet
+
+CONFIG_MAP_LIMIT_BYTES = 1_000_000
+"""A ConfigMap holds at most 1 MiB (Kubernetes validation); a little is left for its metadata."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Every object of one deployed plan, by the role it plays when it is applied."""
+
+    options: RenderOptions
+    plan_hash: str
+    plan: Manifest
+    """The ConfigMap that records the plan and owns the rest."""
+    base: tuple[Manifest, ...]
+    """Accounts, policy, Services, budgets: nothing waits for them, and they hold no GPU."""
+    holders: tuple[Manifest, ...]
+    """What holds the GPUs of a domain before its engines start."""
+    engines: tuple[Engine, ...]
+    """By wave, then in the plan's order."""
+    gateway_config: Manifest
+    gateway: tuple[Manifest, ...]
+
+    @property
+    def objects(self) -> Iterator[Manifest]:
+        """All objects in the order in which they can be applied."""
+        yield self.plan
+        yield from self.base
+        yield from self.holders
+        yield from (each.deployment for each in self.engines)
+        yield self.gateway_config
+        yield from self.gateway
+
+
+def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = None) -> Rendered:
+    """Render ``plan`` for ``options.target``.
+
+    Raises ``Infeasible`` when the target cannot realise the plan (``scepsy.capabilities``), ``InputError`` when the
+    cluster's devices or a profile are unknown, or memory cannot hold a model.
+    """
+    options = options or RenderOptions()
+    refused = refusals(plan, options.target)
+    if refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise Infeasible(refused[0] + more)
+    known: dict[tuple[str, str, int], Profile] = {(p.llm.name, p.gpu.name, p.tensor_parallel): p for p in profiles.profiles}
+    plan_hash = plan_digest(plan, profiles, options)
+    holders: list[Manifest] = []
+    engines: list[Engine] = []
+    for domain in domains(plan):
+        held = holder(plan, domain, options)
+        if held is not None:
+            holders.append(held)
+        engines += _engines(plan, domain, known, options, "" if held is None else held["metadata"]["name"])
+    position = {instance.name: number for number, instance in enumerate(plan.instances)}
+    engines.sort(key=lambda each: (each.wave, position[each.instance]))
+    llms = list(dict.fromkeys(instance.llm for instance in plan.instances))
+    base = [service_account("engine", options), service_account("gateway", options), engine_policy(options)]
+    if not options.api_keys_secret:
+        base.append(gateway_policy(options))
+    base += [llm_service(llm, options) for llm in llms]
+    base += [disruption_budget(llm, options) for llm in llms if plan.allocation(llm).replicas > 1]
+    if options.endpoint_picker:
+        base += [inference_pool(llm, options) for llm in llms]
+    made = Rendered(
+        options=options,
+        plan_hash=plan_hash,
+        plan=_plan_config_map(plan, profiles, options, plan_hash),
+        base=tuple(base),
+        holders=tuple(holders),
+        engines=tuple(engines),
+        gateway_config=gateway_config_map(
+            gateway_config(sorted(engines, key=lambda each: position[each.instance]), options), options
+        ),
+        gateway=tuple(gateway_objects(options)),
+    )
+    for each in made.objects:
+        _stamp(each, plan_hash)
+    return made
+
+
+def plan_digest(plan: Plan, profiles: ProfileSet, options: RenderOptions) -> str:
+    """Digest of what will run; how long the search took does not matter to it."""
+    return digest(msgspec.to_builtins([_timeless(plan), _used(plan, profiles), options]))
+
+
+def plan_config_map_name(release: str, plan_hash: str) -> str:
+    """Name of the ConfigMap that records one plan of one release."""
+    return f"{release}-plan-{plan_hash}"
+
+
+def read_plan_config_map(data: dict[str, str]) -> tuple[Plan, ProfileSet, RenderOptions]:
+    """The plan, profiles and options that a plan's ConfigMap records. Raises ``InputError`` when they are not readable."""
+    try:
+        return (
+            msgspec.json.decode(data["plan.json"], type=Plan),
+            msgspec.json.decode(data["profiles.json"], type=ProfileSet),
+            msgspec.json.decode(data["options.json"], type=RenderOptions),
+        )
+    except (KeyError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputError(
+            f"the plan recorded on the cluster is not readable: {error}: was it written by another version?"
+        ) from error
+
+
+def _engines(
+    plan: Plan, domain: Domain, known: dict[tuple[str, str, int], Profile], options: RenderOptions, held_by: str
+) -> Iterator[Engine]:
+    waves = start_waves(domain.instances)
+    twins: dict[str, int] = {}
+    latest: dict[Gpu, str] = {}
+    for instance in domain.instances:
+        gpu_type = plan.cluster.type_of(instance.gpus[0]).name
+        profile = known.get((instance.llm, gpu_type, instance.tensor_parallel))
+        if profile is None:
+            raise InputError(
+                f"profiles: none for LLM {instance.llm} on {gpu_type} at TP {instance.tensor_parallel}, which instance "
+                f"{instance.name} runs (give the profiles that the plan was made with)"
+            )
+        made = engine(
+            plan,
+            domain,
+            instance,
+            profile,
+            options,
+            wave=waves[instance.name],
+            after=tuple(dict.fromkeys(latest[gpu] for gpu in instance.gpus if gpu in latest)),
+            held_by=held_by,
+            twin=_count(twins, instance),
+        )
+        for gpu in instance.gpus:
+            latest[gpu] = made.name
+        yield made
+
+
+def _count(twins: dict[str, int], instance: Instance) -> int:
+    key = digest([instance.llm, [str(gpu) for gpu in instance.gpus], instance.share_pct, instance.memory_bytes])
+    twins[key] = twins.get(key, -1) + 1
+    return twins[key]
+
+
+def _timeless(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, search_s=0.0)
+
+
+def _used(plan: Plan, profiles: ProfileSet) -> ProfileSet:
+    """Only the profiles that the plan's instances run on: the record must stay small, and other profiles must not change it."""
+    keys = {(i.llm, plan.cluster.type_of(i.gpus[0]).name, i.tensor_parallel) for i in plan.instances}
+    kept = tuple(p for p in profiles.profiles if (p.llm.name, p.gpu.name, p.tensor_parallel) in keys)
+    return msgspec.structs.replace(profiles, profiles=kept)
+
+
+def _plan_config_map(plan: Plan, profiles: ProfileSet, options: RenderOptions, plan_hash: str) -> Manifest:
+    data = {
+        "plan.json": msgspec.json.encode(_timeless(plan)).decode(),
+        "profiles.json": msgspec.json.encode(_used(plan, profiles)).decode(),
+        "options.json": msgspec.json.encode(options).decode(),
+    }
+    size = sum(len(text) for text in data.values())
+    if size > CONFIG_MAP_LIMIT_BYTES:
+        raise InputError(
+            f"plan: its record takes {size} bytes: must be <= {CONFIG_MAP_LIMIT_BYTES}, the most a ConfigMap holds "
+            f"(deploy it as several releases)"
+        )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": plan_config_map_name(options.release, plan_hash),
+            "labels": labels(options.release, "plan", "plan"),
+        },
+        "data": data,
+    }
+
+
+def _stamp(manifest: Manifest, plan_hash: str) -> None:
+    """Label with the plan, and note the digest of everything else, by which an applied object is recognised as current."""
+    metadata: dict[str, Any] = manifest["metadata"]
+    content = digest(manifest)
+    # New mappings: builders may share the old ones between objects.
+    metadata["labels"] = {**metadata["labels"], PLAN: plan_hash}
+    metadata["annotations"] = {**metadata.get("annotations", {}), CONTENT: content}
