@@ -97,7 +97,9 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
     ) as bar:
         task = bar.add_task(description, total=total)
 
-        def advance(amount: int = 1) -> None:
+        def advance(amount: int = 1, total: int | None = None) -> None:
+            if total is not None:
+                bar.update(task, total=total)
             bar.advance(task, amount)
 
         yield advance

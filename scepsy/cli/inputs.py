@@ -1,0 +1,117 @@
+"""Options that several commands share, turned into values: cluster, profiles, traces, arrivals, the curve cache."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scepsy.errors import InputError
+
+if TYPE_CHECKING:
+    from scepsy.cluster import Cluster
+    from scepsy.plan import Plan
+    from scepsy.profile.model import ProfileSet
+    from scepsy.workload import Arrivals, Trace
+
+
+def cache_dir() -> Path:
+    """Where profiled curves are kept: ``$XDG_CACHE_HOME/scepsy`` or ``~/.cache/scepsy``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scepsy"
+
+
+def read_cluster(name: str | None, gpus: int | None, gpu_type: str) -> "Cluster":
+    """A preset's name or a cluster file; or ``--gpus N`` of one type; by default 2 nodes of 8 A100-80G."""
+    from scepsy.files.cluster import load_cluster
+    from scepsy.profile import catalogue
+
+    if name is not None and gpus is not None:
+        raise InputError("--cluster and --gpus are both given: give one")
+    if gpus is not None:
+        return catalogue.cluster_of(gpus, gpu_type)
+    if name is None:
+        return catalogue.cluster_preset("2x8-a100-80g")
+    if name in catalogue.cluster_names():
+        return catalogue.cluster_preset(name)
+    if Path(name).exists():
+        return load_cluster(Path(name))
+    presets = ", ".join(catalogue.cluster_names())
+    raise InputError(f"--cluster is {name!r}: must be a cluster file or a preset ({presets})")
+
+
+def read_profiles(path: Path | None, llms: Sequence[str], cluster: "Cluster", renames: Sequence[str]) -> "ProfileSet":
+    """A profiles file, or the built-in profiles of the trace's LLMs; ``--as NAME=MODEL`` says which model a name stands for."""
+    from scepsy.files.profiles import load_profiles
+    from scepsy.profile import catalogue
+
+    names = {name: name for name in llms}
+    for rename in renames:
+        name, _, model = rename.partition("=")
+        if not model or name not in names:
+            raise InputError(f"--as is {rename!r}: must be NAME=MODEL with NAME one of {', '.join(llms)}")
+        names[name] = model
+    if path is not None:
+        if renames:
+            raise InputError("--as goes with built-in profiles: leave it out when --profiles is given")
+        return load_profiles(path / "profiles.yaml" if path.is_dir() else path)
+    unknown = [name for name, model in names.items() if model not in catalogue.llms()]
+    if unknown:
+        raise InputError(
+            f"LLM {unknown[0]!r} of the trace has no profile: give --profiles FILE, or --as '{unknown[0]}=MODEL' with MODEL one of "
+            f"{', '.join(sorted(catalogue.llms()))}"
+        )
+    return catalogue.builtin_profiles(names, cluster.gpu_types)
+
+
+def read_traces(paths: Sequence[Path]) -> list[tuple["Trace", str]]:
+    """Load the trace files, with a progress bar; each with its path as given."""
+    from scepsy.cli.output import progress
+    from scepsy.files.trace import load_trace
+
+    with progress("reading traces", len(paths)) as advance:
+        traces = []
+        for path in paths:
+            traces.append((load_trace(path), str(path)))
+            advance()
+    return traces
+
+
+def read_arrivals(text: str) -> "Arrivals":
+    """``poisson``, ``deterministic``, ``trace`` or ``gamma:CV`` as arrivals of rate 1/s (the rate is set later)."""
+    from scepsy.workload import Arrivals
+
+    kind, _, rest = text.partition(":")
+    try:
+        cv = float(rest) if rest else 1.0
+    except ValueError:
+        cv = 0.0
+    if kind == "gamma" and cv > 0:
+        return Arrivals(kind="gamma", rate_per_s=1.0, cv=cv)
+    if kind in ("poisson", "deterministic", "trace") and not rest:
+        return Arrivals(kind=kind, rate_per_s=1.0)  # type: ignore[arg-type]  # narrowed by the tuple above
+    raise InputError(f"--arrivals is {text!r}: must be poisson, deterministic, trace or gamma:CV with CV > 0")
+
+
+def plan_inputs(plan: "Plan", path: Path) -> tuple[list[tuple["Trace", str]], "ProfileSet"]:
+    """The traces (one per target, of its workflow) and the profiles that a plan file names, found relative to it."""
+    from scepsy.files.profiles import load_profiles
+    from scepsy.files.trace import load_trace
+
+    if not plan.profiles:
+        raise InputError(f"{path}: profiles is empty: the plan names no profiles file, so it cannot be predicted or simulated")
+    loaded: dict[str, Trace] = {}
+    traces = []
+    for index, target in enumerate(plan.targets):
+        if not target.trace:
+            raise InputError(f"{path}: targets[{index}].trace is empty: the plan names no trace for {target.workflow}")
+        if target.trace not in loaded:
+            loaded[target.trace] = load_trace(path.parent / target.trace)
+        try:
+            traces.append((loaded[target.trace].of(target.workflow), target.trace))
+        except KeyError as error:
+            raise InputError(f"{path.parent / target.trace}: {error.args[0]}: the plan was made from another trace") from error
+    return traces, load_profiles(path.parent / plan.profiles)
+
+
+def relative(target: Path, start: Path) -> str:
+    """``target`` as seen from the folder ``start``: what a plan file names, so that both can be moved together."""
+    return os.path.relpath(target.resolve(), start.resolve())
