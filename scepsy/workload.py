@@ -34,9 +34,11 @@ class Call(Value, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         require(bool(self.id), "id", self.id, "a non-empty string")
         require(bool(self.llm), "llm", self.llm, "a non-empty string")
-        require(self.input_tokens >= 1, "input_tokens", self.input_tokens, ">= 1")
+        require(1 <= self.input_tokens < 2**31, "input_tokens", self.input_tokens, ">= 1 and < 2**31")
         if self.kind == "generate":
-            require(self.output_tokens >= 1, "output_tokens", self.output_tokens, ">= 1 for kind 'generate'")
+            require(
+                1 <= self.output_tokens < 2**31, "output_tokens", self.output_tokens, ">= 1 (and < 2**31) for kind 'generate'"
+            )
         else:
             require(self.output_tokens == 0, "output_tokens", self.output_tokens, f"0 for kind {self.kind!r}")
         require_finite("gap_s", self.gap_s)

@@ -84,7 +84,7 @@ def refuse_nonfinite(path: str | Path, document: Any, *, allow_infinity: bool = 
     if isinstance(document, dict):
         for key, item in document.items():
             refuse_nonfinite(path, item, allow_infinity=allow_infinity, place=f"{place}.{key}".removeprefix("."))
-    elif isinstance(document, list):
+    elif isinstance(document, (list, tuple)):
         for index, item in enumerate(document):
             refuse_nonfinite(path, item, allow_infinity=allow_infinity, place=f"{place}[{index}]")
     elif isinstance(document, float) and (math.isnan(document) or (math.isinf(document) and not allow_infinity)):

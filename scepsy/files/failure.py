@@ -87,7 +87,7 @@ def explain(
     if what.startswith("Invalid enum value"):
         return place, f"{here} is {_value_at(document, steps)}: must be one of {_allowed(kind, steps)}"
     if what == "Number out of range":
-        return place, f"{here} is {_value_at(document, steps)}: must be a finite number that fits 64 bits"
+        return place, f"{here} is out of range: must be a finite number that fits 64 bits"
     if match := re.match(r"([\w.\[\]]+)( is |:)", what):  # a value's own check, which begins with its field
         return (*place, *_steps(f".{match.group(1)}")), f"{dot}{what}"
     return place, f"{here}: {what}"
@@ -183,4 +183,4 @@ def decode_json(path: str | Path, data: bytes, line: int | None = None) -> Any:
             raise fail(
                 path, "ends in the middle of a value: must be complete JSON (was it cut off? write it again)", line=line
             ) from error
-        raise fail(path, f"is not JSON: {error} (NaN and Infinity are no JSON either)", line=line) from error
+        raise fail(path, f"is not JSON ({error}): must be JSON (NaN and Infinity are none either)", line=line) from error

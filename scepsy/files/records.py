@@ -64,7 +64,9 @@ def _parquet(path: Path) -> Iterator[None]:
         try:
             yield
         except (pa.ArrowException, MemoryError, OverflowError) as error:
-            raise fail(path, f"is not a whole parquet file: {str(error)[:120]} (was it cut off? write it again)") from error
+            raise fail(
+                path, f"is not a whole parquet file ({str(error)[:120]}): must be one (was it cut off? write it again)"
+            ) from error
 
 
 def _read(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, str]]:

@@ -100,7 +100,7 @@ class TraceReader:
         try:
             return decoder.decode(line)
         except msgspec.ValidationError as error:
-            raise fail(self.path, explain(error, decode_json(self.path, line, number), Run)[1], line=number) from error
+            raise fail(self.path, explain(error, _untyped(line), Run)[1], line=number) from error
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             decode_json(self.path, line, number)  # raises with the reason
             raise fail(self.path, f"is not a run: {error}", line=number) from error
@@ -113,6 +113,13 @@ class TraceReader:
 
     def _open(self) -> "_Opened":
         return _Opened(self.path)
+
+
+def _untyped(line: bytes) -> object:
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None  # a number out of range: the typed error has said so already
 
 
 class _Opened:
@@ -137,7 +144,9 @@ class _Opened:
             try:
                 yield from file
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise fail(self._path, f"is a damaged gzip file: {error} (was it cut off? copy it again)") from error
+                raise fail(
+                    self._path, f"is a damaged gzip file ({error}): must be whole (was it cut off? copy it again)"
+                ) from error
 
 
 def stream_runs(path: str | Path, progress: Progress | None = None) -> Iterator[Run]:

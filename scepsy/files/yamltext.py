@@ -62,7 +62,16 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+# Line separators and control characters survive only inside double quotes, as escapes.
+_PLAIN = re.compile(r"^[\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*$")
+
+
+def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if _PLAIN.fullmatch(value) else '"')
+
+
 _Dumper.add_representer(float, _represent_float)
+_Dumper.add_representer(str, _represent_str)
 
 
 def dump(document: Any) -> bytes:
@@ -109,11 +118,13 @@ def parse(path: str | Path, data: bytes, *, allow_infinity: bool = False) -> Par
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise fail(path, f"is not YAML: {error.problem} {error.context or ''} (was it cut off?)", line=line) from error
+        raise fail(
+            path, f"is not YAML ({error.problem} {error.context or ''}): must be one document (was it cut off?)", line=line
+        ) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise fail(path, f"is not YAML: {error}") from error
-    if builder.documents != 1:
-        raise fail(path, f"holds {builder.documents} YAML documents: must hold one")
+        raise fail(path, f"is not YAML ({error}): must be text") from error
+    if builder.documents == 0:
+        raise fail(path, "holds only comments: must hold a document")
     return builder.parsed
 
 
@@ -129,6 +140,8 @@ class _Builder:
         line = event.start_mark.line + 1 if event.start_mark else None
         if isinstance(event, ev.DocumentStartEvent):
             self.documents += 1
+            if self.documents > 1:
+                raise fail(self.path, "is a second YAML document: must be one document (remove the ---)", line=line)
         elif isinstance(event, ev.AliasEvent):
             raise fail(self.path, f"*{event.anchor} is an alias: must be written out (aliases are not read)", line=line)
         elif isinstance(event, ev.ScalarEvent):
