@@ -2,7 +2,7 @@
 
 import typer
 
-from scepsy.cli import profile, trace
+from scepsy.cli import gateway, profile, trace
 
 app = typer.Typer(
     name="scepsy",
@@ -15,6 +15,7 @@ app = typer.Typer(
 
 app.add_typer(profile.app)
 app.add_typer(trace.app)
+app.command()(gateway.gateway)
 
 
 def main() -> None:

@@ -1,0 +1,106 @@
+"""The recording file: JSON Lines, one ``write`` per call, readable after any crash.
+
+Each gateway process appends a header line, then one line per call. A line reaches the kernel in one ``write`` before the
+client sees the end of its call, so a kill loses at most the calls in flight. A line cut short (by a full disk, or a
+kill within the write) is removed, or skipped when reading.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from executor.recording.record import CallRecord, Header
+from scepsy.errors import BackendError, InputError
+from scepsy.files.failure import explain, fail, read_bytes
+
+
+class RecordLog:
+    """Appends call records to one file. ``write`` keeps a record whole, or raises ``OSError`` and keeps none of it."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self._encoder = msgspec.json.Encoder()
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise InputError(f"recording path {path} cannot be opened: {error.strerror} (choose another)") from error
+        try:
+            self._end_torn_line()
+            self._append(
+                b'{"format":"%b","version":%d,' % (header.format.encode(), header.version)
+                + self._encoder.encode(header)[1:]
+                + b"\n"
+            )
+        except OSError as error:
+            os.close(self._file)
+            raise BackendError(f"recording path {path} cannot be written: {error.strerror} (free some space)") from error
+
+    def _end_torn_line(self) -> None:
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            self._append(b"\n")
+
+    def _append(self, line: bytes) -> None:
+        size = os.fstat(self._file).st_size
+        try:
+            written = os.write(self._file, line)
+        except OSError:
+            os.ftruncate(self._file, size)
+            raise
+        if written != len(line):
+            os.ftruncate(self._file, size)
+            raise OSError(28, "No space left on device")
+
+    def write(self, record: CallRecord) -> None:
+        """Append one record."""
+        self._append(self._encoder.encode(record) + b"\n")
+
+    def sync(self) -> None:
+        """Wait until everything written is on the disk (survives a power cut too)."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A recording file's content."""
+
+    calls: tuple[CallRecord, ...]
+    sessions: int
+    torn_lines: int
+    """Lines cut short by a crash or a full disk, skipped."""
+
+
+_CALL = msgspec.json.Decoder(CallRecord)
+_HEADER = msgspec.json.Decoder(Header)
+
+
+def load_recording(path: str | Path) -> Recorded:
+    """Read a recording. Raises ``InputError`` naming file and line for anything but a line cut short."""
+    calls, sessions, torn = [], 0, 0
+    for number, line in _lines(read_bytes(path)):
+        try:
+            if line.startswith(b'{"format"'):
+                _HEADER.decode(line)
+                sessions += 1
+            else:
+                calls.append(_CALL.decode(line))
+        except msgspec.ValidationError as error:
+            document: Any = msgspec.json.decode(line)
+            raise fail(path, explain(error, document, CallRecord)[1], line=number) from error
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            torn += 1
+    if not sessions:
+        raise InputError(f"{path}: format is missing: must begin with a scepsy.recording header (is it another file?)")
+    return Recorded(tuple(calls), sessions, torn)
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            yield number, line
