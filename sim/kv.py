@@ -103,7 +103,7 @@ class BlockPool:
         """Hold the first ``count`` blocks of a segment again; what is left of it stays free and anonymous."""
         self.free -= count
         segment.count -= count
-        if segment.count == 0:
+        if count and segment.count == 0:
             del self._queue[segment]
 
     def find(self, keys: list[int], limit: int) -> list[Block]:

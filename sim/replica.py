@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from scepsy.errors import SimulationError
 from scepsy.profile.model import EngineLimits
@@ -42,6 +42,26 @@ class ReplicaSpec:
     weight: int = 100
     """Share times tensor-parallel degree: what a weighted router goes by."""
     tensor_parallel: int = 1
+
+
+class Work(NamedTuple):
+    """What an instance did between two events: one iteration with prompt tokens, or a span of decode iterations."""
+
+    start: int
+    end: int
+    steps: int
+    decoding: int
+    """Decoding sequences in each of the iterations."""
+    context: int
+    """Tokens of context that the first of them read."""
+    prompt_tokens: int
+    attention: int
+    """Σ chunk tokens · their context."""
+
+    @property
+    def context_sum(self) -> int:
+        """Tokens of context read over all iterations."""
+        return self.steps * self.context + self.decoding * (self.steps * (self.steps - 1) // 2)
 
 
 class Replica:
@@ -103,6 +123,9 @@ class Replica:
         self._started = 0
         self._span = 0
         """Iterations in the current span; 0: an iteration with prompt tokens, or idle."""
+        self._tokens = 0
+        self._area = 0
+        """Prompt tokens of the current iteration, and Σ chunk tokens · their context."""
         self._first = 0
         self._growth = 0
         self._costs: dict[tuple[int, float], tuple[int, int]] = {}
@@ -180,10 +203,11 @@ class Replica:
         if used_now > self.peak_blocks:
             self.peak_blocks = used_now
         self.iterations += steps
-        self._context += decoding * steps
+        context = self._context
+        self._context = context + decoding * steps
         self._span = 0
         if self.observer is not None:
-            self.observer.iteration_ended(self, self._started, now, steps)
+            self.observer.iteration_ended(self, Work(self._started, now, steps, decoding, context, self._tokens, self._area))
         by_finish = self._by_finish
         while by_finish and by_finish[0][0] == self.iterations:
             _, number, request = heappop(by_finish)
@@ -290,13 +314,12 @@ class Replica:
         else:
             total = law.prefill_factor(tokens, share) * (step.base_s + prefill)
         self.prefilled_tokens += tokens
+        self._tokens, self._area = tokens, attention
         self._started = now
         self._span = 0
         self._alarm = Alarm(self.env, max(1, round(total * TICKS_PER_S)), STEP_END + self.number, self._on_end)
         if (decoding > 0) is not self._decoding_now:
             self._switch(now)
-        if self.observer is not None:
-            self.observer.iteration_began(self, now, tokens)
 
     def _begin_span(self, now: int, decoding: int, limit: int) -> None:
         by_finish = self._by_finish
@@ -322,9 +345,8 @@ class Replica:
         self._growth = growth = cost[1] * decoding
         self._started = now
         self._span = steps
+        self._tokens = self._area = 0
         self._alarm = Alarm(self.env, steps * first + growth * (steps * (steps - 1) // 2), STEP_END + self.number, self._on_end)
-        if self.observer is not None:
-            self.observer.iteration_began(self, now, 0)
 
     def _decode_cost(self, decoding: int, slow: float) -> tuple[int, int]:
         """Ticks of a decode iteration: (without context, per token of context), each rounded once."""

@@ -1,0 +1,262 @@
+"""A tick-by-tick engine, written for clarity: every iteration, every sequence, every KV block by itself.
+
+Shares nothing with ``sim.replica`` but the parameters and the definition of an iteration's duration (in femtoseconds). Blocks are
+kept as vLLM v1 keeps them: an id each, a reference count, a content key once full, one free queue.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+from sim.replica import ReplicaSpec
+
+FS = 10**15
+
+
+@dataclass(eq=False)
+class Job:
+    """One call and what became of it (ticks)."""
+
+    name: int
+    instance: int
+    arrival: int
+    prompt: int
+    output: int
+    keys: list[int] = field(default_factory=list)
+    children: list[tuple[int, Job]] = field(default_factory=list)
+    """(gap, child): issued that long after this call's end."""
+    emitted: int = 0
+    computed: int = 0
+    blocks: list[int] = field(default_factory=list)
+    scheduled: int = -1
+    first: int = -1
+    end: int = -1
+    preemptions: int = 0
+    cached: int = 0
+    rejected: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.emitted
+
+    def key_of(self, block: int) -> tuple[str, int, int]:
+        return ("shared", self.keys[block], 0) if block < len(self.keys) else ("own", self.name, block)
+
+
+class Blocks:
+    def __init__(self, total: int, caching: bool) -> None:
+        self.free = list(range(total))
+        self.refs = [0] * total
+        self.key: list[tuple[str, int, int] | None] = [None] * total
+        self.known: dict[tuple[str, int, int], list[int]] = {}
+        self.caching = caching
+
+    def new(self, count: int) -> list[int]:
+        taken, self.free = self.free[:count], self.free[count:]
+        for block in taken:
+            key = self.key[block]
+            if key is not None:
+                self.known[key].remove(block)
+                if not self.known[key]:
+                    del self.known[key]
+                self.key[block] = None
+            self.refs[block] = 1
+        return taken
+
+    def hits(self, job: Job, block_tokens: int) -> list[int]:
+        found: list[int] = []
+        if self.caching:
+            for index in range((job.tokens - 1) // block_tokens):
+                known = self.known.get(job.key_of(index))
+                if not known:
+                    break
+                found.append(known[0])
+        return found
+
+    def touch(self, blocks: list[int]) -> None:
+        for block in blocks:
+            if self.refs[block] == 0:
+                self.free.remove(block)
+            self.refs[block] += 1
+
+    def register(self, job: Job, upto_tokens: int, block_tokens: int) -> None:
+        if self.caching:
+            for index in range(upto_tokens // block_tokens):
+                block = job.blocks[index]
+                if self.key[block] is None:
+                    self.key[block] = job.key_of(index)
+                    self.known.setdefault(job.key_of(index), []).append(block)
+
+    def release(self, job: Job) -> None:
+        for block in reversed(job.blocks):
+            self.refs[block] -= 1
+            if self.refs[block] == 0:
+                self.free.append(block)
+        job.blocks = []
+
+
+class Engine:
+    def __init__(self, spec: ReplicaSpec) -> None:
+        self.spec = spec
+        self.blocks = Blocks(spec.kv_blocks, spec.engine.prefix_caching)
+        self.waiting: list[Job] = []
+        self.running: list[Job] = []
+        self.batch: list[tuple[Job, int]] = []
+        self.iterations: list[tuple[int, int, bool]] = []
+        """(start, end, whether any sequence decoded)"""
+        self.iteration_tokens = 0
+
+    def busy_at(self, now: int) -> bool:
+        return bool(self.iterations) and self.iterations[-1][1] > now
+
+    def decoded_just_before(self, now: int) -> bool:
+        return any(decoding and start < now <= end for start, end, decoding in self.iterations[-2:])
+
+    def submit(self, job: Job) -> bool:
+        limit = self.spec.engine.max_num_queued
+        if limit is not None and len(self.waiting) >= limit and (limit or self.waiting or self.batch):
+            job.rejected = True
+            return False
+        self.waiting.append(job)
+        return True
+
+    def _slots(self, tokens: int) -> int:
+        return -(-tokens // self.spec.engine.block_tokens)
+
+    def schedule(self) -> list[tuple[Job, int]]:
+        engine, block_tokens = self.spec.engine, self.spec.engine.block_tokens
+        budget, batch, preempted = engine.max_num_batched_tokens, [], False
+        index = 0
+        while index < len(self.running) and budget > 0:
+            job = self.running[index]
+            new = min(job.tokens - job.computed, budget)
+            need = self._slots(job.computed + new) - len(job.blocks)
+            while need > len(self.blocks.free):
+                victim = self.running.pop()
+                preempted = True
+                self.blocks.release(victim)
+                victim.computed = 0
+                victim.preemptions += 1
+                self.waiting.insert(0, victim)
+                if victim is job:
+                    break
+            else:
+                job.blocks += self.blocks.new(need)
+                self.blocks.register(job, job.computed + new, block_tokens)
+                batch.append((job, new))
+                budget -= new
+                index += 1
+                continue
+            break
+        while not preempted and self.waiting and budget > 0 and len(self.running) < engine.max_num_seqs:
+            job = self.waiting[0]
+            hits = self.blocks.hits(job, block_tokens)
+            idle_hits = sum(self.blocks.refs[block] == 0 for block in hits)
+            if self._slots(job.tokens) - len(hits) + idle_hits > len(self.blocks.free):
+                break
+            self.waiting.pop(0)
+            self.blocks.touch(hits)
+            job.blocks = list(hits)
+            job.computed = len(hits) * block_tokens
+            if job.scheduled < 0:
+                job.cached = job.computed
+            new = min(job.tokens - job.computed, budget)
+            job.blocks += self.blocks.new(self._slots(job.computed + new) - len(job.blocks))
+            self.blocks.register(job, job.computed + new, block_tokens)
+            self.running.append(job)
+            batch.append((job, new))
+            budget -= new
+        return batch
+
+    def duration(self, slowdown: float) -> tuple[int, bool]:
+        step, share, law = self.spec.step, self.spec.share_pct, self.spec.share_law
+        decoding = [job for job, _ in self.batch if job.name in self.decoding]
+        prefill = [(job, new) for job, new in self.batch if job not in decoding]
+        context = sum(job.computed + 1 for job in decoding)
+        sequences = len(decoding)
+        tokens = sum(new for _, new in prefill)
+        area = sum(new * (job.computed + new) for job, new in prefill)
+        slow = law.decode_factor(sequences, share) * slowdown
+        work = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
+        if not prefill:
+            fixed = max(1, round(slow * (step.base_s + step.decode_s_per_sequence * sequences) * FS))
+            return fixed + round(slow * step.context_s_per_token * FS) * context, True
+        if not decoding:
+            return max(1, round(law.prefill_factor(tokens, share) * (step.base_s + work) * FS)), False
+        decode = step.base_s + step.decode_s_per_sequence * sequences + step.context_s_per_token * context
+        return max(1, round((slow * decode + law.prefill_factor(tokens, share) * work) * FS)), True
+
+    decoding: set[int] = set()
+    """Names of the jobs whose (re)prefill is complete."""
+
+    def finish(self, now: int) -> list[Job]:
+        done = []
+        for job, new in self.batch:
+            job.computed += new
+            if job.computed < job.tokens:
+                continue
+            job.emitted += 1
+            self.decoding.add(job.name)
+            if job.first < 0:
+                job.first = now
+            if job.emitted >= job.output:
+                job.end = now
+                self.running.remove(job)
+                self.blocks.release(job)
+                done.append(job)
+        self.batch = []
+        return done
+
+
+def run(specs: list[ReplicaSpec], places: list[list[int]], interference: float, jobs: list[Job]) -> None:
+    """Simulate; ``places`` lists the GPUs of each instance. Results are left in the jobs."""
+    engines = [Engine(spec) for spec in specs]
+    for engine in engines:
+        engine.decoding = set()
+    arrivals = [(job.arrival, number, job) for number, job in enumerate(jobs)]
+    heapq.heapify(arrivals)
+    count = len(jobs)
+
+    def submit(job: Job, now: int) -> None:
+        job.arrival = now
+        if not engines[job.instance].submit(job):
+            ended(job, now)
+
+    def ended(job: Job, now: int) -> None:
+        nonlocal count
+        for gap, child in job.children:
+            if gap:
+                count += 1
+                heapq.heappush(arrivals, (now + gap, count, child))
+            else:
+                submit(child, now)
+
+    while arrivals or any(engine.batch for engine in engines):
+        ends = [engine.iterations[-1][1] for engine in engines if engine.batch]
+        now = min([entry[0] for entry in arrivals[:1]] + ends)
+        while arrivals and arrivals[0][0] == now:
+            submit(heapq.heappop(arrivals)[2], now)
+        for engine in engines:
+            if engine.batch and engine.iterations[-1][1] == now:
+                for job in engine.finish(now):
+                    ended(job, now)
+        for number, engine in enumerate(engines):
+            while not engine.batch and (engine.waiting or engine.running):
+                engine.batch = engine.schedule()
+                engine.decoding -= {job.name for job in engine.waiting}
+            if engine.batch and not engine.busy_at(now):
+                for job, _ in engine.batch:
+                    if job.scheduled < 0:
+                        job.scheduled = now
+                slowdown = 1.0
+                for gpu in places[number]:
+                    others = sum(
+                        specs[other].bandwidth_demand
+                        for other in range(len(specs))
+                        if other != number and gpu in places[other] and engines[other].decoded_just_before(now)
+                    )
+                    if others > 0:
+                        slowdown = max(slowdown, 1 + interference * others, specs[number].bandwidth_demand + others)
+                length, decoding = engine.duration(slowdown)
+                engine.iterations = [*engine.iterations[-1:], (now, now + length, decoding)]
