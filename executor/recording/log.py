@@ -5,6 +5,8 @@ client sees the end of its call, so a kill loses at most the calls in flight. A 
 kill within the write) is removed, or skipped when reading.
 """
 
+import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,13 +48,12 @@ class RecordLog:
     def _append(self, line: bytes) -> None:
         size = os.fstat(self._file).st_size
         try:
-            written = os.write(self._file, line)
+            if os.write(self._file, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
-            os.ftruncate(self._file, size)
+            with contextlib.suppress(OSError):  # what matters to the caller is why the write failed
+                os.ftruncate(self._file, size)
             raise
-        if written != len(line):
-            os.ftruncate(self._file, size)
-            raise OSError(28, "No space left on device")
 
     def write(self, record: CallRecord) -> None:
         """Append one record."""

@@ -1,0 +1,90 @@
+"""Real processes for the gateway's tests: stub engines and gateways, each stopped when its test ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from executor.gateway.config import Endpoint, GatewayConfig, save_gateway
+from executor.recording.config import Recording
+
+STUB = Path(__file__).with_name("stub_engine.py")
+
+
+class Process:
+    """A child whose first line of output says where it listens."""
+
+    def __init__(self, command: list[str], log: Path, **options) -> None:
+        self.log = log
+        with log.open("ab") as sink:
+            self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True, **options)
+        self.first_line = self.child.stdout.readline().strip()
+        assert self.first_line, f"{command} said nothing: {log.read_text()}"
+        self.url = self.first_line if self.first_line.startswith("http") else f"http://127.0.0.1:{self.first_line}"
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.wait()
+
+    def stop(self, timeout_s: float = 20) -> int:
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGTERM)
+        return self.child.wait(timeout_s)
+
+    def get(self, path: str):
+        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture
+def stub(tmp_path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start(port: int = 0) -> Process:
+        started.append(Process([sys.executable, str(STUB), "--port", str(port)], tmp_path / "stub.log"))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def gateway(tmp_path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start(endpoints: list[Endpoint], *, record: bool = True, launcher: list[str] | None = None, **fields) -> Process:
+        path = tmp_path / "gateway.yaml"
+        if record:
+            fields.setdefault("recording", Recording(path="calls.jsonl"))
+        save_gateway(path, GatewayConfig(port=0, endpoints=tuple(endpoints), **fields))
+        program = "import sys; from scepsy.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
+        command = [*(launcher or []), sys.executable, "-c", program, "gateway", "--config", str(path)]
+        process = Process(command, tmp_path / "gateway.log", env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+        process.url = process.first_line.removeprefix("listening on ")
+        process.config = path
+        process.recording = tmp_path / "calls.jsonl"
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    def wait(check: Callable[[], bool], timeout_s: float = 10, what: str = "it") -> None:
+        deadline = time.monotonic() + timeout_s
+        while not check():
+            assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
+            time.sleep(0.05)
+
+    return wait

@@ -1,0 +1,103 @@
+"""An engine that answers at once: vLLM's endpoints and stream format, with behaviour chosen by the request's ``stub`` field.
+
+Run as a script: ``python stub_engine.py --port 0 --model m``; prints its port. ``GET /stub/seen`` lists the ids it served.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+
+from aiohttp import web
+
+SEEN: list[str] = []
+
+
+def words(request_id: str, tokens: int) -> list[str]:
+    return [f"{request_id or 'word'}-{index} " for index in range(tokens)]
+
+
+async def generate(request: web.Request) -> web.StreamResponse:
+    body = await request.json()
+    stub = body.get("stub", {})
+    SEEN.append(request.headers.get("x-request-id", ""))
+    if stub.get("status"):
+        return web.json_response({"error": {"message": "as asked", "type": "x", "code": None}}, status=stub["status"])
+    tokens = body.get("max_tokens", 4)
+    pieces = stub.get("pieces") or words(request.headers.get("x-request-id", ""), tokens)
+    chat = request.path.endswith("chat/completions")
+    prompt = json.dumps(body.get("messages") or body.get("prompt"))
+    usage = {"prompt_tokens": len(prompt), "completion_tokens": len(pieces), "total_tokens": len(prompt) + len(pieces)}
+    head = {"id": "cmpl-1", "object": "chat.completion" if chat else "text_completion", "created": 1, "model": body["model"]}
+    if not body.get("stream"):
+        await asyncio.sleep(stub.get("delay_s", 0))
+        text = "".join(pieces)
+        message = {"role": "assistant", "content": text}
+        if stub.get("tool"):
+            message["tool_calls"] = [{"id": stub["tool"], "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+        choice = {"index": 0, **({"message": message} if chat else {"text": text}), "finish_reason": "stop"}
+        reply = {**head, "choices": [choice]}
+        return web.json_response(reply if stub.get("no_usage") else {**reply, "usage": usage})
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+    await response.prepare(request)
+    for index, piece in enumerate(pieces):
+        if stub.get("die_after") == index:
+            os.kill(os.getpid(), 9)
+        part = {"delta": {"content": piece}} if chat else {"text": piece}
+        event = {**head, "choices": [{"index": 0, **part, "finish_reason": None}]}
+        await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        await asyncio.sleep(stub.get("delay_s", 0))
+    if (body.get("stream_options") or {}).get("include_usage") and not stub.get("no_usage"):
+        await response.write(b"data: " + json.dumps({**head, "choices": [], "usage": usage}).encode() + b"\n\n")
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response
+
+
+async def pool(request: web.Request) -> web.Response:
+    body = await request.json()
+    SEEN.append(request.headers.get("x-request-id", ""))
+    tokens = len(json.dumps(body.get("input") or body.get("documents") or body.get("text_2")))
+    data = [{"index": 0, "embedding": [0.0], "score": 0.5, "object": "x"}]
+    return web.json_response({"object": "list", "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+
+
+async def tokenize(request: web.Request) -> web.Response:
+    body = await request.json()
+    text = body.get("prompt") if "prompt" in body else json.dumps(body["messages"])
+    return web.json_response({"count": len(text), "max_model_len": 4096, "tokens": []})
+
+
+async def health(request: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def seen(request: web.Request) -> web.Response:
+    return web.json_response(SEEN)
+
+
+def make_app() -> web.Application:
+    app = web.Application(client_max_size=2**26)
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        app.router.add_post(path, generate)
+    for path in ("/v1/embeddings", "/v1/score", "/v1/rerank"):
+        app.router.add_post(path, pool)
+    app.router.add_post("/tokenize", tokenize)
+    app.router.add_get("/health", health)
+    app.router.add_get("/stub/seen", seen)
+    return app
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    arguments, _ = parser.parse_known_args()
+    runner = web.AppRunner(make_app(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", arguments.port).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
