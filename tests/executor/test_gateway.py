@@ -115,7 +115,7 @@ def test_keys_come_from_files_and_the_environment(tmp_path):
 
 
 def test_an_open_gateway_only_listens_on_loopback():
-    with pytest.raises(ValueError, match="host is '0.0.0.0': must be a loopback address unless api_keys"):
+    with pytest.raises(ValueError, match=r"host is '0\.0\.0\.0': must be a loopback address unless api_keys"):
         GatewayConfig(host="0.0.0.0", endpoints=())
     GatewayConfig(host="0.0.0.0", endpoints=(), allow_unauthenticated=True)
 
