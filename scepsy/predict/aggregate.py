@@ -108,7 +108,9 @@ def busy_seconds(
     a = allocation
     found = index.by_workflow(a.llm, a.gpu_type, a.tensor_parallel, a.share_pct).get(use.workflow)
     if found is None:
-        raise KeyError(f"no curve of {a.llm} for {use.workflow} on {a.gpu_type} at TP {a.tensor_parallel}, share {a.share_pct} %")
+        raise KeyError(
+            f"no curve of {a.llm} for {use.workflow} on {a.gpu_type} at TP {a.tensor_parallel}, share {a.share_pct} %"
+        )
     field = "busy_s" if formula == "measured" else "mean_s"
     value = stretch * float(read_replicas(found, field, a.replicas, calls_per_s * stretch))
     if formula == "paper":

@@ -16,22 +16,24 @@ from time import perf_counter
 import numpy as np
 
 from scepsy.errors import Infeasible
-from scepsy.place.exact import pack_exactly
 from scepsy.place.hierarchical import Layout, Placement, layout, pack
 from scepsy.plan import Allocation, Plan
 from scepsy.predict.aggregate import Floats
 from scepsy.predict.contention import bandwidth_demand
 from scepsy.search.assemble import Outlook, Proof, accepts, assemble, evaluate
 from scepsy.search.best_first import cheapest_first
-from scepsy.search.infeasible import not_enough_gpus
+from scepsy.search.infeasible import limits_too_tight, not_enough_gpus
 from scepsy.search.knapsack import Items, backtrack, solve
+from scepsy.search.nogoods import NoGoods
 from scepsy.search.problem import Problem
 from scepsy.search.space import Space, build_space
 
 CANDIDATES = 24
-"""Allocations that are packed and predicted, in order of relaxed cost, before settling for the bound."""
-PROOFS = 12
-"""CP-SAT calls to show that an allocation does not pack."""
+"""Allocations that are predicted on their GPUs, in order of relaxed cost, before settling for the bound."""
+PACKED = 2000
+"""Allocations that are tried for packing."""
+PROOFS = 60
+"""CP-SAT calls to show that an allocation does not pack, about 2 ms each on 16 GPUs."""
 MAX_PROOF_GPUS = 64
 """Clusters up to this size are worth a packing proof; beyond, the heuristic and the bound stand."""
 
@@ -57,18 +59,21 @@ class Search:
     tables: list[Floats]
     caps: tuple[int, ...]
     accept: Accept
-    candidates: int = CANDIDATES
     best: Found | None = None
     nearest: Outlook | None = None
     """The lowest objective seen, accepted or not: what an error message quotes."""
     tried: set[tuple[int, ...]] = field(default_factory=set)
-    proofs_left: int = PROOFS
+    predicted: int = 0
     where: Layout = field(init=False)
+    nogoods: NoGoods = field(init=False)
 
     def __post_init__(self) -> None:
         self.where = layout(self.problem.cluster)
         self.items = cost_items(self.space)
         self.budgets = tuple(cap * 100 // self.space.unit_pct for cap in self.caps)
+        proofs = PROOFS if len(self.where.gpus) <= MAX_PROOF_GPUS else 0
+        caps = dict(zip(self.space.gpu_types, self.caps, strict=True))
+        self.nogoods = NoGoods(self.where, caps, self.space.gpu_types, proofs)
 
     @property
     def bound_s(self) -> float:
@@ -87,14 +92,14 @@ class Search:
 
     def _close(self) -> Found | None:
         """Walk up from the relaxed optimum until it meets the incumbent, or effort runs out."""
-        tool, unresolved, seen = self.space.tool_s, np.inf, 0
+        tool, unresolved = self.space.tool_s, np.inf
         bound, closed = np.inf, True
         ahead = cheapest_first(self.space, self.items, self.tables, self.budgets, lambda: self.upper_s - tool)
-        for relaxed, choices in ahead:
-            if seen >= self.candidates:
+        self.predicted = 0
+        for tried, (relaxed, choices) in enumerate(ahead):
+            if self.predicted >= CANDIDATES or tried >= PACKED:
                 bound, closed = relaxed + tool, False
                 break
-            seen += 1
             if not self.consider(choices):
                 unresolved = min(unresolved, relaxed + tool)
         if self.best is None:
@@ -118,6 +123,7 @@ class Search:
         if placement is None:
             return known
         outlook = evaluate(self.problem, allocations, placement)
+        self.predicted += 1
         if self.nearest is None or outlook.objective_s < self.nearest.objective_s:
             self.nearest = outlook
         if outlook.objective_s < self.upper_s and accepts(self.problem, outlook) and self.accept(allocations, outlook):
@@ -125,15 +131,12 @@ class Search:
         return True
 
     def _pack(self, allocations: tuple[Allocation, ...]) -> tuple[Placement | None, bool]:
-        caps = dict(zip(self.space.gpu_types, self.caps, strict=True))
+        if self.nogoods.excludes(allocations):
+            return None, True
         placement = pack(self.where, allocations)
         if placement is not None and self._within(placement):
             return placement, True
-        if len(self.where.gpus) > MAX_PROOF_GPUS or self.proofs_left <= 0:
-            return None, False
-        self.proofs_left -= 1
-        packing = pack_exactly(self.where, allocations, caps=caps, minimise=False)
-        return packing.placement, packing.status != "unknown"
+        return self.nogoods.decide(allocations)
 
     def _within(self, placement: Placement) -> bool:
         if self.caps == self.space.gpus_of:
@@ -217,8 +220,6 @@ def best_within(
     if found is not None:
         return found
     if search.nearest is not None and problem.goal.limits_s:
-        from scepsy.search.infeasible import limits_too_tight
-
         raise limits_too_tight(problem, {e.workflow: e.latency_s for e in search.nearest.expected})
     if not np.isfinite(tables[0][search.budgets]) or search.nearest is None:
         raise not_enough_gpus(problem, space, sum(caps))

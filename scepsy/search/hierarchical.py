@@ -120,4 +120,3 @@ def _steps(llms: int, budget: int, units_per_gpu: int) -> Integers:
         step += 1 if step < units_per_gpu else units_per_gpu
     below = np.arange(1, min(units_per_gpu, budget) + 1)
     return np.unique(np.concatenate([below, np.arange(step, budget + 1, step), [budget]])).astype(np.int64)
-

@@ -45,7 +45,9 @@ def not_enough_gpus(problem: Problem, space: Space, gpus: int) -> Infeasible:
     total = sum(need.values())
     hungriest = max(need, key=lambda llm: (need[llm], llm))
     bound = rate_bound(problem, tuple(min(b, gpus * 100 // space.unit_pct) for b in space.budgets))
-    rates = ", ".join(f"{t.workflow} {r * bound.factor:.3g}/s" for t, r in zip(problem.targets, problem.rates_per_s, strict=True))
+    rates = ", ".join(
+        f"{t.workflow} {r * bound.factor:.3g}/s" for t, r in zip(problem.targets, problem.rates_per_s, strict=True)
+    )
     more = ceil(total - 1e-9) - gpus
     how = f"add at least {more} GPUs" if more > 0 else f"their shares do not pack onto {gpus} GPUs, add one"
     remedy = f"; it could carry {rates}" if bound.factor > 0 else ""

@@ -71,7 +71,9 @@ class Problem:
             raise InputError(f"targets are {', '.join(names)}: give each workflow once")
         for target, use in zip(self.targets, self.uses, strict=True):
             if target.workflow != use.workflow:
-                raise InputError(f"uses holds {use.workflow!r} where targets hold {target.workflow!r}: give them in the same order")
+                raise InputError(
+                    f"uses holds {use.workflow!r} where targets hold {target.workflow!r}: give them in the same order"
+                )
             if target.arrivals.rate_per_s is None:
                 raise InputError(f"target {target.workflow}: arrivals.rate_per_s is not given: planning needs a rate")
         if self.weights and (len(self.weights) != len(names) or min(self.weights) < 0 or sum(self.weights) <= 0):

@@ -1,0 +1,450 @@
+"""Curves by simulation: L_m(rate) and T_m of every (LLM, GPU type, degree, share, replicas) that a planner may choose.
+
+Simulating every option at every rate would take minutes, and most of it would repeat itself. So per LLM and GPU type:
+
+- one reference instance type (the smallest degree that holds the model, whole GPU) is simulated unloaded, saturated and at
+  ``LOADS``; with several replicas at ``REPLICA_LOADS``;
+- other degrees, and two smaller shares, are simulated unloaded, saturated and at ``CHECK_LOAD``; in between they follow the
+  shape of the reference, since another instance of the same LLM mostly has another clock;
+- other shares are interpolated in 1/share, the form of the share law; other replica counts follow the reference's ratios.
+
+Each simulation yields a regression of call latency on tokens, and from it the means over *all* traced runs: a few
+hundred simulated calls settle the regression, while the mean over runs as unequal as a beam search's would need thousands.
+Warm-up (a part of the arrivals) and the time after the last arrival are left out.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import joblib
+import msgspec
+import numpy as np
+
+from scepsy.backend import Stream
+from scepsy.errors import InputError
+from scepsy.files.curves import load_curves, save_curves
+from scepsy.profile.curve import Curve
+from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
+from sim.bench import Bench, Calls, Load, fit_latency
+
+VERSION = "1"
+"""Part of every cache key: raise it when a change here or in the simulator changes curves."""
+
+UNLOADED = 0.02
+"""Where the unloaded measurement is filed."""
+LOADS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
+REPLICA_LOADS = (0.6, 0.9)
+CHECK_LOAD = 0.8
+REPLICAS = (1, 4, 16)
+SHARES = tuple(range(10, 101, 10))
+
+CALLS = 1200
+"""Calls per simulation to aim at."""
+MAX_CALLS = 12_000
+MIN_RUNS = 30
+WARMUP_PART = 0.3
+SPANS = 3.0
+"""Arrivals last at least this many run durations, so that the window sees the steady state."""
+SMALL_BYTES = 1_500_000_000
+"""Models with fewer bytes of weights are not worth a tensor-parallel group: a step is mostly overhead."""
+SHARED_DEGREES = 2
+"""How many of the degrees, smallest first, are profiled at partial shares."""
+
+Advance = Callable[[int, int], None]
+
+COLUMNS = (
+    "mean_s",
+    "p50_s",
+    "p95_s",
+    "p99_s",
+    "busy_s",
+    "parallelism",
+    "call_base_s",
+    "call_s_per_input_token",
+    "call_s_per_output_token",
+    "call_residual_s",
+)
+
+Row = dict[str, float]
+"""One value per column of ``Curve``."""
+Rows = list[Row]
+"""One row per calling workflow."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One instance type: its capacity, and rows by (replicas, utilisation)."""
+
+    capacity_per_s: float
+    rows: dict[tuple[int, float], Rows]
+
+
+def profile_curves(
+    streams: Sequence[Stream],
+    profiles: ProfileSet,
+    gpu_types: Sequence[str],
+    *,
+    shares: Sequence[int] = SHARES,
+    degrees: Sequence[int] | None = None,
+    replica_counts: Sequence[int] = REPLICAS,
+    seed: int = 0,
+    cache_dir: Path | None = None,
+    jobs: int = 1,
+    progress: Advance | None = None,
+) -> list[Curve]:
+    """Profile every LLM that the streams call on every GPU type for which it has a profile.
+
+    The streams' rates give the mix in which workflows share an LLM; the load is swept. ``shares`` are the shares to give curves
+    for, ``degrees`` limits the tensor-parallel degrees (None: all profiled ones). With ``cache_dir``, what was profiled before from
+    the same runs, profiles and settings is read back. ``progress`` is called with (done, total) after each LLM and GPU
+    type. Raises ``InputError`` when an LLM has no profile, or fits no instance, on any of the GPU types.
+    """
+    llms = list(dict.fromkeys(llm for stream in streams for llm in stream.trace.llms))
+    tasks = []
+    for llm in llms:
+        kinds = [_Task(llm, gpu, tuple(sorted({*shares, 100})), _degrees(profiles, llm, gpu, degrees)) for gpu in gpu_types]
+        usable = [task for task in kinds if task.degrees]
+        if not usable:
+            raise InputError(f"LLM {llm}: no profile on {', '.join(gpu_types)}: add one to the profiles file")
+        tasks.extend(usable)
+    for replicas in replica_counts:
+        if replicas < 1:
+            raise InputError(f"replica_counts holds {replicas}: must be >= 1")
+    counts = tuple(sorted({1, *replica_counts}))
+    if progress:
+        progress(0, len(tasks))
+    work = (joblib.delayed(_cached)(task, list(streams), profiles, counts, seed, cache_dir) for task in tasks)
+    made: list[Curve] = []
+    results: Iterator[list[Curve]] = joblib.Parallel(n_jobs=min(jobs, len(tasks)), return_as="generator")(work)
+    for done, curves in enumerate(results, start=1):
+        made.extend(curves)
+        if progress:
+            progress(done, len(tasks))
+    for llm in llms:
+        if not any(curve.llm == llm for curve in made):
+            raise InputError(f"LLM {llm}: its longest call fits no instance on {', '.join(gpu_types)} at the profiled degrees")
+    return made
+
+
+@dataclass(frozen=True)
+class _Task:
+    llm: str
+    gpu_type: str
+    shares: tuple[int, ...]
+    degrees: tuple[int, ...]
+
+
+def _degrees(profiles: ProfileSet, llm: str, gpu_type: str, wanted: Sequence[int] | None) -> tuple[int, ...]:
+    known = [degree for degree in profiles.degrees(llm, gpu_type) if wanted is None or degree in wanted]
+    if known and profiles.llm(llm).weight_bytes < SMALL_BYTES:
+        return tuple(known[:1])
+    return tuple(known)
+
+
+def _cached(
+    task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple[int, ...], seed: int, cache_dir: Path | None
+) -> list[Curve]:
+    if cache_dir is None:
+        return _profile(task, streams, profiles, counts, seed)
+    path = cache_dir / f"{_key(task, streams, profiles, counts, seed)}.curves.json"
+    if path.exists():
+        return list(load_curves(path))
+    curves = _profile(task, streams, profiles, counts, seed)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    save_curves(path, curves)
+    return curves
+
+
+def _key(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple[int, ...], seed: int) -> str:
+    digest = hashlib.sha256()
+    mine = [p for p in profiles.profiles if (p.llm.name, p.gpu.name) == (task.llm, task.gpu_type)]
+    settings = [
+        VERSION,
+        task.llm,
+        task.gpu_type,
+        task.shares,
+        task.degrees,
+        counts,
+        seed,
+        LOADS,
+        REPLICA_LOADS,
+        CALLS,
+        MAX_CALLS,
+    ]
+    digest.update(msgspec.json.encode([settings, mine, profiles.share_law, profiles.contention]))
+    for stream in streams:
+        if task.llm in stream.trace.llms:
+            digest.update(msgspec.json.encode([stream.arrivals, stream.trace.prefix_block_tokens]))
+            for run in stream.trace.runs:
+                digest.update(msgspec.json.encode(run))
+    return digest.hexdigest()[:32]
+
+
+def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple[int, ...], seed: int) -> list[Curve]:
+    of_degree = {degree: profiles.of(task.llm, task.gpu_type, degree) for degree in task.degrees}
+    engine = next(iter(of_degree.values())).engine
+    load = Load(task.llm, streams, engine.block_tokens, seed)
+    longest = max(int((paths.input_tokens + paths.output_tokens).max()) for paths in load.paths)
+    kinds = _kinds(of_degree, task.shares, longest)
+    if not kinds:
+        return []
+    reference = min(kinds, key=lambda kind: (-kind[1], kind[0]))
+    full = _measure_reference(Bench(load, of_degree[reference[0]], reference[1], profiles), counts)
+    curves: list[Curve] = []
+    for degree in sorted({degree for degree, _ in kinds}):
+        offered = sorted(share for d, share in kinds if d == degree)
+        known: dict[int, Measured] = {}
+        for share in _nodes(offered):
+            if (degree, share) == reference:
+                known[share] = full
+            else:
+                known[share] = _measure_briefly(Bench(load, of_degree[degree], share, profiles), full, counts)
+        for share in offered:
+            measured = known.get(share) or _between(known, share)
+            curves.extend(_curves(task, load, degree, share, measured, counts))
+    return curves
+
+
+def _kinds(of_degree: dict[int, Profile], shares: tuple[int, ...], longest: int) -> list[tuple[int, int]]:
+    """The (degree, share) pairs that hold the model and its longest call; partial shares for the smallest degrees only."""
+    fitting = [
+        (degree, share)
+        for degree, profile in of_degree.items()
+        for share in shares
+        if kv_capacity_tokens(profile, share) >= longest + profile.engine.block_tokens
+    ]
+    shared = sorted({degree for degree, _ in fitting})[:SHARED_DEGREES]
+    return [(degree, share) for degree, share in fitting if share == 100 or degree in shared]
+
+
+def _nodes(offered: Sequence[int]) -> list[int]:
+    """The shares that are simulated: the smallest, the largest, and the one nearest to their geometric mean."""
+    low, high = offered[0], offered[-1]
+    middle = min(offered, key=lambda share: (abs(share - (low * high) ** 0.5), share))
+    return sorted({low, middle, high})
+
+
+def _measure_reference(bench: Bench, counts: tuple[int, ...]) -> Measured:
+    unloaded = _unloaded(bench, 1)
+    capacity = _capacity(bench, unloaded)
+    rows: dict[tuple[int, float], Rows] = {(1, UNLOADED): unloaded}
+    for utilisation in LOADS:
+        rows[1, utilisation] = _loaded(bench, capacity, utilisation, 1, unloaded)
+    for replicas in counts[1:]:
+        alone = _unloaded(bench, replicas)
+        rows[replicas, UNLOADED] = alone
+        for utilisation in REPLICA_LOADS:
+            if _runs_needed(bench, capacity, utilisation, replicas, alone) * _calls_per_run(bench) > MAX_CALLS:
+                # Too long a run to see that many replicas in their steady state: the next smaller count's ratio stands.
+                fewer = counts[counts.index(replicas) - 1]
+                rows[replicas, utilisation] = _scaled(rows[fewer, utilisation], rows[fewer, UNLOADED], alone)
+            else:
+                rows[replicas, utilisation] = _loaded(bench, capacity, utilisation, replicas, alone)
+    return Measured(capacity, rows)
+
+
+def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...]) -> Measured:
+    """Unloaded, saturated and one point; the reference gives the shape between and the ratio of more replicas."""
+    unloaded = _unloaded(bench, 1)
+    capacity = _capacity(bench, unloaded)
+    check = _loaded(bench, capacity, CHECK_LOAD, 1, unloaded)
+    rows: dict[tuple[int, float], Rows] = {}
+    for (replicas, utilisation), like in reference.rows.items():
+        if replicas == 1:
+            base, top = reference.rows[1, UNLOADED], reference.rows[1, CHECK_LOAD]
+            rows[1, utilisation] = _shaped(unloaded, check, base, top, like, utilisation)
+    for (replicas, utilisation), like in reference.rows.items():
+        if replicas > 1:
+            rows[replicas, utilisation] = _scaled(like, reference.rows[1, utilisation], rows[1, utilisation])
+    return Measured(capacity, rows)
+
+
+def _shaped(low: Rows, high: Rows, ref_low: Rows, ref_high: Rows, like: Rows, utilisation: float) -> Rows:
+    """Between two measured rows as the reference lies between its own two."""
+    made = []
+    for a, b, ra, rb, r in zip(low, high, ref_low, ref_high, like, strict=True):
+        row = {}
+        for name in COLUMNS:
+            span = rb[name] - ra[name]
+            steady = abs(span) <= 0.02 * abs(ra[name]) or span == 0
+            part = utilisation / CHECK_LOAD if steady else (r[name] - ra[name]) / span
+            row[name] = max(a[name] + (b[name] - a[name]) * part, 0.0)
+        made.append(row)
+    return made
+
+
+def _scaled(rows: Rows, old: Rows, new: Rows) -> Rows:
+    """``rows`` times new / old, column by column."""
+    return [
+        {name: r[name] * n[name] / o[name] if o[name] > 0 else n[name] for name in COLUMNS}
+        for r, o, n in zip(rows, old, new, strict=True)
+    ]
+
+
+def _between(known: dict[int, Measured], share: int) -> Measured:
+    """Interpolate linearly in 1/share between the simulated shares: latencies, and the inverse of the capacity."""
+    nodes = sorted(known)
+    above = next(node for node in nodes if node >= share)
+    below = nodes[nodes.index(above) - 1]
+    weight = (1 / share - 1 / above) / (1 / below - 1 / above)
+    low, high = known[below], known[above]
+    capacity = 1 / (weight / low.capacity_per_s + (1 - weight) / high.capacity_per_s)
+    rows = {
+        key: [
+            {name: weight * a[name] + (1 - weight) * b[name] for name in COLUMNS}
+            for a, b in zip(low.rows[key], high.rows[key], strict=True)
+        ]
+        for key in low.rows
+    }
+    return Measured(capacity, rows)
+
+
+# ---- single simulations ------------------------------------------------------------------------------------------------
+
+
+def _calls_per_run(bench: Bench) -> float:
+    return 1.0 / float(bench.load.mix.sum())
+
+
+def _run_s(bench: Bench, rows: Rows) -> float:
+    """Mean seconds from a replayed run's first call to the end of its last, everything in between included."""
+    load = bench.load
+    total = 0.0
+    for mix, paths, row in zip(load.mix, load.paths, rows, strict=True):
+        durations = (
+            row["call_base_s"]
+            + row["call_s_per_input_token"] * paths.input_tokens
+            + row["call_s_per_output_token"] * paths.output_tokens
+        )
+        total += float(mix) * float(paths.span_s(durations).mean())
+    return total / float(load.mix.sum())
+
+
+def _runs_needed(bench: Bench, capacity: float, utilisation: float, replicas: int, unloaded: Rows) -> int:
+    """Runs whose arrivals last ``SPANS`` run durations at that load, and make ``CALLS`` calls."""
+    per_run = _calls_per_run(bench)
+    run_rate = utilisation * capacity * replicas / per_run
+    in_flight = run_rate * _run_s(bench, unloaded) / (1.0 - 0.8 * utilisation)
+    return max(MIN_RUNS, ceil(CALLS / per_run), ceil(SPANS * in_flight))
+
+
+def _unloaded(bench: Bench, replicas: int) -> Rows:
+    """One run at a time."""
+    runs = max(MIN_RUNS // 2, min(ceil(CALLS / 2 / _calls_per_run(bench)), 100))
+    calls = bench.replay(bench.load.closed(1, runs), replicas)
+    return _rows(bench.load, calls)
+
+
+def _loaded(bench: Bench, capacity: float, utilisation: float, replicas: int, unloaded: Rows) -> Rows:
+    """Open-loop arrivals at a part of the capacity; calls issued after the warm-up and before the last arrival count."""
+    runs = _runs_needed(bench, capacity, utilisation, replicas, unloaded)
+    runs = min(runs, max(MIN_RUNS, int(MAX_CALLS / _calls_per_run(bench))))
+    workload = bench.load.open(utilisation * capacity * replicas, runs)
+    calls = bench.replay(workload, replicas)
+    first = calls.run > WARMUP_PART * runs
+    # Run numbers follow arrivals, so a run's first call tells when it arrived, up to its first gap.
+    last_arrival = float(calls.issued_s[calls.run == calls.run.max()].min())
+    begin = float(calls.issued_s[first].min())
+    window = calls.where((calls.issued_s >= begin) & (calls.issued_s <= last_arrival))
+    return _rows(bench.load, window, calls, unloaded)
+
+
+def _capacity(bench: Bench, unloaded: Rows) -> float:
+    """Calls per second when saturated: more users than the engine runs sequences, work counted while nobody is missing.
+
+    Work is weighed by tokens, so that it does not matter in which part of their runs the users are.
+    """
+    load, spec = bench.load, bench.spec
+    busy = sum(float(mix) * row["busy_s"] for mix, row in zip(load.mix, unloaded, strict=True)) / float(load.mix.sum())
+    parallel = max(1.0, sum(float(m) * row["parallelism"] for m, row in zip(load.mix, unloaded, strict=True)) / load.mix.sum())
+    engaged = min(1.0, busy / max(_run_s(bench, unloaded), 1e-9))
+    seats = spec.engine.max_num_seqs
+    total_users = max(2, ceil(1.25 * seats / (parallel * max(engaged, 0.05))))
+    total_users = min(total_users, max(4, int(MAX_CALLS / 3 / _calls_per_run(bench))))
+    runs = 3 * total_users
+    calls = bench.replay(load.closed(total_users, runs), 1)
+    per_input = spec.step.prefill_s_per_token * (1 - float(calls.cached_tokens.sum() / calls.input_tokens.sum()))
+    per_output = spec.step.decode_s_per_sequence + spec.step.base_s / seats
+
+    def work(inputs: np.ndarray, outputs: np.ndarray) -> float:
+        return float((per_input * inputs + per_output * outputs).sum())
+
+    starts = np.full(int(calls.run.max()) + 1, np.inf)
+    np.minimum.at(starts, calls.run, calls.issued_s)
+    begun = np.sort(starts[np.isfinite(starts)])
+    begin, end = float(begun[min(total_users, len(begun) - 1)]), float(begun[-1])
+    window = calls.where((calls.end_s > begin) & (calls.end_s <= end))
+    if len(window) < 20 or end <= begin:
+        begin, end = 0.0, float(calls.end_s.max())
+        window = calls
+    done = work(window.input_tokens, window.output_tokens) / (end - begin)
+    each = sum(
+        float(mix) * work(paths.input_tokens, paths.output_tokens) / paths.runs
+        for mix, paths in zip(load.mix, load.paths, strict=True)
+    )
+    return done / each
+
+
+def _rows(load: Load, calls: Calls, whole: Calls | None = None, fallback: Rows | None = None) -> Rows:
+    """One row per workflow: regression of its calls, then means over all its traced runs."""
+    rows = []
+    for number, (paths, part) in enumerate(zip(load.paths, load.calling, strict=True)):
+        mine = calls.where(calls.workflow == number)
+        if len(mine) < 8 and whole is not None:
+            mine = whole.where(whole.workflow == number)
+        if len(mine) == 0:
+            if fallback is None:
+                raise InputError(f"profiling {load.llm}: workflow {load.traces[number].workflows[0]} issued no call")
+            rows.append(fallback[number])
+            continue
+        fit = fit_latency(mine)
+        durations = fit.durations_s(paths.input_tokens, paths.output_tokens)
+        busy = float(paths.busy_s(durations).mean()) * fit.group_factor
+        p50, p95, p99 = np.percentile(mine.latency_s, (50, 95, 99)).tolist()
+        rows.append(
+            {
+                "mean_s": float(durations.mean()),
+                "p50_s": p50,
+                "p95_s": p95,
+                "p99_s": p99,
+                "busy_s": busy * part,
+                "parallelism": max(1.0, float(durations.mean()) * len(paths) / paths.runs / busy),
+                "call_base_s": fit.base_s,
+                "call_s_per_input_token": fit.s_per_input_token,
+                "call_s_per_output_token": fit.s_per_output_token,
+                "call_residual_s": fit.residual_s,
+            }
+        )
+    return rows
+
+
+def _curves(task: _Task, load: Load, degree: int, share: int, measured: Measured, counts: tuple[int, ...]) -> list[Curve]:
+    made = []
+    for number, trace in enumerate(load.traces):
+        for replicas in counts:
+            points = sorted(u for r, u in measured.rows if r == replicas)
+            columns = {name: tuple(measured.rows[replicas, u][number][name] for u in points) for name in COLUMNS}
+            curve = Curve(
+                workflow=trace.workflows[0],
+                llm=task.llm,
+                gpu_type=task.gpu_type,
+                tensor_parallel=degree,
+                share_pct=share,
+                replicas=replicas,
+                capacity_per_s=measured.capacity_per_s,
+                utilisation=tuple(points),
+                **columns,  # type: ignore[arg-type]
+            )
+            made.append(_monotone(curve))
+    return made
+
+
+def _monotone(curve: Curve) -> Curve:
+    """Latency cannot fall with load: what a short simulation shows against it is noise."""
+    rising = ("mean_s", "p50_s", "p95_s", "p99_s", "busy_s")
+    return msgspec.structs.replace(
+        curve, **{name: tuple(np.maximum.accumulate(getattr(curve, name)).tolist()) for name in rising}
+    )
