@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from scepsy.records import UNFINISHED
 from scepsy.workload import Run
 from sim.clock import ARRIVAL, Alarm, ticks
-from sim.request import NO_KEYS, Request
+from sim.prefix import Keys, salted
+from sim.request import Request
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -26,11 +28,12 @@ class Walk:
         "parents",
         "roots",
         "run",
+        "session",
         "tail",
         "tokens",
     )
 
-    def __init__(self, run: Run, keys: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, run: Run, keys: Sequence[Keys], session: str) -> None:
         place = {call.id: index for index, call in enumerate(run.calls)}
         self.run = run
         self.llms = [call.llm for call in run.calls]
@@ -45,25 +48,20 @@ class Walk:
         self.roots = [index for index, call in enumerate(run.calls) if not call.parents]
         self.keys = keys
         self.tail = ticks(run.tail_s)
+        self.session = session
+        """What its calls have in common with those of other runs; empty: nothing."""
         self.tokens = sum(self.input_tokens) + sum(self.output_tokens)
 
 
 class Agent:
     """One issued run."""
 
-    __slots__ = (
-        "arrival",
-        "calls_left",
-        "failed",
-        "id",
-        "in_flight",
-        "missing",
-        "salt",
-        "served_tokens",
-        "user",
-        "walk",
-        "world",
-    )
+    in_flight = 0
+    failed = False
+    end = -1
+    status = UNFINISHED
+    served_tokens = 0
+    """Input and output tokens of ended calls: what least-attained-service orders go by."""
 
     def __init__(self, world: World, run_id: str, walk: Walk, arrival: int, salt: int, user: int) -> None:
         self.world = world
@@ -75,10 +73,6 @@ class Agent:
         self.user = user
         """The closed-loop user who waits for the answer, else −1."""
         self.calls_left = len(walk.llms)
-        self.in_flight = 0
-        self.failed = False
-        self.served_tokens = 0
-        """Input and output tokens of ended calls: what least-attained-service orders go by."""
         self.missing = walk.parents.copy() if self.calls_left > 1 else walk.parents
 
     @property
@@ -98,24 +92,24 @@ class Agent:
     def _issue(self, node: int) -> None:
         if self.failed:
             return
-        walk = self.walk
-        keys = walk.keys[node]
+        world, walk = self.world, self.walk
+        shared, private = walk.keys[node]
         request = Request(
             self,
             node,
             walk.input_tokens[node],
             walk.output_tokens[node],
-            self.world.salted(keys, self.salt) if keys else NO_KEYS,
-            self.world.env.now,
+            salted(shared, private, self.salt) if private else shared,
+            world.env.now,
         )
         self.in_flight += 1
-        self.world.send(request, walk.llms[node], walk.run.session and f"{walk.run.session}/{self.salt}")
+        world.send(request, walk.llms[node], walk.session or self.id)
 
     def call_ended(self, request: Request) -> None:
         """A call is done or was rejected: record it, issue its children, and leave when it was the last."""
         world, walk, node = self.world, self.walk, request.node
         self.in_flight -= 1
-        world.record(self, request)
+        world.record(request)
         if request.rejected:
             self.failed = True
         self.served_tokens += request.input_tokens + request.output_tokens

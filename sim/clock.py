@@ -47,9 +47,9 @@ class Kernel(simpy.Environment):
 class Alarm(simpy.Event):
     """One callback after a delay: what ``simpy.Timeout`` does, with a priority and without a process."""
 
+    _ok = True
+    _value = None
+
     def __init__(self, env: Kernel, delay: int, priority: int, callback: Callable[[Any], None]) -> None:
-        self.env = env
         self.callbacks = [callback]
-        self._value = None
-        self._ok = True
         env.schedule(self, priority, delay)  # type: ignore[arg-type]

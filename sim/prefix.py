@@ -27,12 +27,12 @@ class PrefixKeys:
         owner: dict[int, str] = {}
         self._shared: set[int] = set()
         for trace, sampled in traces:
+            if sampled:
+                self._salted.update(id(run) for run in trace.runs)
             if not trace.prefix_block_tokens:
                 continue
             for run in trace.runs:
                 self._id_tokens[id(run)] = trace.prefix_block_tokens
-                if sampled:
-                    self._salted.add(id(run))
                 name = run.session or run.id
                 for call in run.calls:
                     for item in call.prefix_hashes:
@@ -43,7 +43,7 @@ class PrefixKeys:
         """Keys of each call of a run, in order; both lists empty for calls without hashes."""
         id_tokens = self._id_tokens.get(id(run), 0)
         if not id_tokens:
-            return [()] * len(run.calls)  # type: ignore[list-item]
+            return [([], [])] * len(run.calls)
         return [
             self._keys(
                 call.prefix_hashes, call.input_tokens, id_tokens, self._block_tokens.get(call.llm, 16), id(run) in self._salted
@@ -60,11 +60,12 @@ class PrefixKeys:
             shared = next((block for block, item in enumerate(of_block) if item not in self._shared), blocks)
         return keys[:shared], keys[shared:]
 
-    @staticmethod
-    def salted(keys: Keys, salt: int) -> list[int]:
-        """All keys of one issued call: the private ones made its own."""
-        shared, private = keys
-        if not private:
-            return shared
-        offset = salt << _SALT_BITS
-        return shared + [key + offset for key in private]
+    def session(self, run: Run) -> str:
+        """The run's session, unless each replay of the run is another user's."""
+        return "" if id(run) in self._salted else run.session
+
+
+def salted(shared: list[int], private: list[int], salt: int) -> list[int]:
+    """All keys of one issued call: the private ones made its own."""
+    offset = salt << _SALT_BITS
+    return shared + [key + offset for key in private]

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from scepsy.records import CALL_SCHEMA, RUN_SCHEMA
+from scepsy.records import CALL_SCHEMA, COMPLETED, RUN_SCHEMA
+from sim.agent import Agent
 from sim.clock import TICKS_PER_S
 from sim.request import Request
 
@@ -16,64 +18,79 @@ BATCH_ROWS = 1 << 15
 
 
 class Recorder:
-    """Collects rows and hands full batches to ``sink``."""
+    """Collects ended calls and runs and hands full batches to ``sink``."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, batch_rows: int = BATCH_ROWS) -> None:
         self._sink = sink
-        self._runs: list[tuple[Any, ...]] = []
-        self._calls: list[tuple[Any, ...]] = []
+        self._batch_rows = batch_rows
+        self._runs: list[Agent] = []
+        self._calls: list[Request] = []
 
-    def call(self, agent: Any, request: Request, status: str) -> None:
+    def call(self, request: Request, status: str) -> None:
         """Add a call."""
-        walk, node = agent.walk, request.node
-        call = walk.run.calls[node]
-        scheduled, first, end = request.scheduled, request.first_token, request.end
-        rows = self._calls
-        rows.append(
-            (
-                agent.id,
-                call.id,
-                walk.run.workflow,
-                call.llm,
-                request.instance or None,
-                request.issued / TICKS_PER_S,
-                scheduled / TICKS_PER_S if scheduled >= 0 else None,
-                first / TICKS_PER_S if first >= 0 else None,
-                end / TICKS_PER_S if end >= 0 and status == "completed" else None,
-                request.input_tokens,
-                request.output_tokens,
-                request.cached_tokens,
-                request.preemptions,
-                status,
-            )
-        )
-        if len(rows) >= BATCH_ROWS:
-            self._flush("calls", rows, CALL_SCHEMA)
+        request.status = status
+        self._calls.append(request)
+        if len(self._calls) >= self._batch_rows:
+            self._flush_calls()
 
-    def run(self, agent: Any, end: int, status: str) -> None:
+    def run(self, agent: Agent, end: int, status: str) -> None:
         """Add a run."""
-        run = agent.walk.run
-        rows = self._runs
-        rows.append(
-            (
-                agent.id,
-                run.id,
-                run.workflow,
-                agent.arrival / TICKS_PER_S,
-                end / TICKS_PER_S if status == "completed" else None,
-                status,
-            )
-        )
-        if len(rows) >= BATCH_ROWS:
-            self._flush("runs", rows, RUN_SCHEMA)
+        agent.end, agent.status = end, status
+        self._runs.append(agent)
+        if len(self._runs) >= self._batch_rows:
+            self._flush_runs()
 
     def close(self) -> None:
         """Hand over what is left."""
-        self._flush("runs", self._runs, RUN_SCHEMA)
-        self._flush("calls", self._calls, CALL_SCHEMA)
+        if self._runs:
+            self._flush_runs()
+        if self._calls:
+            self._flush_calls()
 
-    def _flush(self, table: str, rows: list[tuple[Any, ...]], schema: pa.Schema) -> None:
-        if rows:
-            columns = [pa.array(column, type=field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)]
-            self._sink(table, pa.RecordBatch.from_arrays(columns, schema=schema))
-            rows.clear()
+    def _flush_runs(self) -> None:
+        rows, self._runs = self._runs, []
+        columns = [
+            [agent.id for agent in rows],
+            [agent.walk.run.id for agent in rows],
+            [agent.walk.run.workflow for agent in rows],
+            _times([agent.arrival for agent in rows]),
+            _times([agent.end if agent.status == COMPLETED else -1 for agent in rows]),
+            [agent.status for agent in rows],
+        ]
+        self._sink("runs", _batch(columns, RUN_SCHEMA))
+
+    def _flush_calls(self) -> None:
+        rows, self._calls = self._calls, []
+        agents: list[Any] = [row.caller for row in rows]
+        calls = [agent.walk.run.calls[row.node] for agent, row in zip(agents, rows, strict=True)]
+        columns = [
+            [agent.id for agent in agents],
+            [call.id for call in calls],
+            [agent.walk.run.workflow for agent in agents],
+            [call.llm for call in calls],
+            [row.instance for row in rows],
+            _times([row.issued for row in rows]),
+            _times([row.scheduled for row in rows]),
+            _times([row.first_token for row in rows]),
+            _times([row.end if row.status == COMPLETED else -1 for row in rows]),
+            [row.input_tokens for row in rows],
+            [row.output_tokens for row in rows],
+            [row.cached_tokens for row in rows],
+            [row.preemptions for row in rows],
+            [row.status for row in rows],
+        ]
+        self._sink("calls", _batch(columns, CALL_SCHEMA))
+
+
+def _times(ticks: list[int]) -> pa.Array:
+    """Seconds; negative ticks (not known) become null."""
+    values = np.asarray(ticks, dtype=np.float64)
+    return pa.array(values / TICKS_PER_S, mask=values < 0)
+
+
+def _batch(columns: list[Any], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, type=field.type)
+        for column, field in zip(columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -8,7 +8,7 @@ its iterations grow by the same amount each, so its end has a closed form. Whate
 the next iteration's border.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import sqrt
@@ -21,8 +21,8 @@ from scepsy.profile.step import StepModel
 from sim.clock import SCHEDULE, STEP_END, TICKS_PER_S, Alarm, Kernel
 from sim.gpu import GpuState, Slots
 from sim.kv import BlockPool
-from sim.queue import Queue
-from sim.request import Request
+from sim.queue import CallQueue
+from sim.request import NO_BLOCKS, NO_KEYS, Request
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Replica:
         number: int,
         spec: ReplicaSpec,
         gpus: list[GpuState],
-        queue: Queue,
+        queue: CallQueue,
         changed: Callable[["Replica"], None] | None = None,
     ) -> None:
         self.env = env
@@ -117,7 +117,6 @@ class Replica:
         self._context = 0
         """Σ (computed + 1) over decoding calls: tokens that the next decode iteration reads."""
         self._admitted = 0
-        self._chunk_end = 0
         self._alarm: Alarm | None = None
         self._waking = False
         self._started = 0
@@ -128,7 +127,10 @@ class Replica:
         """Prompt tokens of the current iteration, and Σ chunk tokens · their context."""
         self._first = 0
         self._growth = 0
+        self._step = spec.step
         self._costs: dict[tuple[int, float], tuple[int, int]] = {}
+        self._decode_factors: dict[int, float] = {}
+        self._prefill_factors: dict[int, float] = {}
 
     # ---- entrance ---------------------------------------------------------------------------------------------------
 
@@ -178,38 +180,50 @@ class Replica:
         if self._alarm is None:
             self._schedule()
 
+    def requests(self) -> Iterator[Request]:
+        """Every call that is running or waits."""
+        yield from self._decoders.values()
+        yield from self._finishing
+        if self._partial is not None:
+            yield self._partial
+        yield from self.waiting
+
     def kv_load(self) -> float:
         """Part of the KV blocks held now or asked for by waiting prompts."""
         return (self.pool.total - self.pool.free + self.waiting.input_tokens / self._block_tokens) / self.pool.total
 
     # ---- the end of an iteration or a span -------------------------------------------------------------------------
 
-    def _on_end(self, alarm: Alarm) -> None:
+    def _on_end(self, alarm: Any) -> None:
         if alarm is not self._alarm:
             return  # the span was cut: this was its former end
         self._alarm = None
-        now = self.env.now
+        env, pool = self.env, self.pool
+        now = env.now
         steps = self._span or 1
         decoding = len(self._decoders)
         elapsed = now - self._started
+        iterations = self.iterations
+        used = pool.total - pool.free
+        if steps > 1:
+            pool.take(self._blocks_needed(iterations + 1, steps - 1))
+            self.kv_block_ticks += (used + pool.total - pool.free) * elapsed // 2
+            used = pool.total - pool.free
+        else:
+            self.kv_block_ticks += used * elapsed
+        if used > self.peak_blocks:
+            self.peak_blocks = used
         self.busy_ticks += elapsed
         if decoding:
             self.decode_ticks += elapsed
-        used = self.pool.total - self.pool.free
-        if steps > 1:
-            self.pool.take(self._blocks_needed(self.iterations + 1, steps - 1))
-        used_now = self.pool.total - self.pool.free
-        self.kv_block_ticks += (used + used_now) * elapsed // 2
-        if used_now > self.peak_blocks:
-            self.peak_blocks = used_now
-        self.iterations += steps
-        context = self._context
-        self._context = context + decoding * steps
-        self._span = 0
+        self.iterations = iterations = iterations + steps
         if self.observer is not None:
-            self.observer.iteration_ended(self, Work(self._started, now, steps, decoding, context, self._tokens, self._area))
+            work = Work(self._started, now, steps, decoding, self._context, self._tokens, self._area)
+            self.observer.iteration_ended(self, work)
+        self._context += decoding * steps
+        self._span = 0
         by_finish = self._by_finish
-        while by_finish and by_finish[0][0] == self.iterations:
+        while by_finish and by_finish[0][0] == iterations:
             _, number, request = heappop(by_finish)
             if request.number == number:
                 self._complete_decoder(request, now)
@@ -217,7 +231,7 @@ class Replica:
             finishing, self._finishing = self._finishing, []
             for request in finishing:
                 self._end_prefill(request, now)
-        if self.env.peek() > now:
+        if env.peek() > now:
             self._schedule()
         else:
             self._wake()
@@ -233,25 +247,28 @@ class Replica:
         request.emitted += 1
         if request.first_token < 0:
             request.first_token = now
-        if request.emitted >= request.output_tokens:
+        left = request.output_tokens - request.emitted
+        if left <= 0:
             self._leave(request, request.held, now)
             return
-        self._decoders[request.number] = request
+        number, iterations = request.number, self.iterations
+        self._decoders[number] = request
         request.computed = computed = request.target
-        request.joined_at = self.iterations
-        request.finish_at = self.iterations + request.output_tokens - request.emitted
-        request.residue = residue = (self.iterations - computed) % self._block_tokens
+        request.joined_at = iterations
+        request.residue = residue = (iterations - computed) % self._block_tokens
         self._residues[residue] += 1
         self._context += computed + 1
-        heappush(self._by_finish, (request.finish_at, request.number, request))
+        heappush(self._by_finish, (iterations + left, number, request))
 
     def _leave(self, request: Request, held: int, now: int) -> None:
-        pool = self.pool
-        if request.blocks:
-            pool.give(held - len(request.blocks))
-            pool.release(request.blocks)
+        blocks = request.blocks
+        if blocks:
+            self.pool.give(held - len(blocks))
+            self.pool.release(blocks)
+            request.blocks = NO_BLOCKS
         else:
-            pool.give(held)
+            self.pool.give(held)
+        request.keys = NO_KEYS
         request.number = -1
         request.end = now
         self.outstanding -= 1
@@ -263,58 +280,56 @@ class Replica:
 
     def _schedule(self) -> None:
         now = self.env.now
+        pool, waiting, decoders = self.pool, self.waiting, self._decoders
         while True:
             preempted = False
             need = self._residues[self.iterations % self._block_tokens]
             if need:
-                if need > self.pool.free:
+                if need > pool.free:
                     self._make_room()
                     preempted = True
                 else:
-                    self.pool.take(need)
-            decoding = len(self._decoders)
-            tokens, attention = 0, 0
+                    pool.take(need)
+            decoding = len(decoders)
+            tokens = area = 0
             if self._partial is not None:
-                chunk = self._continue_partial(self._partial, self._max_tokens - decoding)
-                if chunk:
-                    tokens += chunk
-                    attention += chunk * self._chunk_end
-                else:
-                    preempted = True
-            if not preempted and self.waiting:
-                more, area = self._admit(now, self._max_tokens - decoding - tokens)
+                tokens, area = self._continue_partial(self._partial, self._max_tokens - decoding)
+                preempted = preempted or not tokens
+            if waiting and not preempted:
+                more, more_area = self._admit(now, self._max_tokens - decoding - tokens)
                 tokens += more
-                attention += area
+                area += more_area
             if tokens:
-                self._begin_mixed(now, decoding, tokens, attention)
+                self._begin_mixed(now, decoding, tokens, area)
                 return
             if decoding:
-                self._begin_span(now, decoding, 1 if preempted and self.waiting else 0)
+                self._begin_span(now, decoding, 1 if preempted else 0)
                 return
-            if not self.waiting:
+            if not waiting:
                 break
             if not preempted:
-                head = self.waiting.peek()
+                head = waiting.peek()
                 raise SimulationError(
-                    f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(self.waiting)} calls wait, none runs, and the next "
-                    f"({head.input_tokens} input tokens) does not fit {self.pool.free} free of {self.pool.total} KV blocks"
+                    f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(waiting)} calls wait, none runs, and the "
+                    f"next ({head.input_tokens} input tokens) does not fit {pool.free} free of {pool.total} KV blocks"
                 )
         if self._decoding_now:
             self._switch(now)
         if self.observer is not None:
             self.observer.idle(self, now)
 
-    def _begin_mixed(self, now: int, decoding: int, tokens: int, attention: int) -> None:
-        step, law, share = self.spec.step, self.spec.share_law, self.spec.share_pct
-        prefill = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * attention
+    def _begin_mixed(self, now: int, decoding: int, tokens: int, area: int) -> None:
+        step = self._step
+        prefill = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
         if decoding:
             decode = step.base_s + step.decode_s_per_sequence * decoding + step.context_s_per_token * self._context
             slow = self._slots.slowdown(now) if self.shared else 1.0
-            total = law.decode_factor(decoding, share) * slow * decode + law.prefill_factor(tokens, share) * prefill
+            factor = self._decode_factors.get(decoding) or self._decode_factor(decoding)
+            total = factor * slow * decode + (self._prefill_factors.get(tokens) or self._prefill_factor(tokens)) * prefill
         else:
-            total = law.prefill_factor(tokens, share) * (step.base_s + prefill)
+            total = (self._prefill_factors.get(tokens) or self._prefill_factor(tokens)) * (step.base_s + prefill)
         self.prefilled_tokens += tokens
-        self._tokens, self._area = tokens, attention
+        self._tokens, self._area = tokens, area
         self._started = now
         self._span = 0
         self._alarm = Alarm(self.env, max(1, round(total * TICKS_PER_S)), STEP_END + self.number, self._on_end)
@@ -323,9 +338,11 @@ class Replica:
 
     def _begin_span(self, now: int, decoding: int, limit: int) -> None:
         by_finish = self._by_finish
-        while by_finish[0][2].number != by_finish[0][1]:
-            heappop(by_finish)  # preempted since
-        steps = limit or by_finish[0][0] - self.iterations
+        finish, number, request = by_finish[0]
+        while request.number != number:  # preempted since
+            heappop(by_finish)
+            finish, number, request = by_finish[0]
+        steps = limit or finish - self.iterations
         block_tokens, free = self._block_tokens, self.pool.free
         if steps > 1 and free < decoding * (steps // block_tokens + 1):
             steps = self._steps_that_fit(steps, free)
@@ -348,10 +365,18 @@ class Replica:
         self._tokens = self._area = 0
         self._alarm = Alarm(self.env, steps * first + growth * (steps * (steps - 1) // 2), STEP_END + self.number, self._on_end)
 
+    def _decode_factor(self, decoding: int) -> float:
+        factor = self._decode_factors[decoding] = self.spec.share_law.decode_factor(decoding, self.spec.share_pct)
+        return factor
+
+    def _prefill_factor(self, tokens: int) -> float:
+        factor = self._prefill_factors[tokens] = self.spec.share_law.prefill_factor(tokens, self.spec.share_pct)
+        return factor
+
     def _decode_cost(self, decoding: int, slow: float) -> tuple[int, int]:
         """Ticks of a decode iteration: (without context, per token of context), each rounded once."""
-        step = self.spec.step
-        factor = self.spec.share_law.decode_factor(decoding, self.spec.share_pct) * slow
+        step = self._step
+        factor = self._decode_factor(decoding) * slow
         fixed = max(1, round(factor * (step.base_s + step.decode_s_per_sequence * decoding) * TICKS_PER_S))
         cost = self._costs[decoding, slow] = (fixed, round(factor * step.context_s_per_token * TICKS_PER_S))
         return cost
@@ -406,27 +431,26 @@ class Replica:
 
     # ---- admission -------------------------------------------------------------------------------------------------
 
-    def _continue_partial(self, request: Request, budget: int) -> int:
-        """Schedule the next chunk of the prompt under way; 0 when its blocks do not fit and it was preempted."""
+    def _continue_partial(self, request: Request, budget: int) -> tuple[int, int]:
+        """Schedule the next chunk of the prompt under way; no tokens when its blocks do not fit and it was preempted."""
         chunk = min(request.target - request.computed, budget)
         end = request.computed + chunk
         more = -(-end // self._block_tokens) - request.held
         if more > self.pool.free:
             self._preempt(request, request.computed, request.emitted)
-            return 0
+            return 0, 0
         self.pool.take(more)
         self._extend(request, end)
         if end == request.target:
             self._partial = None
             self._finishing.append(request)
-        self._chunk_end = end
-        return chunk
+        return chunk, chunk * end
 
     def _admit(self, now: int, budget: int) -> tuple[int, int]:
         """Admit waiting calls in order while they fit; return the prompt tokens scheduled and their Σ tokens · context."""
-        tokens, attention = 0, 0
-        pool, block_tokens, waiting = self.pool, self._block_tokens, self.waiting
-        room = self._max_seqs - len(self._decoders) - len(self._finishing) - (self._partial is not None)
+        tokens = area = 0
+        pool, block_tokens, waiting, finishing = self.pool, self._block_tokens, self.waiting, self._finishing
+        room = self._max_seqs - len(self._decoders) - len(finishing) - (self._partial is not None)
         while room > 0 and budget > 0 and waiting:
             request = waiting.peek()
             target = request.input_tokens + request.emitted
@@ -438,32 +462,29 @@ class Replica:
                     break
             elif full > pool.free:
                 break
-            waiting.pop()
-            self._admitted += 1
-            request.number = self._admitted
+            waiting.take()
+            self._admitted = request.number = self._admitted + 1
             request.target = target
             if request.scheduled < 0:
                 request.scheduled = now
                 request.cached_tokens = hit
-            request.computed = hit
-            chunk = min(target - hit, budget)
-            end = hit + chunk
-            held = -(-end // block_tokens)
+            end = target if target - hit <= budget else hit + budget
+            held = full if end == target else -(-end // block_tokens)
             pool.take(held - hit // block_tokens)
-            request.held = held
             if request.keys:
                 self._extend(request, end)
             else:
+                request.held = held
                 request.computed = end
-            tokens += chunk
-            attention += chunk * end
-            budget -= chunk
+            tokens += end - hit
+            area += (end - hit) * end
+            budget -= end - hit
             room -= 1
             if end == target:
-                self._finishing.append(request)
+                finishing.append(request)
             else:
                 self._partial = request
-        return tokens, attention
+        return tokens, area
 
     def _reuse(self, request: Request, target: int, full: int) -> int:
         """Hold the blocks that the prefix cache has; return their tokens, or −1 when the whole sequence would not fit."""
@@ -529,7 +550,7 @@ class Replica:
         else:
             self.pool.give(private)
         self.pool.release(request.blocks)
-        request.blocks = []
+        request.blocks = NO_BLOCKS
         request.number = -1
         request.emitted = emitted
         request.preemptions += 1

@@ -1,6 +1,6 @@
 """One LLM call while an instance serves it."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from sim.kv import Block, Segment
 
@@ -8,7 +8,9 @@ from sim.kv import Block, Segment
 class Caller(Protocol):
     """Who issued the call and wants to hear of its end."""
 
+    id: str
     served_tokens: int
+    """Tokens of the run's calls that have ended."""
 
     @property
     def remaining_tokens(self) -> int:
@@ -19,41 +21,46 @@ class Caller(Protocol):
 
 
 NO_KEYS: list[int] = []
+NO_BLOCKS: list[Block] = []
+"""Stands for an empty list; never appended to."""
 
 
 class Request:
-    """Times are ticks; −1 until known."""
+    """Times are ticks, −1 until known. Most fields start as the class has them, so that making one is cheap."""
 
-    __slots__ = (
-        "blocks",
-        "cached_tokens",
-        "caller",
-        "computed",
-        "emitted",
-        "end",
-        "finish_at",
-        "first_token",
-        "held",
-        "input_tokens",
-        "instance",
-        "issued",
-        "joined_at",
-        "keys",
-        "node",
-        "number",
-        "output_tokens",
-        "own",
-        "own_full",
-        "preemptions",
-        "priority",
-        "rejected",
-        "residue",
-        "scheduled",
-        "target",
-    )
+    scheduled = -1
+    first_token = -1
+    end = -1
+    rejected = False
+    status = "unfinished"
+    instance: str | None = None
+    priority: tuple[float, ...] = ()
+    """Place in a queue that is not first come first served."""
+    number = -1
+    """Order of admission while running, else −1."""
+    emitted = 0
+    """Output tokens so far; while decoding, as of the last (re)prefill's end."""
+    computed = 0
+    """Tokens with KV; while decoding, as of the last (re)prefill's end."""
+    target = 0
+    """Tokens that the current (re)prefill must compute."""
+    joined_at = 0
+    """Iteration count of the instance when decoding began."""
+    residue = 0
+    """Needs a new block in iterations congruent to this, modulo the block size."""
+    blocks: list[Block] = NO_BLOCKS
+    """Keyed prompt blocks held."""
+    held = 0
+    """All blocks held as of the last (re)prefill chunk, ``blocks`` included."""
+    own: Segment | None = None
+    """After a preemption: its own blocks beyond the keyed ones, as far as they were not evicted."""
+    own_full = 0
+    """How many of them were full, and so cached, when it was preempted."""
+    cached_tokens = 0
+    preemptions = 0
 
-    def __init__(self, caller: Caller, node: int, input_tokens: int, output_tokens: int, keys: list[int], issued: int) -> None:
-        self.caller = caller
+    def __init__(self, caller: Any, node: int, input_tokens: int, output_tokens: int, keys: list[int], issued: int) -> None:
+        self.caller: Caller = caller
         self.node = node
         """Index of the call within its run."""
         self.input_tokens = input_tokens
@@ -62,34 +69,3 @@ class Request:
         self.keys = keys
         """Prefix keys of the prompt's leading KV blocks."""
         self.issued = issued
-        self.scheduled = -1
-        self.first_token = -1
-        self.end = -1
-        self.rejected = False
-        self.instance = ""
-        self.priority: tuple[float, ...] = ()
-        """Place in a queue that is not first come first served."""
-        self.number = -1
-        """Order of admission while running, else −1."""
-        self.emitted = 0
-        """Output tokens so far; while decoding, as of the last (re)prefill's end."""
-        self.computed = 0
-        """Tokens with KV; while decoding, as of the last (re)prefill's end."""
-        self.target = 0
-        """Tokens that the current (re)prefill must compute."""
-        self.joined_at = 0
-        """Iteration count of the instance when decoding began."""
-        self.finish_at = -1
-        """Iteration count at which the last token is out."""
-        self.residue = 0
-        """Needs a new block in iterations congruent to this, modulo the block size."""
-        self.blocks: list[Block] = []
-        """Cached prompt blocks held."""
-        self.held = 0
-        """All blocks held as of the last (re)prefill chunk, ``blocks`` included."""
-        self.own: Segment | None = None
-        """After a preemption: its own blocks beyond the keyed ones, as far as they were not evicted."""
-        self.own_full = 0
-        """How many of them were full, and so cached, when it was preempted."""
-        self.cached_tokens = 0
-        self.preemptions = 0

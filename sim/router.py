@@ -51,6 +51,10 @@ class RoundRobin(Router):
         return chosen
 
 
+_FEW = 8
+"""Up to so many instances, looking at each is cheaper than keeping them in order."""
+
+
 class LeastOutstanding(Router):
     """The instance with the fewest calls waiting or running; ties: the lowest number.
 
@@ -65,8 +69,10 @@ class LeastOutstanding(Router):
     def add(self, replica: Replica) -> None:
         """An instance became ready: follow its count."""
         super().add(replica)
-        replica.changed = self._changed
-        self._rebuild()
+        if len(self.replicas) > _FEW:
+            for each in self.replicas:
+                each.changed = self._changed
+            self._rebuild()
 
     def remove(self, replica: Replica) -> None:
         """An instance takes no more calls."""
@@ -81,18 +87,21 @@ class LeastOutstanding(Router):
     def _changed(self, replica: Replica) -> None:
         heap = self._heap
         heappush(heap, (replica.outstanding, replica.number, replica))
-        if len(heap) > 64 + 4 * len(self.replicas):
+        if len(heap) > 8 * len(self.replicas):
             self._rebuild()
 
     def __call__(self, request: Request, session: str) -> Replica:
         """Choose the least loaded."""
+        if len(self.replicas) <= _FEW:
+            chosen, *others = self._some()
+            for replica in others:
+                if replica.outstanding < chosen.outstanding:
+                    chosen = replica
+            return chosen
         heap = self._heap
-        while heap:
-            count, _, replica = heap[0]
-            if replica.outstanding == count:
-                return replica
+        while heap[0][2].outstanding != heap[0][0]:
             heappop(heap)
-        return self._some()[0]
+        return heap[0][2]
 
 
 class LeastKvLoad(Router):

@@ -27,7 +27,6 @@ class World:
         self.routers: dict[str, Router] = {}
         self.replicas: list[Replica] = []
         self.open: dict[str, Agent] = {}
-        self.in_flight: dict[Request, None] = {}
         self.done = env.event()
         self.runs_issued = 0
         self.observer: Any = None
@@ -35,6 +34,8 @@ class World:
         self._more = True
         self._open_loop = True
         self._users: list[User] = []
+        self._issues: Iterator[Issue] = iter(())
+        self._coming: Issue
         self._limit: int | None = None
         self._horizon: int | None = None
         self._drain: int | None = None
@@ -47,30 +48,31 @@ class World:
         self._horizon = None if workload.horizon_s is None else ticks(workload.horizon_s)
         self._drain = None if workload.drain_s is None else ticks(workload.drain_s)
         self._users = users
-        self._next_arrival(issues)
+        self._issues = issues
+        self._next_arrival()
         for number in range(len(users)):
             self._next_of_user(number)
         self._check_done()
 
-    def _next_arrival(self, issues: Iterator[Issue]) -> None:
-        entry = next(issues, None)
+    def _next_arrival(self) -> None:
+        entry = next(self._issues, None)
         if entry is None or (self._limit is not None and self.runs_issued >= self._limit):
             self._open_loop = False
             if not self._users:
                 self._last_arrival()
             return
-        at_s, run_id, run = entry
-        delay = ticks(at_s) - self.env.now
+        self._coming = entry
+        delay = ticks(entry[0]) - self.env.now
         if delay < 0:
             raise SimulationError(
-                f"time goes backwards: run {run_id} arrives at {at_s!r} s, after {self.env.now / TICKS_PER_S!r} s"
+                f"time goes backwards: run {entry[1]} arrives at {entry[0]!r} s, after {self.env.now / TICKS_PER_S!r} s"
             )
+        Alarm(self.env, delay, ARRIVAL, self._arrive)
 
-        def arrive(_: Any) -> None:
-            self._begin(run_id, run, -1)
-            self._next_arrival(issues)
-
-        Alarm(self.env, delay, ARRIVAL, arrive)
+    def _arrive(self, _: Any) -> None:
+        _, run_id, run = self._coming
+        self._begin(run_id, run, -1)
+        self._next_arrival()
 
     def _next_of_user(self, number: int) -> None:
         think_s, run_id, run = next(self._users[number])
@@ -95,17 +97,13 @@ class World:
     def _begin(self, run_id: str, run: Run, user: int) -> None:
         walk = self._walks.get(id(run))
         if walk is None:
-            walk = self._walks[id(run)] = Walk(run, self.prefixes.of(run))
+            walk = self._walks[id(run)] = Walk(run, self.prefixes.of(run), self.prefixes.session(run))
         self.runs_issued += 1
         agent = Agent(self, run_id, walk, self.env.now, self.runs_issued, user)
         self.open[run_id] = agent
         agent.start()
 
     # ---- calls -----------------------------------------------------------------------------------------------------
-
-    def salted(self, keys: tuple[list[int], list[int]], salt: int) -> list[int]:
-        """The prefix keys of one issued call."""
-        return self.prefixes.salted(keys, salt)
 
     def send(self, request: Request, llm: str, session: str) -> None:
         """Route a call to an instance of its LLM."""
@@ -114,13 +112,17 @@ class World:
             raise SimulationError(
                 f"router of {llm} has 0 instances: the plan allocates none of {len(self.routers)} LLMs called {llm!r}"
             )
-        self.in_flight[request] = None
         router(request, session).submit(request)
 
-    def record(self, agent: Agent, request: Request) -> None:
+    def in_flight(self) -> list[Request]:
+        """Calls that some instance has, in order of issue."""
+        return sorted(
+            (r for replica in self.replicas for r in replica.requests()), key=lambda r: (r.issued, r.caller.id, r.node)
+        )
+
+    def record(self, request: Request) -> None:
         """Write down an ended call."""
-        del self.in_flight[request]
-        self.recorder.call(agent, request, REJECTED if request.rejected else COMPLETED)
+        self.recorder.call(request, REJECTED if request.rejected else COMPLETED)
 
     def run_ended(self, agent: Agent) -> None:
         """Write down an ended run; its user thinks about the next."""
@@ -142,7 +144,7 @@ class World:
 
     def finish(self) -> None:
         """Write down what is still open as unfinished."""
-        for request in self.in_flight:
-            self.recorder.call(request.caller, request, UNFINISHED)
+        for request in self.in_flight():
+            self.recorder.call(request, UNFINISHED)
         for agent in self.open.values():
             self.recorder.run(agent, -1, UNFINISHED)
