@@ -1,1 +1,1 @@
-"""Real traces in other formats, read into ``Trace``."""
+"""Importers: foreign recordings to traces. One callable per format, all with one signature."""
