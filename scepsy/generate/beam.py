@@ -35,10 +35,11 @@ def _prompt(b: RunBuilder) -> Prompt:
 
 
 def _round(b: RunBuilder, number: int, path: Prompt, width: int, scores: list[str]) -> tuple[Prompt, list[str]]:
-    """Extend ``path`` by ``width`` candidates and score them; returns the path with the best one, and the scoring calls."""
-    candidates = [b.call(f"step-{number}-{beam}", "generator", path, _step_tokens(b), after=scores) for beam in range(width)]
+    """Extend ``path`` by ``width`` candidates, then score them together: the path with the best one, and the scoring calls."""
+    steps = [f"step-{number}-{beam}" for beam in range(width)]
+    candidates = [b.call(step, "generator", path, _step_tokens(b), after=scores) for step in steps]
     for beam, candidate in enumerate(candidates):
-        b.call(f"score-{number}-{beam}", "prm", (*path, candidate), after=[f"step-{number}-{beam}"])
+        b.call(f"score-{number}-{beam}", "prm", (*path, candidate), after=steps)
     best = int(b.rng.integers(width))
     return (*path, candidates[best]), [f"score-{number}-{beam}" for beam in range(width)]
 
