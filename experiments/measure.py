@@ -81,7 +81,9 @@ def measure(
                 "latency_p50_s": summary["p50"],
                 "latency_p95_s": summary["p95"],
                 "latency_p99_s": summary["p99"],
-                "throughput_per_s": float((table["end_s"].between(begin_s, span_s) & (table["workflow"] == stream.workflow)).sum())
+                "throughput_per_s": float(
+                    (table["end_s"].between(begin_s, span_s) & (table["workflow"] == stream.workflow)).sum()
+                )
                 / seconds,
                 "unloaded_s": alone,
                 "issued": len(mine),
@@ -106,4 +108,4 @@ def _verdict(latency: np.ndarray[Any, np.dtype[np.float64]], alone: float, in_ti
 
 def at_rate(stream: Stream, rate_per_s: float) -> Stream:
     """The same stream at another rate."""
-    return Stream(trace=stream.trace, arrivals=msgspec.structs.replace(stream.arrivals, rate_per_s=rate_per_s))
+    return msgspec.structs.replace(stream, arrivals=msgspec.structs.replace(stream.arrivals, rate_per_s=rate_per_s))

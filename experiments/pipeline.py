@@ -37,7 +37,7 @@ class Load:
     @property
     def stream(self) -> Stream:
         """The load as a backend takes it."""
-        return Stream(trace=self.trace, arrivals=self.arrivals)
+        return Stream(trace=self.trace, arrivals=self.arrivals, order="shuffled")
 
 
 def loads_of(traces: Sequence[tuple[Trace, str]], rates_per_s: Sequence[float], arrivals: Arrivals) -> tuple[Load, ...]:
@@ -60,7 +60,11 @@ def loads_of(traces: Sequence[tuple[Trace, str]], rates_per_s: Sequence[float], 
         Load(
             trace=trace,
             arrivals=Arrivals(
-                kind=arrivals.kind, rate_per_s=rate, cv=arrivals.cv, pieces=arrivals.pieces, users=arrivals.users,
+                kind=arrivals.kind,
+                rate_per_s=rate,
+                cv=arrivals.cv,
+                pieces=arrivals.pieces,
+                users=arrivals.users,
                 think_s=arrivals.think_s,
             ),
             path=path,

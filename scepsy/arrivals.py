@@ -76,10 +76,11 @@ def _piecewise_times(arrivals: Arrivals, rng: np.random.Generator) -> Iterator[f
 
 
 def sampled_runs(item: Stream, seed: int, name: str) -> Iterator[Run]:
-    """Yield the traced runs to replay, drawn with replacement, without end."""
+    """Yield the traced runs to replay in the stream's order, without end."""
     rng, runs = stream(seed, "runs", name), item.trace.runs
     while True:
-        for index in rng.integers(len(runs), size=_BATCH).tolist():
+        drawn = rng.permutation(len(runs)) if item.order == "shuffled" else rng.integers(len(runs), size=_BATCH)
+        for index in drawn.tolist():
             yield runs[index]
 
 

@@ -1,6 +1,7 @@
 """The one contract that the simulator and the clusters satisfy: ``Backend: (Plan, Workload) -> Records``."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from scepsy.plan import Plan
 from scepsy.records import Records
@@ -12,8 +13,11 @@ class Stream(Value, frozen=True, kw_only=True):
     """One workflow's load: which runs, arriving when."""
 
     trace: Trace
-    """Runs are drawn from it with replacement (in recorded order for arrivals of kind 'trace')."""
+    """Runs are drawn from it in ``order`` (in recorded order for arrivals of kind 'trace')."""
     arrivals: Arrivals
+    order: Literal["sampled", "shuffled"] = "sampled"
+    """sampled: each run drawn independently, with replacement. shuffled: all runs in random order before any comes again, so that
+    a few hundred runs already have the trace's mean."""
 
     def __post_init__(self) -> None:
         require(len(self.trace.workflows) == 1, "trace", self.trace.workflows, "of one workflow (use Trace.of)")
