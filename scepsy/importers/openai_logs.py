@@ -5,9 +5,9 @@
      "start_time": "2025-01-01T00:00:00Z", "end_time": "2025-01-01T00:00:01Z", "path": "/v1/chat/completions"}
 
 Times are ISO 8601 or seconds since 1970; ``end_time`` may be replaced by ``duration_s`` or ``duration_ms``. A run is told by
-``run_id``, ``workflow`` and ``session_id`` at the top level, in ``request.metadata``, or in ``headers`` as ``x-scepsy-run`` or
-``x-run-id`` and so on; without one, every call is its own run. ``parents`` lists the ``id`` of calls waited for; a run in which no call
-has any gets them by time (``threads.parents_by_time``).
+``run_id``, ``workflow`` and ``session_id`` at the top level, in ``request.metadata``, or in ``headers`` as ``x-scepsy-run``,
+``x-run-id`` and so on; without one, every call is its own run. ``parents`` lists the ``id`` of calls waited for; a run in
+which no call has any gets them by time (``threads.parents_by_time``).
 """
 
 from collections import Counter

@@ -54,7 +54,7 @@ def busy_s(intervals: Iterable[tuple[float, float]]) -> float:
 
 
 @dataclass
-class _Sums:
+class UseSums:
     """What one pass over the runs of one workflow adds up."""
 
     runs: int = 0
@@ -64,7 +64,7 @@ class _Sums:
     busy_s: dict[str, float] = field(default_factory=dict)
 
     def add(self, run: Run) -> None:
-        run = timed(run)
+        """Take in one timed run."""
         spans: dict[str, list[tuple[float, float]]] = {}
         for call in run.calls:
             spans.setdefault(call.llm, []).append((call.start_s or 0.0, call.end_s or 0.0))
@@ -73,9 +73,11 @@ class _Sums:
             self.call_s[llm] = self.call_s.get(llm, 0.0) + sum(end - start for start, end in intervals)
             self.busy_s[llm] = self.busy_s.get(llm, 0.0) + busy_s(intervals)
         self.runs += 1
-        self.tool_s += max(0.0, latency_s(run) - busy_s(span for intervals in spans.values() for span in intervals))
+        idle_s = latency_s(run) - busy_s(span for intervals in spans.values() for span in intervals)
+        self.tool_s += idle_s if idle_s > 1e-9 else 0.0  # less is rounding
 
     def use(self, workflow: str) -> WorkflowUse:
+        """The means over all runs taken in."""
         return WorkflowUse(
             workflow=workflow,
             runs=self.runs,
@@ -97,9 +99,9 @@ def workflow_uses(runs: Iterable[Run]) -> dict[str, WorkflowUse]:
     Recorded times are used where there are any, nominal ones elsewhere (``dag.timed``). The order of LLMs is that of
     first appearance.
     """
-    sums: dict[str, _Sums] = {}
+    sums: dict[str, UseSums] = {}
     for run in runs:
-        sums.setdefault(run.workflow, _Sums()).add(run)
+        sums.setdefault(run.workflow, UseSums()).add(timed(run))
     return {workflow: item.use(workflow) for workflow, item in sums.items()}
 
 
