@@ -30,7 +30,8 @@ NOT_RETURNED = HOP_BY_HOP | {"content-length", "date", "server"}
 USAGE_ON_REQUEST = frozenset(("chat/completions", "completions"))
 """Endpoints whose streams tell usage only when asked; /responses always does."""
 
-CALL_HEADER = "x-scepsy-call"
+CALL_HEADER, INSTANCE_HEADER = "x-scepsy-call", "x-scepsy-instance"
+"""Told to the client: the id of its record, and who answered."""
 
 ENDS = (b"data: [DONE]", b"event: response.completed")
 """What tells a client that its stream is complete."""
@@ -150,7 +151,7 @@ class Relay:
                 if call.output.usage is None:
                     counted = await self._count(call, upstream)
             self._end(call, upstream, outcome, answer.status, counted, end_s)
-        response = web.Response(status=answer.status, body=data, headers=_returned(answer.headers))
+        response = web.Response(status=answer.status, body=data, headers=_returned(answer.headers, upstream))
         if call.record is not None:
             response.headers[CALL_HEADER] = call.record.id
         return response, outcome
@@ -158,7 +159,7 @@ class Relay:
     async def _stream(
         self, request: web.Request, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse
     ) -> tuple[web.StreamResponse, Outcome]:
-        response = web.StreamResponse(status=answer.status, headers=_returned(answer.headers))
+        response = web.StreamResponse(status=answer.status, headers=_returned(answer.headers, upstream))
         if call.record is not None:
             response.headers[CALL_HEADER] = call.record.id
         await response.prepare(request)
@@ -277,8 +278,10 @@ def _forwarded(headers: Mapping[str, str]) -> CIMultiDict[str]:
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in KEPT_HERE)
 
 
-def _returned(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in NOT_RETURNED)
+def _returned(headers: Mapping[str, str], upstream: Upstream) -> CIMultiDict[str]:
+    kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in NOT_RETURNED)
+    kept[INSTANCE_HEADER] = upstream.name
+    return kept
 
 
 async def _put(response: web.StreamResponse, data: bytes) -> None:

@@ -1,0 +1,63 @@
+"""A real backend: deploy a plan on this host, replay the workload through its gateway, tear everything down."""
+
+import asyncio
+import importlib.metadata
+import json
+import platform
+import tempfile
+from pathlib import Path
+
+from executor.local.deployment import Say, apply, delete, status
+from executor.local.options import LocalOptions
+from executor.replay import replay
+from scepsy.backend import Workload
+from scepsy.plan import Plan
+from scepsy.profile.model import ProfileSet
+from scepsy.records import Records
+
+
+def measure(
+    plan: Plan,
+    workload: Workload,
+    *,
+    profiles: ProfileSet,
+    options: LocalOptions | None = None,
+    folder: Path | None = None,
+    say: Say = lambda line: None,
+) -> Records:
+    """Measure ``plan`` under ``workload``; bind the keyword arguments with ``partial`` to get a ``Backend``.
+
+    ``folder`` keeps logs and state; without it they go to a temporary one. Whatever happens, nothing is left running.
+    Raises what ``apply`` and ``replay`` raise.
+    """
+    options = options or LocalOptions()
+    with tempfile.TemporaryDirectory(prefix="scepsy-") as temporary:
+        where = folder or Path(temporary)
+        try:
+            state = apply(plan, profiles, options, where, say)
+            assert state.gateway is not None
+            return replay_deployed(plan, workload, state.gateway.url, profiles, where)
+        finally:
+            delete(where, options.stop_timeout_s)
+
+
+def replay_deployed(plan: Plan, workload: Workload, url: str, profiles: ProfileSet, folder: Path) -> Records:
+    """Replay against what ``apply`` started; the records' meta holds the engines' own counters at the end."""
+    limits = {allocation.llm: profiles.llm(allocation.llm).context_limit for allocation in plan.allocations}
+    records = asyncio.run(replay(url, workload, limits, meta={"planner": plan.planner, "machine": machine()}))
+    instances = {row["instance"]: row["metrics"] for row in status(folder)["instances"]}
+    return Records(runs=records.runs, calls=records.calls, meta={**records.meta, "engines": json.dumps(instances)})
+
+
+def machine() -> str:
+    """This host in a few words."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    version = importlib.metadata.version("scepsy")
+    return f"{model}, Linux {platform.release()}, Python {platform.python_version()}, scepsy {version}"
