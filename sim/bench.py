@@ -19,7 +19,7 @@ from scepsy.dag import project
 from scepsy.predict.aggregate import Floats, Integers
 from scepsy.predict.paths import Paths
 from scepsy.profile.model import Profile, ProfileSet
-from scepsy.workload import Arrivals, Trace
+from scepsy.workload import Arrivals, Run, Trace
 from sim.agent import Walk
 from sim.clock import TICKS_PER_S, Kernel
 from sim.gpu import GpuState
@@ -30,6 +30,16 @@ from sim.replica import Replica, ReplicaSpec
 from sim.router import LeastOutstanding
 from sim.run import run_to_the_end, spec_of
 from sim.world import World
+
+
+@dataclass(frozen=True)
+class Duty:
+    """How an instance spent its time between warm-up and the last arrival."""
+
+    decoding: float
+    """Part of its busy time with a call decoding."""
+    stretchable: float
+    """Part of its busy time that was not prompt processing."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +112,26 @@ class _Log(Recorder):
 class _World(World):
     """A world whose walks outlive it: every simulation of a bench replays the same runs."""
 
-    def __init__(self, env: Kernel, log: _Log, prefixes: PrefixKeys, walks: dict[int, Walk]) -> None:
+    def __init__(self, env: Kernel, log: _Log, prefixes: PrefixKeys, walks: dict[int, Walk], warmup_runs: int) -> None:
         super().__init__(env, log, prefixes)
         self._walks = walks
+        self._warmup_runs = warmup_runs
+        self.begin = self.end = np.zeros(3)
+
+    def _begin(self, run_id: str, run: Run, user: int) -> None:
+        super()._begin(run_id, run, user)
+        if self.runs_issued == self._warmup_runs:
+            self.begin = self._meters()
+
+    def _last_arrival(self) -> None:
+        if self._more:
+            self.end = self._meters()
+        super()._last_arrival()
+
+    def _meters(self) -> Floats:
+        """The instances' decoding seconds, busy seconds and prompt tokens so far, summed."""
+        totals = [(r.decode_ticks / TICKS_PER_S, r.busy_ticks / TICKS_PER_S, r.prefilled_tokens) for r in self.replicas]
+        return np.asarray(np.sum(totals, axis=0), dtype=float)
 
 
 class Load:
@@ -129,7 +156,10 @@ class Load:
         rates = np.array([float(a.rate_per_s or 1.0) * part for a, part in zip(self.arrivals, self.calling, strict=True)])
         self.mix = rates / float(rates @ np.array(self.calls_per_run))
         """Rate of each workflow's replayed runs per call per second of all."""
-        self.prefixes = PrefixKeys([(trace, True) for trace in self.traces], {llm: block_tokens})
+        dense = [tuple(_without_gaps(run) for run in trace.runs) for trace in self.traces]
+        self.dense = [msgspec.structs.replace(t, runs=runs) for t, runs in zip(self.traces, dense, strict=True)]
+        """The same runs with nothing between the calls: what saturates an instance, however small its part of a run is."""
+        self.prefixes = PrefixKeys([(trace, True) for trace in (*self.traces, *self.dense)], {llm: block_tokens})
         self.walks: dict[int, Walk] = {}
 
     def open(self, calls_per_s: float, runs: int) -> Workload:
@@ -142,14 +172,19 @@ class Load:
         return Workload(streams=tuple(streams), seed=self.seed, runs=runs)
 
     def closed(self, total_users: int, runs: int) -> Workload:
-        """``total_users`` users without think time, divided among the workflows as their runs come."""
+        """``total_users`` users without think time or gaps, divided among the workflows as their runs come."""
         part = self.mix / self.mix.sum()
         counts = np.maximum(1, np.round(part * total_users)).astype(int)
         streams = [
             Stream(trace=trace, arrivals=Arrivals(kind="closed", users=int(count)))
-            for trace, count in zip(self.traces, counts, strict=True)
+            for trace, count in zip(self.dense, counts, strict=True)
         ]
         return Workload(streams=tuple(streams), seed=self.seed, runs=max(runs, int(counts.sum())))
+
+
+def _without_gaps(run: Run) -> Run:
+    calls = tuple(msgspec.structs.replace(call, gap_s=0.0) for call in run.calls)
+    return msgspec.structs.replace(run, calls=calls, tail_s=0.0)
 
 
 class Bench:
@@ -161,11 +196,11 @@ class Bench:
         self.profile = profile
         self.spec: ReplicaSpec = spec_of(profile, profile.llm.name, share_pct, profiles)
 
-    def replay(self, workload: Workload, replicas: int) -> Calls:
+    def replay(self, workload: Workload, replicas: int, warmup_runs: int = 1) -> tuple[Calls, Duty]:
         """Simulate a workload on ``replicas`` instances behind the least-outstanding router, to the last run."""
         env = Kernel()
         log = _Log()
-        world = _World(env, log, self.load.prefixes, self.load.walks)
+        world = _World(env, log, self.load.prefixes, self.load.walks, warmup_runs)
         router = LeastOutstanding(self.load.llm, workload.seed)
         for number in range(replicas):
             gpus = [GpuState(f"{number}/{n}", self.profiles.contention) for n in range(self.profile.tensor_parallel)]
@@ -175,7 +210,17 @@ class Bench:
         world.routers[self.load.llm] = router
         world.load(workload, issue(workload), users(workload))
         run_to_the_end(world)
-        return log.calls(self.load.workflows)
+        return log.calls(self.load.workflows), self._duty(world.end - world.begin)
+
+    def _duty(self, spent: Floats) -> Duty:
+        decode_s, busy_s, prompt_tokens = spent.tolist()
+        if busy_s <= 0:
+            return Duty(0.0, 1.0)
+        per_token = self.spec.step.prefill_s_per_token * self.spec.share_law.prefill_factor(
+            self.spec.share_law.prefill_tokens, self.spec.share_pct
+        )
+        prompts = min(1.0, prompt_tokens * per_token / busy_s)
+        return Duty(min(1.0, decode_s / busy_s), 1.0 - prompts)
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from scepsy.errors import InputError
 from scepsy.files.curves import load_curves, save_curves
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
-from sim.bench import Bench, Calls, Load, fit_latency
+from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "1"
+VERSION = "3"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -66,6 +66,8 @@ COLUMNS = (
     "call_s_per_input_token",
     "call_s_per_output_token",
     "call_residual_s",
+    "decoding",
+    "stretchable",
 )
 
 Row = dict[str, float]
@@ -236,14 +238,33 @@ def _measure_reference(bench: Bench, counts: tuple[int, ...]) -> Measured:
     for replicas in counts[1:]:
         alone = _unloaded(bench, replicas)
         rows[replicas, UNLOADED] = alone
+        seen: dict[float, Rows] = {UNLOADED: alone}
         for utilisation in REPLICA_LOADS:
             if _runs_needed(bench, capacity, utilisation, replicas, alone) * _calls_per_run(bench) > MAX_CALLS:
                 # Too long a run to see that many replicas in their steady state: the next smaller count's ratio stands.
                 fewer = counts[counts.index(replicas) - 1]
-                rows[replicas, utilisation] = _scaled(rows[fewer, utilisation], rows[fewer, UNLOADED], alone)
+                seen[utilisation] = _scaled(rows[fewer, utilisation], rows[fewer, UNLOADED], alone)
             else:
-                rows[replicas, utilisation] = _loaded(bench, capacity, utilisation, replicas, alone)
+                seen[utilisation] = _loaded(bench, capacity, utilisation, replicas, alone)
+        for utilisation in (UNLOADED, *LOADS):
+            rows[replicas, utilisation] = _by_ratio(rows, seen, utilisation)
     return Measured(capacity, rows)
+
+
+def _by_ratio(rows: dict[tuple[int, float], Rows], seen: dict[float, Rows], utilisation: float) -> Rows:
+    """One replica's row times the ratio of several to one, interpolated between the loads at which both were simulated."""
+    loads = sorted(seen)
+    made = []
+    for number, one in enumerate(rows[1, utilisation]):
+        row = {}
+        for name in COLUMNS:
+            pairs = [(seen[load][number][name], rows[1, load][number][name]) for load in loads]
+            if min(single for _, single in pairs) <= 0:
+                row[name] = float(np.interp(utilisation, loads, [many for many, _ in pairs]))
+            else:
+                row[name] = one[name] * float(np.interp(utilisation, loads, [many / single for many, single in pairs]))
+        made.append(row)
+    return made
 
 
 def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...]) -> Measured:
@@ -334,8 +355,8 @@ def _runs_needed(bench: Bench, capacity: float, utilisation: float, replicas: in
 def _unloaded(bench: Bench, replicas: int) -> Rows:
     """One run at a time."""
     runs = max(MIN_RUNS // 2, min(ceil(CALLS / 2 / _calls_per_run(bench)), 100))
-    calls = bench.replay(bench.load.closed(1, runs), replicas)
-    return _rows(bench.load, calls)
+    calls, duty = bench.replay(bench.load.closed(1, runs), replicas)
+    return _rows(bench.load, calls, duty)
 
 
 def _loaded(bench: Bench, capacity: float, utilisation: float, replicas: int, unloaded: Rows) -> Rows:
@@ -343,13 +364,13 @@ def _loaded(bench: Bench, capacity: float, utilisation: float, replicas: int, un
     runs = _runs_needed(bench, capacity, utilisation, replicas, unloaded)
     runs = min(runs, max(MIN_RUNS, int(MAX_CALLS / _calls_per_run(bench))))
     workload = bench.load.open(utilisation * capacity * replicas, runs)
-    calls = bench.replay(workload, replicas)
+    calls, duty = bench.replay(workload, replicas, max(1, int(WARMUP_PART * runs)))
     first = calls.run > WARMUP_PART * runs
     # Run numbers follow arrivals, so a run's first call tells when it arrived, up to its first gap.
     last_arrival = float(calls.issued_s[calls.run == calls.run.max()].min())
     begin = float(calls.issued_s[first].min())
     window = calls.where((calls.issued_s >= begin) & (calls.issued_s <= last_arrival))
-    return _rows(bench.load, window, calls, unloaded)
+    return _rows(bench.load, window, duty, calls, unloaded)
 
 
 def _capacity(bench: Bench, unloaded: Rows) -> float:
@@ -358,14 +379,12 @@ def _capacity(bench: Bench, unloaded: Rows) -> float:
     Work is weighed by tokens, so that it does not matter in which part of their runs the users are.
     """
     load, spec = bench.load, bench.spec
-    busy = sum(float(mix) * row["busy_s"] for mix, row in zip(load.mix, unloaded, strict=True)) / float(load.mix.sum())
     parallel = max(1.0, sum(float(m) * row["parallelism"] for m, row in zip(load.mix, unloaded, strict=True)) / load.mix.sum())
-    engaged = min(1.0, busy / max(_run_s(bench, unloaded), 1e-9))
     seats = spec.engine.max_num_seqs
-    total_users = max(2, ceil(1.25 * seats / (parallel * max(engaged, 0.05))))
+    total_users = max(2, ceil(1.25 * seats / parallel))
     total_users = min(total_users, max(4, int(MAX_CALLS / 3 / _calls_per_run(bench))))
     runs = 3 * total_users
-    calls = bench.replay(load.closed(total_users, runs), 1)
+    calls, _ = bench.replay(load.closed(total_users, runs), 1)
     per_input = spec.step.prefill_s_per_token * (1 - float(calls.cached_tokens.sum() / calls.input_tokens.sum()))
     per_output = spec.step.decode_s_per_sequence + spec.step.base_s / seats
 
@@ -388,7 +407,7 @@ def _capacity(bench: Bench, unloaded: Rows) -> float:
     return done / each
 
 
-def _rows(load: Load, calls: Calls, whole: Calls | None = None, fallback: Rows | None = None) -> Rows:
+def _rows(load: Load, calls: Calls, duty: Duty, whole: Calls | None = None, fallback: Rows | None = None) -> Rows:
     """One row per workflow: regression of its calls, then means over all its traced runs."""
     rows = []
     for number, (paths, part) in enumerate(zip(load.paths, load.calling, strict=True)):
@@ -416,6 +435,8 @@ def _rows(load: Load, calls: Calls, whole: Calls | None = None, fallback: Rows |
                 "call_s_per_input_token": fit.s_per_input_token,
                 "call_s_per_output_token": fit.s_per_output_token,
                 "call_residual_s": fit.residual_s,
+                "decoding": duty.decoding,
+                "stretchable": duty.stretchable,
             }
         )
     return rows

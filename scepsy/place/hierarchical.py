@@ -64,7 +64,25 @@ def pack(where: Layout, allocations: Sequence[Allocation], free_pct: Integers | 
                 return None
             free[chosen] -= allocation.share_pct
             slots[allocation.llm].append(tuple(where.gpus[n] for n in np.sort(chosen)))
-    return {llm: tuple(groups) for llm, groups in slots.items()}
+    return spread(slots)
+
+
+def spread(slots: Mapping[str, Sequence[tuple[Gpu, ...]]]) -> Placement:
+    """Number every LLM's instances so that consecutive ones stand on different GPUs.
+
+    Routers break ties by number, so at low load the busy instances are the first ones: they should not be neighbours.
+    """
+    numbered: Placement = {}
+    for llm, groups in slots.items():
+        seen: dict[Gpu, int] = {}
+        ranked = []
+        for slot in sorted(groups):
+            layer = max(seen.get(gpu, 0) for gpu in slot)
+            ranked.append((layer, slot))
+            for gpu in slot:
+                seen[gpu] = layer + 1
+        numbered[llm] = tuple(slot for _, slot in sorted(ranked))
+    return numbered
 
 
 def _fullest(where: Layout, free: Integers, allocation: Allocation) -> Integers | None:

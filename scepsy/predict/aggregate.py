@@ -127,16 +127,18 @@ def predict(
     *,
     formula: Formula = "measured",
     stretch: Mapping[str, float] | None = None,
+    saturated_stretch: Mapping[str, float] | None = None,
 ) -> tuple[Expectation, ...]:
     """Predict every workflow's mean latency at the given rates, and its highest rate while the others keep theirs.
 
-    ``stretch`` is the expected slow-down of each LLM's instances by their neighbours (``predict.contention``); absent
-    LLMs have 1. Latency is infinite where an LLM saturates. Raises ``KeyError`` when an allocation or curve is missing.
+    ``stretch`` is the expected slow-down of each LLM's instances by their neighbours (``predict.contention``), and
+    ``saturated_stretch`` the one with all neighbours decoding, which bounds the rate; absent LLMs have 1. Latency is infinite where an LLM saturates. Raises ``KeyError`` when an allocation or curve is missing.
     """
     by_llm = {allocation.llm: allocation for allocation in allocations}
     stretches = stretch or {}
+    worst = saturated_stretch or {}
     loads = call_rates_per_s(uses, rates_per_s)
-    capacity = {llm: capacity_of(curves, by_llm[llm], uses) / stretches.get(llm, 1.0) for llm in loads}
+    capacity = {llm: capacity_of(curves, by_llm[llm], uses) / worst.get(llm, 1.0) for llm in loads}
     expected = []
     for use, rate in zip(uses, rates_per_s, strict=True):
         latency_s = use.tool_s

@@ -1,30 +1,30 @@
 """How much co-located instances are expected to slow each other down.
 
-An iteration of an instance is stretched while its neighbours decode (``profile.share.ContentionLaw``). Neighbours decode some of
-the time: an instance with N runs in flight on average is taken to be decoding with probability 1 − exp(−N), the
-probability that a system with Poisson arrivals is not empty when its N does not depend on the others (M/G/∞). The expected
-factor is then over the neighbours' subsets, each decoding or not. Stretching makes instances busier, so the factors are
-iterated to a fixed point.
+Whatever an instance does but prompt processing is stretched while its neighbours decode (``profile.share.ContentionLaw``).
+Which instances are busy follows from the router, which fills idle instances in order of their number: with K calls of an LLM in
+flight, its first K instances are taken to be busy. K is taken as Poisson with the mean that Little's law gives. Instances
+of other LLMs are independent and enter with their mean demand. A busy instance decodes ``Curve.decoding`` of the time, and
+``Curve.stretchable`` of its busy time can be stretched. Stretching makes instances busier, so the factors are iterated to a fixed point.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import product
-from math import exp
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
 
 from scepsy.cluster import Gpu
 from scepsy.plan import Allocation
-from scepsy.predict.aggregate import CurveIndex, call_rates_per_s, read_replicas
+from scepsy.predict.aggregate import CurveIndex, Floats, call_rates_per_s, capacity_of, read_replicas
 from scepsy.profile.model import ProfileSet
 from scepsy.profile.share import ContentionLaw
 from scepsy.stats.use import WorkflowUse
 
 ROUNDS = 3
 """Rounds of the fixed point; factors move by less than 1 % after the third."""
-MAX_SUBSETS = 6
-"""Neighbours up to which all subsets are summed; beyond, the law is read at the mean demand."""
 
 Groups = Mapping[str, Sequence[tuple[Gpu, ...]]]
-"""GPUs of every instance, by LLM."""
+"""GPUs of every instance in order of its number, by LLM."""
 
 
 def bandwidth_demand(profiles: ProfileSet, allocation: Allocation) -> float:
@@ -33,35 +33,59 @@ def bandwidth_demand(profiles: ProfileSet, allocation: Allocation) -> float:
     return profile.decode_bandwidth_demand / profiles.share_law.decode_factor(1, allocation.share_pct)
 
 
-def expected_slowdown(law: ContentionLaw, own: float, neighbours: Sequence[tuple[float, float]]) -> float:
-    """Mean of the law's factor when each neighbour, given as (demand, probability of decoding), decodes independently.
+def poisson(mean: float, size: int) -> Floats:
+    """Probabilities of 0 … size − 1, and of anything larger last.
 
-    >>> expected_slowdown(ContentionLaw(interference=0.5), 0.2, [(0.4, 0.5)])
-    1.1
+    >>> poisson(0.0, 2)
+    array([1., 0., 0.])
     """
-    active = [(demand, duty) for demand, duty in neighbours if demand * duty > 0]
-    if len(active) > MAX_SUBSETS:
-        return law.slowdown(own, sum(demand * duty for demand, duty in active))
-    total = 0.0
-    for pattern in product((0, 1), repeat=len(active)):
-        weight, others = 1.0, 0.0
-        for on, (demand, duty) in zip(pattern, active, strict=True):
-            weight *= duty if on else 1.0 - duty
-            others += demand if on else 0.0
-        total += weight * law.slowdown(own, others)
-    return total
+    k = np.arange(size)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.exp(k * np.log(mean) - mean - gammaln(k + 1)) if mean > 0 else (k == 0).astype(float)
+    return np.append(p, max(0.0, 1.0 - float(p.sum())))
+
+
+def slowdowns(law: ContentionLaw, own: float, others: Floats) -> Floats:
+    """``ContentionLaw.slowdown`` for arrays of neighbours' demands."""
+    return np.where(others > 0, np.maximum(1.0 + law.interference * others, own + others), 1.0)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Who shares GPUs with the instances of one LLM. On several GPUs the most crowded one counts: a group waits for its slowest."""
+
+    same: Floats
+    """Shape (r, r): how often instance j stands on i's GPU."""
+    other: Mapping[str, Floats]
+    """By LLM, shape (r, replicas of that LLM)."""
+
+
+def neighbours(groups: Groups, demand: Mapping[str, float]) -> dict[str, Neighbours]:
+    """Find every instance's neighbours."""
+    tenants: dict[Gpu, list[tuple[str, int]]] = {}
+    for llm, slots in groups.items():
+        for number, slot in enumerate(slots):
+            for gpu in slot:
+                tenants.setdefault(gpu, []).append((llm, number))
+    found = {}
+    for llm, slots in groups.items():
+        same = np.zeros((len(slots), len(slots)))
+        other: dict[str, Floats] = {}
+        for number, slot in enumerate(slots):
+            lists = [[tenant for tenant in tenants[gpu] if tenant != (llm, number)] for gpu in slot]
+            for name, index in max(lists, key=lambda names: sum(demand[name] for name, _ in names)):
+                if name == llm:
+                    same[number, index] += 1.0
+                else:
+                    other.setdefault(name, np.zeros((len(slots), len(groups[name]))))[number, index] += 1.0
+        found[llm] = Neighbours(same, other)
+    return found
 
 
 def shares_a_gpu(groups: Groups) -> bool:
     """Whether any GPU carries more than one instance."""
-    seen: set[Gpu] = set()
-    for slots in groups.values():
-        for slot in slots:
-            for gpu in slot:
-                if gpu in seen:
-                    return True
-                seen.add(gpu)
-    return False
+    every = [gpu for slots in groups.values() for slot in slots for gpu in slot]
+    return len(set(every)) < len(every)
 
 
 def stretches(
@@ -71,56 +95,91 @@ def stretches(
     profiles: ProfileSet,
     allocations: Sequence[Allocation],
     groups: Groups,
+    *,
+    saturated: bool = False,
 ) -> dict[str, float]:
-    """Expected slow-down of every LLM's instances (mean over them) when placed on ``groups``; 1 for those alone on their GPUs.
+    """Expected slow-down of every LLM's instances (mean over their busy time) when placed on ``groups``; 1 for those alone.
 
-    A saturated instance counts as always decoding.
+    With ``saturated`` every instance is busy all the time: what bounds the throughput.
     """
     factors = {allocation.llm: 1.0 for allocation in allocations}
     if not shares_a_gpu(groups):
         return factors
     loads = call_rates_per_s(uses, rates_per_s)
     demand = {a.llm: bandwidth_demand(profiles, a) for a in allocations}
-    tenants: dict[Gpu, list[tuple[str, int]]] = {}
-    for llm, slots in groups.items():
-        for number, slot in enumerate(slots):
-            for gpu in slot:
-                tenants.setdefault(gpu, []).append((llm, number))
-    # Instances of one LLM with the same neighbours have the same factor: count each distinct neighbourhood once.
-    views: dict[str, dict[tuple[str, ...], int]] = {}
-    for llm, slots in groups.items():
-        for number, slot in enumerate(slots):
-            worst = max(
-                (tuple(sorted(name for name, n in tenants[gpu] if (name, n) != (llm, number))) for gpu in slot),
-                key=lambda names: (sum(demand[name] for name in names), names),
-            )
-            seen = views.setdefault(llm, {})
-            seen[worst] = seen.get(worst, 0) + 1
-    for _ in range(ROUNDS):
-        duty = {a.llm: _duty(uses, rates_per_s, curves, a, loads[a.llm], factors[a.llm]) for a in allocations}
+    around = neighbours(groups, demand)
+    for _ in range(1 if saturated else ROUNDS):
+        states = {
+            a.llm: _state(uses, rates_per_s, curves, a, loads[a.llm], factors[a.llm], saturated=saturated) for a in allocations
+        }
         factors = {
-            llm: sum(
-                count * expected_slowdown(profiles.contention, demand[llm], [(demand[name], duty[name]) for name in names])
-                for names, count in seen.items()
-            )
-            / sum(seen.values())
-            if demand[llm] > 0
-            else 1.0
-            for llm, seen in views.items()
+            a.llm: 1.0 + states[a.llm].stretchable * (_factor(profiles.contention, a.llm, demand, around[a.llm], states) - 1.0)
+            for a in allocations
         }
     return factors
 
 
-def _duty(
-    uses: Sequence[WorkflowUse], rates: Sequence[float], curves: CurveIndex, a: Allocation, calls_per_s: float, stretch: float
+@dataclass(frozen=True)
+class _State:
+    in_flight: Floats
+    """Probability of 0 … r − 1 calls in flight, and of r or more."""
+    decoding: float
+    stretchable: float
+
+    @property
+    def busy(self) -> Floats:
+        """Probability that instance number j is busy: more than j calls in flight."""
+        return 1.0 - np.cumsum(self.in_flight[:-1])
+
+
+def _factor(
+    law: ContentionLaw, llm: str, demand: Mapping[str, float], around: Neighbours, states: Mapping[str, _State]
 ) -> float:
-    """Probability that one instance of the allocation is decoding."""
+    """Mean slow-down of the LLM's decode steps, weighted by the time its instances are busy."""
+    if demand[llm] <= 0:
+        return 1.0
+    own = states[llm]
+    replicas = len(own.in_flight) - 1
+    outside = np.zeros(replicas)
+    for name, matrix in around.other.items():
+        outside += matrix @ states[name].busy * demand[name] * states[name].decoding
+    # Column K: how many of the instance's neighbours are among the first K.
+    inside = np.concatenate((np.zeros((replicas, 1)), np.cumsum(around.same, axis=1)), axis=1) * demand[llm] * own.decoding
+    factor = slowdowns(law, demand[llm], inside + outside[:, None])
+    busy = np.arange(replicas)[:, None] < np.arange(replicas + 1)[None, :]
+    weight = busy * own.in_flight
+    total = float(weight.sum())
+    return float((factor * weight).sum() / total) if total > 0 else 1.0
+
+
+def _state(
+    uses: Sequence[WorkflowUse],
+    rates: Sequence[float],
+    curves: CurveIndex,
+    a: Allocation,
+    calls_per_s: float,
+    stretch: float,
+    *,
+    saturated: bool,
+) -> _State:
+    """How busy the allocation's instances are. Curves without the columns (older files) count as always decoding."""
     found = curves.by_workflow(a.llm, a.gpu_type, a.tensor_parallel, a.share_pct)
-    in_flight = 0.0
-    for use, rate in zip(uses, rates, strict=True):
-        if use.calls_per_run(a.llm) > 0:
-            busy = stretch * float(read_replicas(found[use.workflow], "busy_s", a.replicas, calls_per_s * stretch))
-            # A run's parallel calls spread over the replicas: it occupies up to p of them at once.
-            parallel = max(1.0, float(read_replicas(found[use.workflow], "parallelism", a.replicas, calls_per_s * stretch)))
-            in_flight += rate * busy * min(parallel, a.replicas) / a.replicas
-    return 1.0 - exp(-in_flight)
+    callers = [(use, rate) for use, rate in zip(uses, rates, strict=True) if use.calls_per_run(a.llm) > 0]
+    family = found[callers[0][0].workflow]
+    curve = family[min(family, key=lambda count: (abs(count - a.replicas), count))]
+    load = min(calls_per_s * stretch / (a.replicas * curve.capacity_per_s), curve.utilisation[-1])
+    if saturated:
+        load, in_flight = curve.utilisation[-1], np.append(np.zeros(a.replicas), 1.0)
+    else:
+        bounded = min(calls_per_s * stretch, 0.99 * capacity_of(curves, a, uses))
+        mean = sum(
+            rate
+            * use.calls_per_run(a.llm)
+            * stretch
+            * float(read_replicas(found[use.workflow], "mean_s", a.replicas, bounded))
+            for use, rate in callers
+        )
+        in_flight = poisson(mean, a.replicas)
+    decoding = float(np.interp(load, curve.utilisation, curve.decoding)) if curve.decoding else 1.0
+    part = float(np.interp(load, curve.utilisation, curve.stretchable)) if curve.stretchable else 1.0
+    return _State(in_flight=in_flight, decoding=decoding, stretchable=part)

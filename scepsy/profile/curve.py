@@ -44,6 +44,10 @@ class Curve(Value, frozen=True, kw_only=True):
     call_s_per_output_token: tuple[float, ...] = ()
     call_residual_s: tuple[float, ...] = ()
     """Standard deviation of what the regression leaves."""
+    decoding: tuple[float, ...] = ()
+    """Part of an instance's busy time in which it decodes, so that neighbours on its GPUs feel it."""
+    stretchable: tuple[float, ...] = ()
+    """Part of an instance's busy time that neighbours' decoding stretches: all but prompt processing."""
 
     def __post_init__(self) -> None:
         require(1 <= self.share_pct <= 100, "share_pct", self.share_pct, "1 to 100")

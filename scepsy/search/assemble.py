@@ -37,11 +37,15 @@ def evaluate(
     """Predict every workflow at ``factor`` times its target rate; with a placement, neighbours on a GPU slow each other."""
     rates = [rate * factor for rate in problem.rates_per_s]
     pull: Mapping[str, float] = {}
+    worst: Mapping[str, float] = {}
     if placement is not None:
         pull = stretches(problem.uses, rates, problem.index, problem.profiles, allocations, placement)
-    expected = predict(problem.uses, rates, problem.index, allocations, stretch=pull)
+        worst = pull
+        if max(pull.values()) > 1.0:
+            worst = stretches(problem.uses, rates, problem.index, problem.profiles, allocations, placement, saturated=True)
+    expected = predict(problem.uses, rates, problem.index, allocations, stretch=pull, saturated_stretch=worst)
     loads = call_rates_per_s(problem.uses, rates)
-    used = {a.llm: loads[a.llm] * pull.get(a.llm, 1.0) / capacity_of(problem.index, a, problem.uses) for a in allocations}
+    used = {a.llm: loads[a.llm] * worst.get(a.llm, 1.0) / capacity_of(problem.index, a, problem.uses) for a in allocations}
     objective = sum(weight * e.latency_s for weight, e in zip(problem.normal_weights, expected, strict=True))
     return Outlook(expected=expected, utilisation=used, objective_s=objective)
 
