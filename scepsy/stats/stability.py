@@ -164,15 +164,18 @@ def _bootstrap(columns: Floats, name: str) -> tuple[Floats, Floats]:
     """Percentile intervals of every column's mean and CV over resampled rows; two arrays of shape (2, columns)."""
     rows = len(columns)
     repeats = int(np.clip(20_000_000 // rows, 100, 2_000))
+    block = max(1, 200_000 // rows)  # resamples drawn at once: bounds memory
     rng = stream(0, "bootstrap", name)
-    means = np.empty((repeats, columns.shape[1]))
-    cvs = np.zeros_like(means)
-    for number in range(repeats):
-        sample = columns[rng.integers(rows, size=rows)]
-        means[number] = sample.mean(axis=0)
-        np.divide(sample.std(axis=0), means[number], out=cvs[number], where=means[number] > 0)
+    means, cvs = [], []
+    for begin in range(0, repeats, block):
+        samples = columns[rng.integers(rows, size=(min(block, repeats - begin), rows))]
+        mean = samples.mean(axis=1)
+        means.append(mean)
+        cvs.append(np.divide(samples.std(axis=1), mean, out=np.zeros_like(mean), where=mean > 0))
     tail = (100.0 - CONFIDENCE_PCT) / 2
-    return np.percentile(means, [tail, 100 - tail], axis=0), np.percentile(cvs, [tail, 100 - tail], axis=0)
+    return np.percentile(np.vstack(means), [tail, 100 - tail], axis=0), np.percentile(
+        np.vstack(cvs), [tail, 100 - tail], axis=0
+    )
 
 
 def _batch_cv(seconds: Floats, place: int) -> float | None:
