@@ -83,7 +83,8 @@ def gateway_objects(options: RenderOptions) -> list[Manifest]:
         "args": ["--config", f"{_MOUNT}/{CONFIG_FILE}"],
         "ports": [{"name": "http", "containerPort": GATEWAY_PORT}],
         "resources": {"requests": requests(options.gateway_resources)},
-        **http_probes("/health", 60),
+        # Not /health: it fails while any LLM has no instance, which is no reason to take the gateway from the others.
+        **http_probes("/metrics", 60),
         "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
         "securityContext": container_security(),
         "volumeMounts": mounts,

@@ -167,7 +167,8 @@ def _count(twins: dict[str, int], instance: Instance) -> int:
 
 
 def _timeless(plan: Plan) -> Plan:
-    return msgspec.structs.replace(plan, search_s=0.0)
+    """Without what does not matter to running it: how long the search took, and what was expected (which may be infinite)."""
+    return msgspec.structs.replace(plan, search_s=0.0, expected=(), bound_latency_s=None, optimal=False)
 
 
 def _used(plan: Plan, profiles: ProfileSet) -> ProfileSet:

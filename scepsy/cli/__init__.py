@@ -2,7 +2,7 @@
 
 import typer
 
-from scepsy.cli import gateway, profile, trace
+from scepsy.cli import demo, deploy, gateway, plan, profile, trace
 
 app = typer.Typer(
     name="scepsy",
@@ -13,9 +13,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(demo.demo)
+for verb in (plan.plan, plan.predict, plan.simulate, plan.validate):
+    app.command()(verb)
 app.add_typer(profile.app)
 app.add_typer(trace.app)
 app.command()(gateway.gateway)
+deploy.register(app)
 
 
 def main() -> None:

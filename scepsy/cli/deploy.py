@@ -1,0 +1,299 @@
+"""``render``, ``diff``, ``apply``, ``wait``, ``status``, ``delete``, ``discover``: a plan on a cluster, or on this host."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from scepsy.cli.deploying import check_by_simulation, connect, local, read_limits, read_options, read_pairs, read_plan, teller
+from scepsy.cli.output import command, emit_json, show_table, stdout
+from scepsy.errors import InputError
+
+if TYPE_CHECKING:
+    from executor.manifests import Rendered, RenderOptions
+    from scepsy.plan import Plan
+    from scepsy.profile.model import ProfileSet
+
+PlanFile = Annotated[Path, typer.Argument(help="A plan file, as `scepsy plan -o` writes it.")]
+Target = Annotated[str | None, typer.Option("--target", "-t", help="dra (default), mps, hami, or local: this host.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the release [default: scepsy].")]
+Release = Annotated[str | None, typer.Option("--release", help="Name of the deployment; a new plan under it replaces the old.")]
+Context = Annotated[str, typer.Option("--context", help="Context of the kubeconfig; the current one when absent.")]
+Settings = Annotated[
+    Path | None, typer.Option("--options", help="Deploy file (format: scepsy.deploy): images, secrets, limits.")
+]
+Profiles = Annotated[Path | None, typer.Option("--profiles", "-p", help="Profiles file; the plan's own when absent.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that one instance may take to start.")]
+Gate = Annotated[str, typer.Option("--gate", help="ready: instances must serve; scheduled: be bound to their node.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@command
+def render(
+    plan: PlanFile,
+    target: Target = None,
+    output: Annotated[Literal["yaml", "json"], typer.Option("--output", "-o", help="yaml or json.")] = "yaml",
+    namespace: Namespace = None,
+    release: Release = None,
+    options: Settings = None,
+    profiles: Profiles = None,
+    as_json: Json = False,
+) -> None:
+    """Print a plan's Kubernetes manifests, for `kubectl apply -f -`.
+
+    Example: `scepsy render rag.plan.yaml --target dra | kubectl apply --server-side -f -`
+    """
+    from executor.manifests import to_json, to_yaml
+
+    chosen = read_options(options, target, namespace, release)
+    made = _render(*read_plan(plan, profiles), chosen)
+    as_text = to_json if as_json or output == "json" else to_yaml
+    typer.echo(as_text(made.objects, chosen.namespace), nl=False)
+
+
+@command
+def diff(
+    plan: PlanFile,
+    target: Target = None,
+    namespace: Namespace = None,
+    release: Release = None,
+    options: Settings = None,
+    profiles: Profiles = None,
+    context: Context = "",
+    as_json: Json = False,
+) -> None:
+    """Show what `apply` would change on the cluster; exit 1 if anything.
+
+    Example: `scepsy diff rag.plan.yaml --target dra`
+    """
+    from executor.cluster.diff import diff as differences
+
+    chosen = read_options(options, target, namespace, release)
+    found = list(differences(connect(chosen, context), _render(*read_plan(plan, profiles), chosen)))
+    if as_json:
+        emit_json({"differences": found})
+    else:
+        typer.echo("".join(found), nl=False)
+    if found:
+        raise typer.Exit(1)
+
+
+@command
+def apply(
+    plan: PlanFile,
+    target: Target = None,
+    namespace: Namespace = None,
+    release: Release = None,
+    options: Settings = None,
+    profiles: Profiles = None,
+    context: Context = "",
+    dry_run: Annotated[str, typer.Option("--dry-run", help="client: print; server: let it check, store nothing.")] = "",
+    validate: Annotated[bool, typer.Option(help="Simulate the plan at its target rates first.")] = True,
+    timeout: Timeout = 900.0,
+    gate: Gate = "ready",
+    as_json: Json = False,
+) -> None:
+    """Run a plan: create, change or replace what is there, instance by instance, and wait until it serves.
+
+    Cut off at any point and run again, it goes on. A plan that does not come to serve gives way to the one before it.
+
+    Example: `scepsy apply rag.plan.yaml --target dra`
+    """
+    if dry_run not in ("", "client", "server"):
+        raise InputError(f"--dry-run is {dry_run!r}: must be client or server")
+    if target == "local":
+        local().apply(plan, profiles=profiles, validate=validate, timeout_s=timeout, as_json=as_json)
+        return
+    from executor.cluster.apply import apply as bring
+
+    chosen = read_options(options, target, namespace, release)
+    read = read_plan(plan, profiles)
+    if validate:
+        check_by_simulation(read[0], read[1], plan)
+    made = _render(*read, chosen)
+    if dry_run == "client":
+        _show_dry(made, as_json)
+        return
+    api = connect(chosen, context)
+    if dry_run == "server":
+        from executor.cluster.preflight import preflight, rehearse
+
+        preflight(api, made)
+        rehearse(api, made.objects)
+        _show_dry(made, as_json)
+        return
+    done = bring(api, made, limits=read_limits(timeout, gate), tell=teller())
+    document = {
+        "plan": done.plan_hash,
+        "kept": done.kept,
+        "started": done.started,
+        "stopped": done.stopped,
+        "written": done.requests,
+    }
+    if as_json:
+        emit_json(document)
+    else:
+        stdout.print(
+            f"plan {done.plan_hash} serves: {done.started} started, {done.kept} kept, {done.stopped} stopped", highlight=False
+        )
+
+
+@command
+def wait(
+    namespace: Namespace = None,
+    release: Release = None,
+    context: Context = "",
+    timeout: Timeout = 900.0,
+    gate: Gate = "ready",
+    as_json: Json = False,
+) -> None:
+    """Wait until every instance of the release serves.
+
+    Example: `scepsy wait --timeout 600`
+    """
+    from executor.cluster.status import recorded
+    from executor.cluster.waits import bring_up
+
+    chosen = read_options(None, None, namespace, release)
+    api = connect(chosen, context)
+    wanted = recorded(api, chosen.release)
+    bring_up(api, chosen.release, (), wanted.engines, lambda engine: None, read_limits(timeout, gate), teller())
+    if as_json:
+        emit_json({"plan": wanted.plan_hash, "serving": len(wanted.engines)})
+    else:
+        stdout.print(f"plan {wanted.plan_hash}: all {len(wanted.engines)} instances serve", highlight=False)
+
+
+@command
+def status(
+    target: Target = None,
+    namespace: Namespace = None,
+    release: Release = None,
+    context: Context = "",
+    metrics: Annotated[bool, typer.Option(help="Ask the engines how busy they are.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Desired against actual, instance by instance; exit 1 unless all is as planned.
+
+    Example: `scepsy status --json`
+    """
+    if target == "local":
+        local().status(as_json=as_json)
+        return
+    from executor.cluster.status import status as state_of
+
+    chosen = read_options(None, None, namespace, release)
+    found = state_of(connect(chosen, context), chosen.release, metrics=metrics)
+    if as_json:
+        emit_json(found)
+    else:
+        _show_status(found)
+    if found["state"] != "serving":
+        raise typer.Exit(1)
+
+
+@command
+def delete(
+    target: Target = None,
+    namespace: Namespace = None,
+    release: Release = None,
+    context: Context = "",
+    as_json: Json = False,
+) -> None:
+    """Take a release down and leave nothing, claims included.
+
+    Example: `scepsy delete --release scepsy`
+    """
+    if target == "local":
+        local().delete(as_json=as_json)
+        return
+    from executor.cluster.delete import delete as remove
+
+    chosen = read_options(None, None, namespace, release)
+    count = remove(connect(chosen, context), chosen.release, tell=teller())
+    if as_json:
+        emit_json({"release": chosen.release, "deleted": count})
+    else:
+        stdout.print(f"release {chosen.release}: {count} objects deleted, nothing left", highlight=False)
+
+
+@command
+def discover(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Cluster file to write; stdout when absent.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the cluster; its address when absent.")] = "",
+    context: Context = "",
+    driver: Annotated[str, typer.Option(help="DRA driver whose devices count.")] = "gpu.nvidia.com",
+    topology: Annotated[list[str] | None, typer.Option(help="NODE=FILE: output of `nvidia-smi topo -m` there.")] = None,
+    gpu_type: Annotated[list[str] | None, typer.Option(help="PRODUCT=NAME: which GPU type a product is.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the cluster file: nodes and GPUs with their UUIDs, from the DRA driver's ResourceSlices.
+
+    Example: `scepsy discover --topology n1=n1.topo.txt -o cluster.yaml`
+    """
+    import msgspec
+
+    from executor.cluster.discover import discover as find
+    from executor.cluster.topology import nvlink_domains
+    from scepsy.files.cluster import save_cluster
+    from scepsy.profile import catalogue
+
+    files = read_pairs("--topology", topology or [])
+    try:
+        nvlink = {node: nvlink_domains(Path(file).read_text(), file) for node, file in files.items()}
+    except OSError as error:
+        raise InputError(f"--topology: {error.filename} cannot be read: {error.strerror}") from error
+    api = connect(read_options(None, None, None, None), context)
+    types = read_pairs("--gpu-type", gpu_type or [])
+    found = find(api, catalogue.gpu_types(), name=name, driver=driver, types=types, nvlink=nvlink)
+    if output is not None:
+        save_cluster(output, found)
+        if not as_json:
+            stdout.print(f"wrote {output}: {len(found.nodes)} nodes, {len(found.gpus)} GPUs", highlight=False)
+    if as_json or output is None:
+        emit_json(msgspec.to_builtins(found))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for each in (render, diff, apply, wait, status, delete, discover):
+        app.command()(each)
+
+
+def _render(plan: "Plan", profiles: "ProfileSet", options: "RenderOptions") -> "Rendered":
+    from executor.manifests import render as make
+
+    return make(plan, profiles, options)
+
+
+def _show_dry(made: "Rendered", as_json: bool) -> None:
+    rows = [[obj["kind"], obj["metadata"]["name"]] for obj in made.objects]
+    if as_json:
+        emit_json({"plan": made.plan_hash, "objects": [{"kind": kind, "name": name} for kind, name in rows]})
+    else:
+        show_table(f"plan {made.plan_hash}: would be applied", ["kind", "name"], rows)
+
+
+def _show_status(found: dict[str, Any]) -> None:
+    stdout.print(f"release {found['release']}: {found['state']}, plan {found['plan'] or '–'}", highlight=False)
+    if found["instances"]:
+        show_table(
+            "Instances",
+            ["instance", "node", "GPUs", "share %", "ready", "restarts", "running", "waiting", "problem"],
+            [
+                [
+                    each["instance"],
+                    each["node"]["actual"] or f"({each['node']['planned']})",
+                    ", ".join(each["gpus"]["planned"]),
+                    each["share_pct"],
+                    each["ready"],
+                    each["restarts"],
+                    (each["load"] or {}).get("num_requests_running"),
+                    (each["load"] or {}).get("num_requests_waiting"),
+                    each["problem"],
+                ]
+                for each in found["instances"]
+            ],
+        )
+    for line in found["drift"]:
+        stdout.print(f"drift: {line}", highlight=False, markup=False)
