@@ -19,6 +19,7 @@ from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ShareLaw
 from scepsy.profile.step import StepModel
 from sim.clock import SCHEDULE, STEP_END, TICKS_PER_S, Alarm, Kernel
+from sim.costs import costs_of
 from sim.gpu import GpuState, Slots
 from sim.kv import BlockPool
 from sim.queue import CallQueue
@@ -55,8 +56,8 @@ class Work(NamedTuple):
     context: int
     """Tokens of context that the first of them read."""
     prompt_tokens: int
-    attention: int
-    """Σ chunk tokens · their context."""
+    area: float
+    """Σ over the prompt tokens of the tokens before them."""
 
     @property
     def context_sum(self) -> int:
@@ -123,14 +124,12 @@ class Replica:
         self._span = 0
         """Iterations in the current span; 0: an iteration with prompt tokens, or idle."""
         self._tokens = 0
-        self._area = 0
-        """Prompt tokens of the current iteration, and Σ chunk tokens · their context."""
+        self._area = 0.0
+        """Prompt tokens of the current iteration, and Σ over them of the tokens before."""
         self._first = 0
         self._growth = 0
-        self._step = spec.step
-        self._costs: dict[tuple[int, float], tuple[int, int]] = {}
-        self._decode_factors: dict[int, float] = {}
-        self._prefill_factors: dict[int, float] = {}
+        costs = costs_of(spec.step, spec.share_law, spec.share_pct)
+        self._decode_cost, self._mixed_cost = costs.decode, costs.mixed
 
     # ---- entrance ---------------------------------------------------------------------------------------------------
 
@@ -291,7 +290,7 @@ class Replica:
                 else:
                     pool.take(need)
             decoding = len(decoders)
-            tokens = area = 0
+            tokens, area = 0, 0.0
             if self._partial is not None:
                 tokens, area = self._continue_partial(self._partial, self._max_tokens - decoding)
                 preempted = preempted or not tokens
@@ -318,21 +317,14 @@ class Replica:
         if self.observer is not None:
             self.observer.idle(self, now)
 
-    def _begin_mixed(self, now: int, decoding: int, tokens: int, area: int) -> None:
-        step = self._step
-        prefill = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
-        if decoding:
-            decode = step.base_s + step.decode_s_per_sequence * decoding + step.context_s_per_token * self._context
-            slow = self._slots.slowdown(now) if self.shared else 1.0
-            factor = self._decode_factors.get(decoding) or self._decode_factor(decoding)
-            total = factor * slow * decode + (self._prefill_factors.get(tokens) or self._prefill_factor(tokens)) * prefill
-        else:
-            total = (self._prefill_factors.get(tokens) or self._prefill_factor(tokens)) * (step.base_s + prefill)
+    def _begin_mixed(self, now: int, decoding: int, tokens: int, area: float) -> None:
+        slow = self._slots.slowdown(now) if decoding and self.shared else 1.0
+        length = self._mixed_cost(tokens, area, decoding, self._context, slow)
         self.prefilled_tokens += tokens
         self._tokens, self._area = tokens, area
         self._started = now
         self._span = 0
-        self._alarm = Alarm(self.env, max(1, round(total * TICKS_PER_S)), STEP_END + self.number, self._on_end)
+        self._alarm = Alarm(self.env, length, STEP_END + self.number, self._on_end)
         if (decoding > 0) is not self._decoding_now:
             self._switch(now)
 
@@ -355,31 +347,13 @@ class Replica:
             self._slow = slow
         else:
             slow = 1.0
-        cost = self._costs.get((decoding, slow))
-        if cost is None:
-            cost = self._decode_cost(decoding, slow)
-        self._first = first = cost[0] + cost[1] * self._context
-        self._growth = growth = cost[1] * decoding
+        fixed, per_token = self._decode_cost(decoding, slow)
+        self._first = first = fixed + per_token * self._context
+        self._growth = growth = per_token * decoding
         self._started = now
         self._span = steps
-        self._tokens = self._area = 0
+        self._tokens, self._area = 0, 0.0
         self._alarm = Alarm(self.env, steps * first + growth * (steps * (steps - 1) // 2), STEP_END + self.number, self._on_end)
-
-    def _decode_factor(self, decoding: int) -> float:
-        factor = self._decode_factors[decoding] = self.spec.share_law.decode_factor(decoding, self.spec.share_pct)
-        return factor
-
-    def _prefill_factor(self, tokens: int) -> float:
-        factor = self._prefill_factors[tokens] = self.spec.share_law.prefill_factor(tokens, self.spec.share_pct)
-        return factor
-
-    def _decode_cost(self, decoding: int, slow: float) -> tuple[int, int]:
-        """Ticks of a decode iteration: (without context, per token of context), each rounded once."""
-        step = self._step
-        factor = self._decode_factor(decoding) * slow
-        fixed = max(1, round(factor * (step.base_s + step.decode_s_per_sequence * decoding) * TICKS_PER_S))
-        cost = self._costs[decoding, slow] = (fixed, round(factor * step.context_s_per_token * TICKS_PER_S))
-        return cost
 
     def _blocks_needed(self, first: int, steps: int) -> int:
         """Blocks that the decoding calls need in ``steps`` iterations, the first of them being number ``first``."""
@@ -431,7 +405,7 @@ class Replica:
 
     # ---- admission -------------------------------------------------------------------------------------------------
 
-    def _continue_partial(self, request: Request, budget: int) -> tuple[int, int]:
+    def _continue_partial(self, request: Request, budget: int) -> tuple[int, float]:
         """Schedule the next chunk of the prompt under way; no tokens when its blocks do not fit and it was preempted."""
         chunk = min(request.target - request.computed, budget)
         end = request.computed + chunk
@@ -444,11 +418,11 @@ class Replica:
         if end == request.target:
             self._partial = None
             self._finishing.append(request)
-        return chunk, chunk * end
+        return chunk, chunk * (2 * end - chunk) / 2
 
-    def _admit(self, now: int, budget: int) -> tuple[int, int]:
-        """Admit waiting calls in order while they fit; return the prompt tokens scheduled and their Σ tokens · context."""
-        tokens = area = 0
+    def _admit(self, now: int, budget: int) -> tuple[int, float]:
+        """Admit waiting calls in order while they fit; return the prompt tokens scheduled and their Σ over them of the tokens before."""
+        tokens, area = 0, 0.0
         pool, block_tokens, waiting, finishing = self.pool, self._block_tokens, self.waiting, self._finishing
         room = self._max_seqs - len(self._decoders) - len(finishing) - (self._partial is not None)
         while room > 0 and budget > 0 and waiting:
@@ -477,7 +451,7 @@ class Replica:
                 request.held = held
                 request.computed = end
             tokens += end - hit
-            area += (end - hit) * end
+            area += (end - hit) * (end + hit) / 2
             budget -= end - hit
             room -= 1
             if end == target:

@@ -1,7 +1,6 @@
 """Which instance takes a call. A router is a callable ``(request, session) -> Replica`` made for one LLM's instances."""
 
 from collections.abc import Callable, Sequence
-from heapq import heapify, heappop, heappush
 from hashlib import sha256
 
 from scepsy.errors import SimulationError
@@ -51,28 +50,25 @@ class RoundRobin(Router):
         return chosen
 
 
-_FEW = 8
-"""Up to so many instances, looking at each is cheaper than keeping them in order."""
-
-
 class LeastOutstanding(Router):
     """The instance with the fewest calls waiting or running; ties: the lowest number.
 
-    Kept in a heap with one entry per change, stale entries dropped when they surface, so that a choice among hundreds of
-    instances costs no more than among a few.
+    Instances are kept in one bit set per count, so a choice among hundreds costs no more than among a few.
     """
 
     def __init__(self, llm: str, seed: int) -> None:
         super().__init__(llm, seed)
-        self._heap: list[tuple[int, int, Replica]] = []
+        self._having: list[int] = []
+        """Bit set, by count, of the places in ``replicas`` that have so many calls."""
+        self._place: dict[int, int] = {}
+        self._counts: list[int] = []
+        self._least = 0
 
     def add(self, replica: Replica) -> None:
         """An instance became ready: follow its count."""
         super().add(replica)
-        if len(self.replicas) > _FEW:
-            for each in self.replicas:
-                each.changed = self._changed
-            self._rebuild()
+        replica.changed = self._changed
+        self._rebuild()
 
     def remove(self, replica: Replica) -> None:
         """An instance takes no more calls."""
@@ -81,27 +77,33 @@ class LeastOutstanding(Router):
         self._rebuild()
 
     def _rebuild(self) -> None:
-        self._heap = [(replica.outstanding, replica.number, replica) for replica in self.replicas]
-        heapify(self._heap)
+        self._place = {replica.number: place for place, replica in enumerate(self.replicas)}
+        self._counts = [replica.outstanding for replica in self.replicas]
+        self._least = min(self._counts, default=0)
+        self._having = [0] * (max(self._counts, default=0) + 2)
+        for place, count in enumerate(self._counts):
+            self._having[count] |= 1 << place
 
     def _changed(self, replica: Replica) -> None:
-        heap = self._heap
-        heappush(heap, (replica.outstanding, replica.number, replica))
-        if len(heap) > 8 * len(self.replicas):
-            self._rebuild()
+        place, count, having = self._place[replica.number], replica.outstanding, self._having
+        before, self._counts[place] = self._counts[place], count
+        bit = 1 << place
+        having[before] ^= bit
+        if count + 1 >= len(having):
+            having.extend([0] * len(having))
+        having[count] |= bit
+        if count < self._least:
+            self._least = count
+        else:
+            while not having[self._least]:
+                self._least += 1
 
     def __call__(self, request: Request, session: str) -> Replica:
         """Choose the least loaded."""
-        if len(self.replicas) <= _FEW:
-            chosen, *others = self._some()
-            for replica in others:
-                if replica.outstanding < chosen.outstanding:
-                    chosen = replica
-            return chosen
-        heap = self._heap
-        while heap[0][2].outstanding != heap[0][0]:
-            heappop(heap)
-        return heap[0][2]
+        if not self.replicas:
+            self._some()
+        least = self._having[self._least]
+        return self.replicas[(least & -least).bit_length() - 1]
 
 
 class LeastKvLoad(Router):

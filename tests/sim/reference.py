@@ -176,7 +176,7 @@ class Engine:
         context = sum(job.computed + 1 for job in decoding)
         sequences = len(decoding)
         tokens = sum(new for _, new in prefill)
-        area = sum(new * (job.computed + new) for job, new in prefill)
+        area = sum(new * (2 * job.computed + new) for job, new in prefill) / 2
         slow = law.decode_factor(sequences, share) * slowdown
         work = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
         if not prefill:
