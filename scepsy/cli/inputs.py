@@ -56,8 +56,8 @@ def read_profiles(path: Path | None, llms: Sequence[str], cluster: "Cluster", re
     unknown = [name for name, model in names.items() if model not in catalogue.llms()]
     if unknown:
         raise InputError(
-            f"LLM {unknown[0]!r} of the trace has no profile: give --profiles FILE, or --as '{unknown[0]}=MODEL' with MODEL one of "
-            f"{', '.join(sorted(catalogue.llms()))}"
+            f"LLM {unknown[0]!r} of the trace has no profile: give --profiles FILE, or --as '{unknown[0]}=MODEL' with "
+            f"MODEL one of {', '.join(sorted(catalogue.llms()))}"
         )
     return catalogue.builtin_profiles(names, cluster.gpu_types)
 

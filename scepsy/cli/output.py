@@ -97,8 +97,10 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
     ) as bar:
         task = bar.add_task(description, total=total)
 
-        def advance(amount: int = 1, total: int | None = None) -> None:
-            if total is not None:
+        def advance(amount: int = 1, total: int | None = None, what: str | None = None) -> None:
+            if what is not None and bar.tasks[0].description != what:
+                bar.reset(task, description=what, total=total)
+            elif total is not None:
                 bar.update(task, total=total)
             bar.advance(task, amount)
 

@@ -1,0 +1,52 @@
+"""What the predictors say of a plan: the JSON document of ``scepsy predict``, one per workflow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from scepsy.cluster import Gpu
+from scepsy.plan import Plan
+from scepsy.predict.aggregate import Formula, busy_seconds, call_rates_per_s, capacity_of, predict
+from scepsy.predict.contention import stretches
+from scepsy.search.problem import Problem
+
+PREDICTORS = ("aggregate", "critical-path", "paper")
+"""aggregate: Σ busy seconds as replayed. paper: the literal Σ L·n/p with the trace's p. critical-path: runs as DAGs."""
+
+
+def placement_of(plan: Plan) -> Mapping[str, tuple[tuple[Gpu, ...], ...]]:
+    """Where each LLM's instances sit, as planners and predictors take it."""
+    return {a.llm: tuple(i.gpus for i in plan.instances if i.llm == a.llm) for a in plan.allocations}
+
+
+def forecast(plan: Plan, problem: Problem, predictor: str = "aggregate") -> list[dict[str, Any]]:
+    """Predict ``plan`` at ``problem``'s target rates; latencies in seconds, ``None`` where a predictor gives no quantile."""
+    rates = problem.rates_per_s
+    pull = stretches(problem.uses, rates, problem.index, problem.profiles, plan.allocations, placement_of(plan))
+    formula: Formula = "paper" if predictor == "paper" else "measured"
+    expected = predict(problem.uses, rates, problem.index, plan.allocations, formula=formula, stretch=pull)
+    loads = call_rates_per_s(problem.uses, rates)
+    documents = []
+    for use, one in zip(problem.uses, expected, strict=True):
+        parts = {}
+        for llm in use.llms:
+            allocation = plan.allocation(llm.llm)
+            stretch = pull.get(llm.llm, 1.0)
+            parts[llm.llm] = {
+                "busy_s": busy_seconds(problem.index, use, allocation, loads[llm.llm], formula=formula, stretch=stretch),
+                "utilisation": loads[llm.llm] * stretch / capacity_of(problem.index, allocation, problem.uses),
+                "calls_per_run": llm.calls_per_run,
+            }
+        latency: dict[str, float | None] = {"mean": one.latency_s, "p50": None, "p95": None, "p99": None}
+        if predictor == "critical-path":
+            latency = _critical_path(plan, problem, use.workflow, pull)
+        documents.append(
+            {
+                "workflow": use.workflow,
+                "predictor": predictor,
+                "latency_s": latency,
+                "throughput_per_s": one.throughput_per_s,
+                "tool_s": use.tool_s,
+                "by_llm": parts,
+            }
+        )
+    return documents
