@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scepsy.cli.output import command, emit_json, show_table, stdout
+from scepsy.cli.output import command, emit_json, progress, show_table, stdout
 from scepsy.errors import InputError
 
 app = typer.Typer(name="profile", help="Profiles of LLMs on GPUs: run, import, fit, show, validate.", no_args_is_help=True)
@@ -192,3 +192,41 @@ def _fit_degrees() -> list[dict[str, Any]]:
             "p95_err_pct": errors.p95_pct,
         }
     ]
+
+
+@app.command("validate")
+@command
+def validate(
+    run_dirs: Annotated[list[Path], typer.Argument(help="Folders with requests.jsonl and meta.json of a recorded engine run.")],
+    train: Annotated[float, typer.Option(help="Part of the requests to fit the step model on; the rest is scored.")] = 0.33,
+    vendor: Annotated[
+        bool, typer.Option("--vendor", help="Step times from vendor kernel data (extra 'vendor') instead of a fit.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Replay recorded engine runs in the simulator and say how far off it is.
+
+    Example: `scepsy profile validate $SCEPSY_DATA/vllm_runs/* --train 0.33`
+    """
+    from sim.validate import ERRORS, validate_runs
+
+    with progress("replaying runs", len(run_dirs)) as advance:
+        document = validate_runs(run_dirs, train=train, vendor=vendor, progress=advance)
+    if as_json:
+        emit_json(document)
+        return
+    show_table(
+        "Simulated against recorded, error in percent"
+        + ("" if vendor else f" (fitted on the first {train:.0%}, scored on the rest)"),
+        ["run", "step times from", "requests", *(name.removesuffix("_err_pct").replace("_", " ") for name in ERRORS)],
+        [[row["name"], row["source"], row["requests"], *(row[name] for name in ERRORS)] for row in document["runs"]],
+    )
+    for row in document["runs"]:
+        if row.get("parameters"):
+            show_table(
+                f"{row['name']}: step model" + (f" (condition {row['condition']:.0f})" if "condition" in row else ""),
+                ["coefficient", "value", "std error %"],
+                [[name, item["value"], item["std_err_pct"]] for name, item in row["parameters"].items()],
+            )
+        for note in row["notes"]:
+            stdout.print(f"{row['name']}: {note}", markup=False, highlight=False)

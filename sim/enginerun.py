@@ -1,0 +1,223 @@
+"""A recorded run of a real vLLM engine: ``requests.jsonl`` and ``meta.json`` in one folder.
+
+One line per request: ``input_toks, output_toks, queued_ts, scheduled_ts, first_token_ts, last_token_ts`` on the engine's clock (s) and,
+when there is one, ``arrival_time`` on the client's. The engine looks at its queue between iterations, so ``queued_ts`` lags the
+arrival by up to an iteration; the client's clock, shifted to the smallest lag seen, says when a request really came.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scepsy.errors import InputError
+from scepsy.llm import Llm
+from scepsy.profile import catalogue
+from scepsy.profile.model import EngineLimits, Profile, kv_capacity_tokens
+from scepsy.profile.step import StepModel
+
+Array = npt.NDArray[np.float64]
+
+ACTIVATION_BYTES = 1 << 30
+ACTIVATION_BYTES_PER_TOKEN = 100 << 10
+"""What an engine keeps beside weights and KV cache, where its KV capacity was not recorded: from one 8B model on an RTX 4090, whose
+capacity was (41,408 tokens with batches of 2,048; 41,030 by this rule)."""
+
+_TIMES = ("queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts")
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """Times in seconds since the first arrival, in order of arrival."""
+
+    name: str
+    arrival_s: Array
+    first_token_s: Array
+    last_token_s: Array
+    input_tokens: npt.NDArray[np.int64]
+    output_tokens: npt.NDArray[np.int64]
+    engine: EngineLimits
+    kv_blocks: int
+    model: str
+    gpu: str | None
+    """Catalogue name of the GPU type, where the folder tells."""
+    tensor_parallel: int
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def latency_s(self) -> Array:
+        """Arrival to last token."""
+        return self.last_token_s - self.arrival_s
+
+    @property
+    def ttft_s(self) -> Array:
+        """Arrival to first token."""
+        return self.first_token_s - self.arrival_s
+
+    @property
+    def decode_s(self) -> Array:
+        """First token to last."""
+        return self.last_token_s - self.first_token_s
+
+
+def load_engine_run(folder: str | Path) -> EngineRun:
+    """Read one folder. Raises ``InputError`` naming file, line and field."""
+    folder = Path(folder)
+    notes: list[str] = []
+    rows = _requests(folder / "requests.jsonl", notes)
+    meta = _meta(folder / "meta.json")
+    queued, scheduled, first, last = (np.array([row[name] for row in rows]) for name in _TIMES)
+    arrival = queued
+    if all(isinstance(row.get("arrival_time"), int | float) for row in rows):
+        client = np.array([float(row["arrival_time"]) for row in rows])
+        arrival = client + float((queued - client).min())
+    else:
+        notes.append("no arrival_time: requests are taken to arrive when the engine queued them")
+    if (scheduled < queued - 1e-6).any() or (first < scheduled - 1e-6).any() or (last < first - 1e-6).any():
+        raise InputError(
+            f"{folder / 'requests.jsonl'}: times of some request go backwards: must be queued <= scheduled <= first <= last"
+        )
+    order = np.argsort(arrival, kind="stable")
+    start = float(arrival[order[0]])
+    engine = _engine(meta)
+    model, gpu = str(meta.get("model") or "unknown"), _gpu(meta, folder.resolve().name)
+    degree = int(_kwarg(meta, "tensor_parallel_size", 1))
+    return EngineRun(
+        name=folder.resolve().name,
+        arrival_s=arrival[order] - start,
+        first_token_s=first[order] - start,
+        last_token_s=last[order] - start,
+        input_tokens=np.array([row["input_toks"] for row in rows], dtype=np.int64)[order],
+        output_tokens=np.array([row["output_toks"] for row in rows], dtype=np.int64)[order],
+        engine=engine,
+        kv_blocks=_kv_blocks(meta, engine, model, gpu, degree, notes),
+        model=model,
+        gpu=gpu,
+        tensor_parallel=degree,
+        notes=tuple(notes),
+    )
+
+
+def _requests(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    rows, dropped = [], 0
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: a run folder needs requests.jsonl and meta.json") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            values = [row[name] for name in (*_TIMES, "input_toks", "output_toks")]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} line {number}: {error!r}: must be a request with its lengths and engine times") from error
+        if any(value is None for value in values) or not row["output_toks"] or not row["input_toks"]:
+            dropped += 1  # failed or aborted: it has no end to compare with
+            continue
+        if not all(isinstance(value, int | float) and np.isfinite(value) and value >= 0 for value in values):
+            raise InputError(f"{path} line {number}: {dict(zip(_TIMES, values, strict=False))}: must be finite numbers >= 0")
+        rows.append(row)
+    if len(rows) < 10:
+        raise InputError(f"{path}: {len(rows)} finished requests: must be at least 10 to compare anything")
+    if dropped:
+        notes.append(f"{dropped} requests without an end left out")
+    return rows
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: a run folder needs requests.jsonl and meta.json") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: is a {type(document).__name__}: must be an object")
+    return document
+
+
+def _section(meta: dict[str, Any], *names: str) -> dict[str, Any]:
+    found: Any = meta
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _kwarg(meta: dict[str, Any], name: str, default: Any) -> Any:
+    for section in (_section(meta, "resolved_config", "scheduler_config"), _section(meta, "engine_kwargs")):
+        if section.get(name) is not None:
+            return section[name]
+    return default
+
+
+def _engine(meta: dict[str, Any]) -> EngineLimits:
+    cache = _section(meta, "kv_cache") or _section(meta, "resolved_config", "cache_config")
+    default = EngineLimits()
+    seqs = int(_kwarg(meta, "max_num_seqs", default.max_num_seqs))
+    tokens = max(seqs, int(_kwarg(meta, "max_num_batched_tokens", default.max_num_batched_tokens)))
+    return EngineLimits(
+        max_num_seqs=seqs,
+        max_num_batched_tokens=tokens,
+        activation_bytes=ACTIVATION_BYTES + ACTIVATION_BYTES_PER_TOKEN * tokens,
+        block_tokens=int(cache.get("block_size") or default.block_tokens),
+        prefix_caching=bool(cache.get("enable_prefix_caching", _kwarg(meta, "enable_prefix_caching", True))),
+        memory_utilization=float(
+            cache.get("gpu_memory_utilization") or _kwarg(meta, "gpu_memory_utilization", None) or default.memory_utilization
+        ),
+    )
+
+
+def _kv_blocks(meta: dict[str, Any], engine: EngineLimits, model: str, gpu: str | None, degree: int, notes: list[str]) -> int:
+    """Blocks for requests: one of the engine's is its null block."""
+    for section in (_section(meta, "kv_cache"), _section(meta, "resolved_config", "cache_config")):
+        if section.get("num_gpu_blocks"):
+            return int(section["num_gpu_blocks"]) - 1
+        if section.get("num_kv_tokens"):
+            return int(section["num_kv_tokens"]) // engine.block_tokens - 1
+    llm = catalogue_llm(model)
+    if llm is not None and gpu is not None:
+        some = StepModel(base_s=0.0, prefill_s_per_token=1.0)
+        kind = catalogue.gpu_type(gpu)
+        tokens = kv_capacity_tokens(
+            Profile(llm=llm, gpu=kind, tensor_parallel=degree, step=some, engine=engine, source="limits only"), 100
+        )
+        if tokens > engine.block_tokens:
+            notes.append(f"KV capacity not recorded: {tokens} tokens derived from a {gpu}'s memory")
+            return tokens // engine.block_tokens
+    notes.append("KV capacity neither recorded nor derivable: taken to be no limit")
+    return 1 << 32
+
+
+def catalogue_llm(model: str) -> Llm | None:
+    """The catalogue's model for a served name such as ``meta-llama/Llama-3.1-8B``."""
+    wanted = _plain(model.rpartition("/")[2])
+    for name in catalogue.llms():
+        llm = catalogue.llm(name)
+        if wanted in (_plain(name), _plain(llm.source.rpartition("/")[2])) or wanted.startswith(_plain(name)):
+            return llm
+    return None
+
+
+def _gpu(meta: dict[str, Any], folder: str) -> str | None:
+    device = str(_section(meta, "hardware").get("device_name") or meta.get("device_name") or "")
+    names = list(catalogue.gpu_types())
+    for text in (device, folder):
+        for name in sorted(names, key=len, reverse=True):
+            if _plain(name) in _plain(text):
+                return name
+        for name in names:
+            if _plain(name.split("-")[0]) in _plain(text) and len(name.split("-")[0]) > 3:
+                return name
+    return None
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
