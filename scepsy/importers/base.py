@@ -47,7 +47,10 @@ class Importer:
             raise InputError(f"{', '.join(map(str, paths))}: holds no run: must hold at least one")
         notes = (*imported.source.notes, *(f"{what}: {count}" for what, count in sorted(imported.counts.items())))
         source = msgspec.structs.replace(imported.source, notes=notes)
-        return Trace(source=source, runs=runs, prefix_block_tokens=imported.prefix_block_tokens)
+        try:
+            return Trace(source=source, runs=runs, prefix_block_tokens=imported.prefix_block_tokens)
+        except ValueError as error:
+            raise InputError(f"{', '.join(map(str, paths))}: {error} (is a file given twice?)") from error
 
     def stream(self, paths: Sequence[str | Path], options: Mapping[str, str] | None = None) -> Imported:
         """Start importing. Raises ``InputError`` on an unknown option or no file."""

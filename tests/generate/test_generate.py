@@ -83,7 +83,11 @@ def test_prefixes_fit_their_prompts(sample):
 
 
 def test_same_in_another_process():
-    script = "from scepsy.generate import generate; import hashlib, msgspec; print(hashlib.sha256(msgspec.json.encode(generate('debate', runs=5, seed=3))).hexdigest())"
+    script = (
+        "import hashlib, msgspec\n"
+        "from scepsy.generate import generate\n"
+        "print(hashlib.sha256(msgspec.json.encode(generate('debate', runs=5, seed=3))).hexdigest())"
+    )
     digests = {
         subprocess.run(
             [sys.executable, "-c", script], check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": seed}
