@@ -2,7 +2,7 @@
 
 Simulating every option at every rate would take minutes, and most of it would repeat itself. So per LLM and GPU type:
 
-- one reference instance type (the smallest degree that holds the model, whole GPU) is simulated unloaded, saturated and at
+- one reference instance type (whole GPUs, the smallest degree with room for several of the longest calls) is simulated unloaded, saturated and at
   ``LOADS``; with several replicas at ``REPLICA_LOADS``;
 - other degrees, and two smaller shares, are simulated unloaded, saturated and at ``CHECK_LOAD``; in between they follow the
   shape of the reference, since another instance of the same LLM mostly has another clock;
@@ -26,11 +26,12 @@ import numpy as np
 from scepsy.backend import Stream
 from scepsy.errors import InputError
 from scepsy.files.curves import load_curves, save_curves
+from scepsy.predict.aggregate import Floats
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "3"
+VERSION = "6"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -44,12 +45,20 @@ SHARES = tuple(range(10, 101, 10))
 CALLS = 1200
 """Calls per simulation to aim at."""
 MAX_CALLS = 12_000
+AFFORDABLE = 2.5
+"""Replica counts whose simulation would want more than this many times ``MAX_CALLS`` calls follow the next smaller count."""
 MIN_RUNS = 30
 WARMUP_PART = 0.3
 SPANS = 3.0
 """Arrivals last at least this many run durations, so that the window sees the steady state."""
+IN_FLIGHT = 4
+"""A KV cache must hold the longest call, and this many mean ones: with fewer in flight an engine batches nothing."""
+ROOMY = 8
+"""The reference type's KV cache holds this many of the longest calls, where any does: a starved one has a shape of its own."""
 SMALL_BYTES = 1_500_000_000
 """Models with fewer bytes of weights are not worth a tensor-parallel group: a step is mostly overhead."""
+CACHE_MATTERS = 0.02
+"""Part of prompt tokens served by the prefix cache from which on replicas are looked at for losing it."""
 SHARED_DEGREES = 2
 """How many of the degrees, smallest first, are profiled at partial shares."""
 
@@ -78,9 +87,9 @@ Rows = list[Row]
 
 @dataclass(frozen=True)
 class Measured:
-    """One instance type: its capacity, and rows by (replicas, utilisation)."""
+    """One instance type: its capacity per instance by replicas, and rows by (replicas, utilisation)."""
 
-    capacity_per_s: float
+    capacity_per_s: dict[int, float]
     rows: dict[tuple[int, float], Rows]
 
 
@@ -190,10 +199,12 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
     engine = next(iter(of_degree.values())).engine
     load = Load(task.llm, streams, engine.block_tokens, seed)
     longest = max(int((paths.input_tokens + paths.output_tokens).max()) for paths in load.paths)
-    kinds = _kinds(of_degree, task.shares, longest)
+    mean = max(float((paths.input_tokens + paths.output_tokens).mean()) for paths in load.paths)
+    kinds = _kinds(of_degree, task.shares, max(longest, ceil(IN_FLIGHT * mean)))
     if not kinds:
         return []
-    reference = min(kinds, key=lambda kind: (-kind[1], kind[0]))
+    roomy = [kind for kind in kinds if kind[1] == 100 and kv_capacity_tokens(of_degree[kind[0]], 100) >= ROOMY * longest]
+    reference = min(roomy or [max(kind for kind in kinds if kind[1] == 100)])
     full = _measure_reference(Bench(load, of_degree[reference[0]], reference[1], profiles), counts)
     curves: list[Curve] = []
     for degree in sorted({degree for degree, _ in kinds}):
@@ -231,21 +242,22 @@ def _nodes(offered: Sequence[int]) -> list[int]:
 
 def _measure_reference(bench: Bench, counts: tuple[int, ...]) -> Measured:
     unloaded = _unloaded(bench, 1)
-    capacity = _capacity(bench, unloaded)
+    single, cached = _capacity(bench, unloaded)
+    capacity = {1: single}
     rows: dict[tuple[int, float], Rows] = {(1, UNLOADED): unloaded}
     for utilisation in LOADS:
-        rows[1, utilisation] = _loaded(bench, capacity, utilisation, 1, unloaded)
-    for replicas in counts[1:]:
+        rows[1, utilisation] = _loaded(bench, single, utilisation, 1, unloaded)
+    for fewer, replicas in zip(counts, counts[1:], strict=False):
         alone = _unloaded(bench, replicas)
-        rows[replicas, UNLOADED] = alone
         seen: dict[float, Rows] = {UNLOADED: alone}
+        capacity[replicas] = min(capacity[fewer], _capacity_of_several(bench, single, cached, replicas, alone))
+        needed = _runs_needed(bench, capacity[replicas], max(REPLICA_LOADS), replicas, alone)
+        affordable = needed * _calls_per_run(bench) <= AFFORDABLE * MAX_CALLS
         for utilisation in REPLICA_LOADS:
-            if _runs_needed(bench, capacity, utilisation, replicas, alone) * _calls_per_run(bench) > MAX_CALLS:
-                # Too long a run to see that many replicas in their steady state: the next smaller count's ratio stands.
-                fewer = counts[counts.index(replicas) - 1]
+            if affordable:
+                seen[utilisation] = _loaded(bench, capacity[replicas], utilisation, replicas, alone)
+            else:  # too long a run to see that many replicas in their steady state: the next smaller count's ratio stands
                 seen[utilisation] = _scaled(rows[fewer, utilisation], rows[fewer, UNLOADED], alone)
-            else:
-                seen[utilisation] = _loaded(bench, capacity, utilisation, replicas, alone)
         for utilisation in (UNLOADED, *LOADS):
             rows[replicas, utilisation] = _by_ratio(rows, seen, utilisation)
     return Measured(capacity, rows)
@@ -270,8 +282,8 @@ def _by_ratio(rows: dict[tuple[int, float], Rows], seen: dict[float, Rows], util
 def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...]) -> Measured:
     """Unloaded, saturated and one point; the reference gives the shape between and the ratio of more replicas."""
     unloaded = _unloaded(bench, 1)
-    capacity = _capacity(bench, unloaded)
-    check = _loaded(bench, capacity, CHECK_LOAD, 1, unloaded)
+    single, _ = _capacity(bench, unloaded)
+    check = _loaded(bench, single, CHECK_LOAD, 1, unloaded)
     rows: dict[tuple[int, float], Rows] = {}
     for (replicas, utilisation), like in reference.rows.items():
         if replicas == 1:
@@ -280,7 +292,8 @@ def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...])
     for (replicas, utilisation), like in reference.rows.items():
         if replicas > 1:
             rows[replicas, utilisation] = _scaled(like, reference.rows[1, utilisation], rows[1, utilisation])
-    return Measured(capacity, rows)
+    known = reference.capacity_per_s
+    return Measured({replicas: single * known[replicas] / known[1] for replicas in counts}, rows)
 
 
 def _shaped(low: Rows, high: Rows, ref_low: Rows, ref_high: Rows, like: Rows, utilisation: float) -> Rows:
@@ -312,7 +325,10 @@ def _between(known: dict[int, Measured], share: int) -> Measured:
     below = nodes[nodes.index(above) - 1]
     weight = (1 / share - 1 / above) / (1 / below - 1 / above)
     low, high = known[below], known[above]
-    capacity = 1 / (weight / low.capacity_per_s + (1 - weight) / high.capacity_per_s)
+    capacity = {
+        replicas: 1 / (weight / low.capacity_per_s[replicas] + (1 - weight) / high.capacity_per_s[replicas])
+        for replicas in low.capacity_per_s
+    }
     rows = {
         key: [
             {name: weight * a[name] + (1 - weight) * b[name] for name in COLUMNS}
@@ -373,10 +389,11 @@ def _loaded(bench: Bench, capacity: float, utilisation: float, replicas: int, un
     return _rows(bench.load, window, duty, calls, unloaded)
 
 
-def _capacity(bench: Bench, unloaded: Rows) -> float:
-    """Calls per second when saturated: more users than the engine runs sequences, work counted while nobody is missing.
+def _capacity(bench: Bench, unloaded: Rows) -> tuple[float, float]:
+    """Calls per second when saturated, and the part of prompt tokens that the prefix cache then serves.
 
-    Work is weighed by tokens, so that it does not matter in which part of their runs the users are.
+    More users than the engine runs sequences; work counted while nobody is missing, and weighed by tokens, so that it
+    does not matter in which part of their runs the users are.
     """
     load, spec = bench.load, bench.spec
     parallel = max(1.0, sum(float(m) * row["parallelism"] for m, row in zip(load.mix, unloaded, strict=True)) / load.mix.sum())
@@ -385,12 +402,7 @@ def _capacity(bench: Bench, unloaded: Rows) -> float:
     total_users = min(total_users, max(4, int(MAX_CALLS / 3 / _calls_per_run(bench))))
     runs = 3 * total_users
     calls, _ = bench.replay(load.closed(total_users, runs), 1)
-    per_input = spec.step.prefill_s_per_token * (1 - float(calls.cached_tokens.sum() / calls.input_tokens.sum()))
-    per_output = spec.step.decode_s_per_sequence + spec.step.base_s / seats
-
-    def work(inputs: np.ndarray, outputs: np.ndarray) -> float:
-        return float((per_input * inputs + per_output * outputs).sum())
-
+    cached = float(calls.cached_tokens.sum() / calls.input_tokens.sum())
     starts = np.full(int(calls.run.max()) + 1, np.inf)
     np.minimum.at(starts, calls.run, calls.issued_s)
     begun = np.sort(starts[np.isfinite(starts)])
@@ -399,12 +411,37 @@ def _capacity(bench: Bench, unloaded: Rows) -> float:
     if len(window) < 20 or end <= begin:
         begin, end = 0.0, float(calls.end_s.max())
         window = calls
-    done = work(window.input_tokens, window.output_tokens) / (end - begin)
-    each = sum(
-        float(mix) * work(paths.input_tokens, paths.output_tokens) / paths.runs
+    done = _work_s(bench, window.input_tokens, window.output_tokens, cached) / (end - begin)
+    return done / _work_per_call_s(bench, cached), cached
+
+
+def _work_s(bench: Bench, inputs: Floats, outputs: Floats, cached: float) -> float:
+    """Engine seconds of calls in a full batch, to weigh calls against each other."""
+    step = bench.spec.step
+    per_output = step.decode_s_per_sequence + step.base_s / bench.spec.engine.max_num_seqs
+    return float((step.prefill_s_per_token * (1 - cached) * inputs + per_output * outputs).sum())
+
+
+def _work_per_call_s(bench: Bench, cached: float) -> float:
+    """The same for the mean call of all workflows in their proportion."""
+    load = bench.load
+    return sum(
+        float(mix) * _work_s(bench, paths.input_tokens, paths.output_tokens, cached) / paths.runs
         for mix, paths in zip(load.mix, load.paths, strict=True)
     )
-    return done / each
+
+
+def _capacity_of_several(bench: Bench, single: float, cached: float, replicas: int, unloaded: Rows) -> float:
+    """Calls per second and instance when a run's calls spread over ``replicas`` instances and miss each other's prefixes.
+
+    A short replay shows what part of the prompts the caches still serve; the capacity falls as the work per call grows.
+    """
+    if cached < CACHE_MATTERS:
+        return single
+    runs = min(_runs_needed(bench, single, 0.5, replicas, unloaded), max(MIN_RUNS, int(MAX_CALLS / _calls_per_run(bench))))
+    calls, _ = bench.replay(bench.load.open(0.5 * single * replicas, runs), replicas)
+    kept = float(calls.cached_tokens.sum() / calls.input_tokens.sum())
+    return single * min(1.0, _work_per_call_s(bench, cached) / _work_per_call_s(bench, kept))
 
 
 def _rows(load: Load, calls: Calls, duty: Duty, whole: Calls | None = None, fallback: Rows | None = None) -> Rows:
@@ -455,7 +492,7 @@ def _curves(task: _Task, load: Load, degree: int, share: int, measured: Measured
                 tensor_parallel=degree,
                 share_pct=share,
                 replicas=replicas,
-                capacity_per_s=measured.capacity_per_s,
+                capacity_per_s=measured.capacity_per_s[replicas],
                 utilisation=tuple(points),
                 **columns,  # type: ignore[arg-type]
             )

@@ -49,11 +49,11 @@ def read_replicas(by_replicas: Mapping[int, Curve], field: str, replicas: npt.Ar
     replica: linear in log(replicas); outside them, the nearest profiled count. Infinite where a replica saturates.
     """
     counts = np.asarray(replicas, dtype=float)
-    per_instance = np.asarray(calls_per_s, dtype=float) / counts
+    load = np.asarray(calls_per_s, dtype=float) / capacity_calls_per_s(by_replicas, counts)
     profiled = sorted(by_replicas)
-    columns = [read_curve(by_replicas[count], field, per_instance) for count in profiled]
+    columns = [read_curve(by_replicas[count], field, load * by_replicas[count].capacity_per_s) for count in profiled]
     if len(columns) == 1:
-        return np.broadcast_to(columns[0], np.broadcast(counts, per_instance).shape).copy()
+        return np.broadcast_to(columns[0], load.shape).copy()
     position = np.interp(np.log(counts), np.log(profiled), np.arange(len(profiled), dtype=float))
     lower = np.minimum(position.astype(int), len(profiled) - 2)
     weight = position - lower
@@ -67,10 +67,14 @@ def read_replicas(by_replicas: Mapping[int, Curve], field: str, replicas: npt.Ar
 
 
 def capacity_calls_per_s(by_replicas: Mapping[int, Curve], replicas: npt.ArrayLike) -> Floats:
-    """Calls per second that ``replicas`` instances complete when saturated: r · T_m, the T_m of the nearest profiled count."""
+    """Calls per second that ``replicas`` instances complete when saturated: r · T_m.
+
+    T_m falls with r where calls of a run lose each other's cached prefixes; linear in log(r) between profiled counts.
+    """
     counts = np.asarray(replicas, dtype=float)
     profiled = sorted(by_replicas)
-    return np.asarray(counts * np.interp(counts, profiled, [by_replicas[count].capacity_per_s for count in profiled]))
+    each = [by_replicas[count].capacity_per_s for count in profiled]
+    return np.asarray(counts * np.interp(np.log(counts), np.log(profiled), each))
 
 
 class CurveIndex:
