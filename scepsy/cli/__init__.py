@@ -14,7 +14,7 @@ app = typer.Typer(
 )
 
 app.command()(demo.demo)
-for verb in (plan.plan, plan.predict, plan.simulate, plan.validate):
+for verb in (plan.plan, plan.predict, plan.simulate, plan.validate, plan.report):
     app.command()(verb)
 app.add_typer(profile.app)
 app.add_typer(trace.app)

@@ -388,3 +388,36 @@ def _checks(
         value = summary["throughput_per_s"]
         rows.append(("min_throughput_per_s", min_throughput, value, value >= min_throughput))
     return [{"name": name, "limit": limit, "value": value, "ok": bool(ok)} for name, limit, value, ok in rows]
+
+
+@command
+def report(
+    plan_file: PlanFile,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file; beside the plan when absent.")] = None,
+    runs: Annotated[int, typer.Option("--runs", "-n", help="Runs per simulated point.")] = 300,
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option(help="Processes that profile curves.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained page about a plan: GPU map, expectations, simulated latency against rate, share stability.
+
+    Example: `scepsy report rag.plan.yaml -o rag.html`
+    """
+    from experiments.plan_page import FACTORS, rescaled, sweep_plan, write_plan_page
+    from scepsy.search.problem import Goal
+
+    _check_runs(runs)
+    if output is not None and output.suffix != ".html":
+        raise InputError(f"--output is {output}: must end in .html")
+    result, loads, profiles = _loaded(plan_file, None)
+    target = output or plan_file.with_name(plan_file.name.removesuffix(".yaml").removesuffix(".plan") + ".html")
+    problem = _problem(loads, result.cluster, profiles, share_unit=10, goal=Goal(), seed=seed, jobs=jobs)
+    with progress("simulating", len(FACTORS)) as advance:
+        frame = sweep_plan(result, loads, lambda factor: rescaled(problem, factor), runs=runs, seed=seed, advance=advance)
+    files = write_plan_page(target, result, loads, frame, problem, runs=runs, seed=seed)
+    if as_json:
+        emit_json(
+            {"report": str(files[0]), "pictures": [str(file) for file in files[1:]], "rows": frame.to_dict(orient="records")}
+        )
+    else:
+        stdout.print(f"wrote {files[0]} and {len(files) - 1} pictures beside it", highlight=False)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from scepsy.cluster import Gpu
 from scepsy.plan import Plan
@@ -53,6 +54,9 @@ def latency_vs_rate(frame: pd.DataFrame, workflow: str) -> Figure:
             finite = predicted[np.isfinite(predicted["latency_mean_s"])]
             axes.plot(finite["rate_per_s"], finite["latency_mean_s"], color=look.colour, linewidth=0.8, linestyle=":")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel("arrival rate (runs/s)")
         axes.set_ylabel("mean end-to-end latency (s)")
         axes.set_title(f"{workflow}: simulated (markers; hollow: not stable), predicted (dotted)", fontsize=9, loc="left")
