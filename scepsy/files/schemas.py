@@ -10,17 +10,19 @@ from typing import Any
 
 import msgspec
 
+from scepsy.cluster import Cluster
 from scepsy.files import cluster, curves, plan, profiles, trace
 from scepsy.files.atomic import write_bytes
+from scepsy.plan import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.workload import Run
 
 _TYPES: dict[str, tuple[Any, str | None, int | None]] = {
     "trace-header": (trace.TraceHeader, trace.FORMAT, trace.VERSION),
     "trace-run": (Run, None, None),
-    "cluster": (cluster.Cluster, cluster.FORMAT, cluster.VERSION),
+    "cluster": (Cluster, cluster.FORMAT, cluster.VERSION),
     "profiles": (ProfileSet, profiles.FORMAT, profiles.VERSION),
-    "plan": (plan.Plan, plan.FORMAT, plan.VERSION),
+    "plan": (Plan, plan.FORMAT, plan.VERSION),
     "curves": (curves.CurveSet, curves.FORMAT, curves.VERSION),
 }
 
