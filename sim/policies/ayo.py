@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from scepsy.backend import Stream, Workload
 from scepsy.workload import Call, Run, Trace
 from sim.queue import QUEUE_ORDERS
 from sim.replica import Replica
@@ -44,7 +43,8 @@ def without_implied(run: Run) -> Run:
 def known_blocks(run: Run) -> Mapping[str, int]:
     """By call: how many of its leading prefix blocks are in the prompt of a call that was issued before its parents ended.
 
-    Those are in one of its ancestors' prompts (the question, the steps kept so far) and so are known once the parents are issued.
+    Those are in one of its ancestors' prompts (the question, the steps kept so far), so they are known once the parents are
+    issued.
     """
     prompt = {call.id: call.prefix_hashes for call in run.calls}
     above: dict[str, frozenset[str]] = {}
@@ -65,8 +65,9 @@ def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
 def prefilled_early(run: Run, block_tokens: int) -> Run:
     """Add, for every call whose LLM has not seen its known prefix before, a call that only prefills it.
 
-    The early call is issued with the parents (it waits for the grandparents) and costs ``EARLY_COST_PCT`` more; the real call waits
-    for it too, and finds its blocks in the prefix cache. Where the same LLM served a parent with that prefix, the cache has it anyway.
+    The early call is issued with the parents (it waits for the grandparents) and costs ``EARLY_COST_PCT`` more; the real call
+    waits for it too, and finds its blocks in the prefix cache. Where the same LLM served a parent with that prefix, the cache
+    has it anyway.
     """
     if block_tokens == 0:
         return run
@@ -95,15 +96,11 @@ def prefilled_early(run: Run, block_tokens: int) -> Run:
     return msgspec.structs.replace(run, calls=tuple(calls))
 
 
-def optimised(workload: Workload) -> Workload:
-    """The workload with every run through Ayo's graph passes; the same runs at the same times."""
-    streams = []
-    for item in workload.streams:
-        block = item.trace.prefix_block_tokens
-        runs = tuple(prefilled_early(without_implied(run), block) for run in item.trace.runs)
-        trace = Trace(source=item.trace.source, runs=runs, prefix_block_tokens=block)
-        streams.append(Stream(trace=trace, arrivals=item.arrivals))
-    return msgspec.structs.replace(workload, streams=tuple(streams))
+def optimised(trace: Trace) -> Trace:
+    """The trace with every run through Ayo's graph passes; the same runs in the same order."""
+    block = trace.prefix_block_tokens
+    runs = tuple(prefilled_early(without_implied(run), block) for run in trace.runs)
+    return Trace(source=trace.source, runs=runs, prefix_block_tokens=block)
 
 
 class AyoRouter(RoundRobin):

@@ -1,0 +1,213 @@
+"""Systems that are an allocation rule: plan, then run statically behind least-outstanding routers."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from time import perf_counter
+
+import msgspec
+import numpy as np
+
+from experiments.deployment import Case, Deploy, Deployment, Option, allocations_text
+from experiments.judge import fastest
+from experiments.no_topology import scattered
+from scepsy.backend import Workload
+from scepsy.baselines.whole_gpus import best_inside, finish
+from scepsy.errors import Infeasible
+from scepsy.place.hierarchical import layout, pack
+from scepsy.plan import Plan
+from scepsy.predict.aggregate import Integers
+from scepsy.profile.model import ProfileSet
+from scepsy.records import Records
+from scepsy.search import PLANNERS
+from scepsy.search.assemble import accepts, assemble, evaluate
+from scepsy.search.best_first import cheapest_first
+from scepsy.search.exact import best_within, cost_items
+from scepsy.search.knapsack import solve
+from scepsy.search.problem import Problem
+from scepsy.search.space import Options, build_space
+from sim.run import simulate
+
+JUDGED = 5
+"""Candidates that simulation judges."""
+LOOKED_AT = 400
+"""Allocations in order of predicted cost that are looked at to find them."""
+MOST_EXHAUSTIVE = 600
+"""Allocations that the exhaustive oracle simulates at most."""
+
+
+def static(plan: Plan, profiles: ProfileSet, router: str = "least-outstanding", queue_order: str = "fcfs") -> Deployment:
+    """A plan run as it is."""
+
+    def run(workload: Workload) -> Records:
+        return simulate(plan, workload, profiles=profiles, router=router, queue_order=queue_order)
+
+    return Deployment(replay=run, decided=allocations_text(plan), gpus=len(plan.gpu_shares), plan=plan)
+
+
+def planner(name: str) -> Deploy:
+    """A planner of the registry as a system."""
+
+    def deploy(case: Case, option: Option) -> Deployment:
+        return static(PLANNERS[name](case.problem), case.problem.profiles)
+
+    return deploy
+
+
+# ---- ablations ---------------------------------------------------------------------------------------------------------
+
+Keep = Callable[[Options], Integers]
+
+ABLATIONS: dict[str, Keep] = {
+    "no-fractions": lambda options: np.flatnonzero(options.share_pct == 100),
+    "no-tp": lambda options: np.flatnonzero(options.tensor_parallel == 1),
+    "no-replicas": lambda options: np.flatnonzero(options.replicas == 1),
+}
+
+
+def plan_within(problem: Problem, name: str, keep: Keep) -> Plan:
+    """The exact planner on a part of its search space. Raises ``Infeasible`` when an LLM has no option left, or nothing
+    packs.
+    """
+    started = perf_counter()
+    space = build_space(problem)
+    llms = []
+    for options in space.llms:
+        index = keep(options)
+        if len(index) == 0:
+            raise Infeasible(
+                f"planner {name}: none of {len(options)} options of LLM {options.llm} carries {options.load_per_s:.4g} calls/s"
+            )
+        llms.append(options.take(index))
+    space = replace(space, llms=tuple(llms))
+    found = best_within(problem, space, solve(cost_items(space), space.budgets))
+    return assemble(problem, name, found.allocations, found.placement, started, found.proof)
+
+
+def ablation(name: str) -> Deploy:
+    """Scepsy's exact planner without one of its means."""
+
+    def deploy(case: Case, option: Option) -> Deployment:
+        return static(plan_within(case.problem, name, ABLATIONS[name]), case.problem.profiles)
+
+    return deploy
+
+
+def without_topology(case: Case, option: Option) -> Deployment:
+    """The exact planner's allocation on GPUs in random order, wherever nodes begin and end."""
+    plan, profiles, broken = scattered(PLANNERS["exact"](case.problem), case.problem.profiles)
+    deployment = static(plan, profiles)
+    return replace(deployment, decided=f"{deployment.decided}; {broken} groups span nodes")
+
+
+# ---- candidates, judged ------------------------------------------------------------------------------------------------
+
+
+def exact_candidates(problem: Problem, count: int) -> Iterator[Plan]:
+    """Up to ``count`` packable plans in order of relaxed cost, the exact planner's own first."""
+    best = PLANNERS["exact"](problem)
+    yield best
+    started = perf_counter()
+    space = build_space(problem)
+    items = cost_items(space)
+    tables = solve(items, space.budgets)
+    where = layout(problem.cluster)
+    found = 1
+    ahead = cheapest_first(space, items, tables, space.budgets, lambda: np.inf)
+    for _, choices in itertools.islice(ahead, LOOKED_AT):
+        allocations = space.allocations(choices)
+        placement = pack(where, allocations)
+        if (
+            allocations == best.allocations
+            or placement is None
+            or not accepts(problem, evaluate(problem, allocations, placement))
+        ):
+            continue
+        yield assemble(problem, "exact", allocations, placement, started)
+        found += 1
+        if found == count:
+            return
+
+
+def judged(case: Case, option: Option) -> Deployment:
+    """Scepsy's best candidates, the one that simulates fastest."""
+    best = fastest(list(exact_candidates(case.problem, JUDGED)), case)
+    return static(msgspec.structs.replace(best, planner="exact+simulation"), case.problem.profiles)
+
+
+def whole_gpu_splits(gpus: int, llms: int) -> Iterator[tuple[int, ...]]:
+    """Every way to give each LLM at least one of the GPUs, all of them given.
+
+    >>> list(whole_gpu_splits(4, 2))
+    [(1, 3), (2, 2), (3, 1)]
+    """
+    for cuts in itertools.combinations(range(1, gpus), llms - 1):
+        yield tuple(b - a for a, b in zip((0, *cuts), (*cuts, gpus), strict=True))
+
+
+def oracle_user(case: Case, option: Option) -> Deployment:
+    """The best static whole-GPU allocation: every split by the predictor, the best few by simulation."""
+    problem = case.problem
+    started = perf_counter()
+    space = build_space(problem, keep_all=True)
+    main = int(np.argmax(space.budgets))
+    gpus, per_gpu = space.gpus_of[main], 100 // space.unit_pct
+    if gpus < len(space.llms):
+        raise Infeasible(f"planner oracle-user gives every LLM a whole GPU: {len(space.llms)} LLMs, {gpus} GPUs")
+    best = [[best_inside(options, count, main, per_gpu) for count in range(1, gpus + 1)] for options in space.llms]
+    ranked = []
+    for split in whole_gpu_splits(gpus, len(space.llms)):
+        choices = [best[m][count - 1] for m, count in enumerate(split)]
+        if all(choice is not None for choice in choices):
+            chosen = tuple(int(choice) for choice in choices if choice is not None)
+            cost = sum(float(options.cost_s[choice]) for options, choice in zip(space.llms, chosen, strict=True))
+            ranked.append((cost, chosen))
+    plans = []
+    for _, chosen in sorted(set(ranked)):
+        try:
+            plans.append(finish(problem, "oracle-user", space, chosen, started))
+        except Infeasible:
+            continue
+        if len(plans) == JUDGED:
+            break
+    if not plans:
+        raise Infeasible(
+            f"planner oracle-user: none of {len(ranked)} whole-GPU splits of {gpus} GPUs carries the load and packs"
+        )
+    return static(fastest(plans, case), problem.profiles)
+
+
+def every_plan(problem: Problem) -> list[Plan]:
+    """Every allocation that carries the load and packs. Raises ``Infeasible`` beyond ``MOST_EXHAUSTIVE``, or when there is
+    none.
+    """
+    started = perf_counter()
+    space = build_space(problem)
+    where = layout(problem.cluster)
+    plans = []
+    for choices in itertools.product(*(range(len(options)) for options in space.llms)):
+        units = sum(int(options.units[choice]) for options, choice in zip(space.llms, choices, strict=True))
+        if units > sum(space.budgets):
+            continue
+        allocations = space.allocations(choices)
+        placement = pack(where, allocations)
+        if placement is None or not accepts(problem, evaluate(problem, allocations, placement)):
+            continue
+        if len(plans) == MOST_EXHAUSTIVE:
+            raise Infeasible(
+                f"exhaustive oracle: more than {MOST_EXHAUSTIVE} allocations: take fewer GPUs or a coarser share unit"
+            )
+        plans.append(assemble(problem, "exhaustive", allocations, placement, started))
+    if not plans:
+        raise Infeasible(f"exhaustive oracle: no allocation on {sum(space.gpus_of)} GPUs carries the load")
+    return plans
+
+
+def exhaustive(case: Case, option: Option) -> Deployment:
+    """Every allocation simulated, the fastest taken."""
+    return static(fastest(every_plan(case.problem), case), case.problem.profiles)
+
+
+def critical_path(case: Case, option: Option) -> Deployment:
+    """The exact planner, its best allocations re-ranked by the critical-path predictor."""
+    return static(PLANNERS["critical-path"](case.problem), case.problem.profiles)

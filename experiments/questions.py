@@ -1,0 +1,156 @@
+"""What an experiment asks, as plain values, and the traces, problems and reference rates that follow from it.
+
+Problems are kept per process: a worker that simulates many points of one question profiles and states it once.
+"""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from experiments.deployment import Case
+from experiments.pipeline import Load, prepare
+from experiments.real_traces import read_real
+from experiments.variants import fan_out_trace, varied
+from scepsy.backend import Stream
+from scepsy.errors import Infeasible
+from scepsy.files.trace import load_trace
+from scepsy.generate import generate
+from scepsy.profile import catalogue
+from scepsy.search import PLANNERS
+from scepsy.workload import Arrivals, Trace
+
+TRACE_RUNS = 200
+TRACE_SEED = 1
+CURVE_SEED = 7
+"""Profiling replays other arrivals than any measurement."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which workflows on which cluster, planned on what, measured on what."""
+
+    workflows: tuple[str, ...]
+    """Names of generated workflows, ``fan-out-N``, or ``real:NAME`` (docs/experiments.md)."""
+    gpus: int = 16
+    gpu_type: str = "A100-80G"
+    gpus_per_node: int = 8
+    arrivals: str = "poisson"
+    """``poisson`` or ``gamma:CV``, of what is measured."""
+    planned_on: str = ""
+    """Variant of the traces that systems plan on."""
+    measured_on: str = ""
+    """Variant of the traces that are measured."""
+    share_unit_pct: int = 10
+    mix: tuple[float, ...] = ()
+    """Weights of the workflows' rates, each relative to what the cluster could carry of it alone; empty: equal."""
+
+    @property
+    def name(self) -> str:
+        """The workflows in one word."""
+        return "+".join(self.workflows)
+
+
+@functools.lru_cache(maxsize=64)
+def trace_of(workflow: str, variant: str = "") -> Trace:
+    """A workflow's trace: the committed one, else the same generated; real ones from ``$SCEPSY_DATA``."""
+    if workflow.startswith("real:"):
+        return varied(read_real(workflow.removeprefix("real:")), variant)
+    if workflow.startswith("fan-out-"):
+        return varied(fan_out_trace(int(workflow.removeprefix("fan-out-"))), variant)
+    path = Path(__file__).parent.parent / "traces" / f"{workflow}.jsonl.gz"
+    trace = load_trace(path) if path.exists() else generate(workflow, runs=TRACE_RUNS, seed=TRACE_SEED)
+    return varied(trace.of(workflow), variant)
+
+
+def cache_dir() -> Path:
+    """Where curves and rows are kept: ``$XDG_CACHE_HOME/scepsy`` or ``~/.cache/scepsy``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scepsy"
+
+
+def arrivals_of(text: str, rate_per_s: float) -> Arrivals:
+    """``poisson`` or ``gamma:CV`` at a rate."""
+    kind, _, cv = text.partition(":")
+    if kind == "gamma":
+        return Arrivals(kind="gamma", rate_per_s=rate_per_s, cv=float(cv))
+    return Arrivals(rate_per_s=rate_per_s)
+
+
+def _models(llms: Sequence[str]) -> Mapping[str, str]:
+    """Which catalogue model serves each LLM name: itself, or for names of real traces one of their size."""
+    return {llm: llm if llm in catalogue.llms() else _stand_in(llm) for llm in llms}
+
+
+def _stand_in(llm: str) -> str:
+    """Real traces name hosted models whose weights are not public: the smaller kind is played by 8B, the others by 70B
+    (assumed).
+    """
+    small = any(word in llm for word in ("mini", "haiku", "small", "user", "flash"))
+    return "llama-3.1-8b" if small else "llama-3.1-70b"
+
+
+@functools.lru_cache(maxsize=16)
+def base_case(question: Question, rates_per_s: tuple[float, ...]) -> Case:
+    """The planning problem at the given rates, planned on the question's own variant. Arrivals are Poisson for the planner."""
+    traces = [trace_of(workflow, question.planned_on) for workflow in question.workflows]
+    cluster = catalogue.cluster_of(question.gpus, question.gpu_type, question.gpus_per_node)
+    llms = list(dict.fromkeys(llm for trace in traces for llm in trace.llms))
+    profiles = catalogue.builtin_profiles(_models(llms), cluster.gpu_types)
+    loads = tuple(Load(trace=t, arrivals=Arrivals(rate_per_s=rate)) for t, rate in zip(traces, rates_per_s, strict=True))
+    problem = prepare(
+        loads, cluster, profiles, share_unit_pct=question.share_unit_pct, seed=CURVE_SEED, cache_dir=cache_dir(), jobs=1
+    )
+    return Case(problem=problem, streams=tuple(load.stream for load in loads))
+
+
+STEPS = 10
+"""Halvings of the search for reference rates: to 0.1 % of the first guess."""
+
+
+@functools.lru_cache(maxsize=64)
+def reference_rates(question: Question) -> tuple[float, ...]:
+    """Rates (runs/s) of load 1: the highest for which the exact planner finds a plan, all workflows scaled together.
+
+    For several workflows the rates are in the proportion in which the cluster could carry each alone, times ``mix``.
+    """
+    if len(question.workflows) == 1:
+        return (_highest(question, (1.0,)),)
+    mix = question.mix or (1.0,) * len(question.workflows)
+    alone = [reference_rates(replace(question, workflows=(workflow,), mix=()))[0] for workflow in question.workflows]
+    shape = tuple(part * rate for part, rate in zip(mix, alone, strict=True))
+    factor = _highest(question, shape)
+    return tuple(rate * factor for rate in shape)
+
+
+def _highest(question: Question, rates_per_s: tuple[float, ...]) -> float:
+    """The largest factor on the rates for which the exact planner finds a plan."""
+    case = base_case(question, rates_per_s)
+
+    def carried(factor: float) -> bool:
+        try:
+            PLANNERS["exact"](case.at_factor(factor).problem)
+        except Infeasible:
+            return False
+        return True
+
+    low, high = 0.0, 1.0
+    while carried(high):
+        low, high = high, 2 * high
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if carried(middle) else (low, middle)
+    return low
+
+
+def planning_case(question: Question, load: float) -> Case:
+    """What systems are asked at a load."""
+    return base_case(question, reference_rates(question)).at_factor(load)
+
+
+def measured_streams(question: Question, load: float) -> tuple[Stream, ...]:
+    """What is measured at a load."""
+    return tuple(
+        Stream(trace=trace_of(workflow, question.measured_on), arrivals=arrivals_of(question.arrivals, rate * load))
+        for workflow, rate in zip(question.workflows, reference_rates(question), strict=True)
+    )
