@@ -21,7 +21,7 @@ from scepsy.errors import BackendError
 
 Object = dict[str, Any]
 
-_PASSING = {408, 409, 429, 500, 502, 503, 504}
+_PASSING = {408, 409, 410, 429, 500, 502, 503, 504}
 """Statuses that a later attempt may not meet. 409: somebody wrote at the same moment, or the old object is still going."""
 _PAGE = 500
 _CREDENTIAL_TRIES = 3
@@ -161,11 +161,12 @@ class Api:
         body: Object | None = None,
         content_type: str = "application/json",
         absent_ok: bool = False,
+        raise_gone: bool = False,
         patience: Patience | None = None,
     ) -> Object | None:
         """Send until it is done, or until it is clear that it will not be.
 
-        Raises ``BackendError`` with one line and its remedy, and ``Gone`` on 410.
+        Raises ``BackendError`` with one line and its remedy, and ``Gone`` on 410 if that is asked for.
         """
         started, attempt = self.clock(), 0
         while True:
@@ -178,7 +179,7 @@ class Api:
                 problem = failure.problem
             if problem.status == 404 and absent_ok:
                 return None
-            if problem.status == 410:
+            if problem.status == 410 and raise_gone:
                 raise Gone
             self._settle(problem, method, path, attempt=attempt, started=started, patience=patience)
             attempt += 1
@@ -204,7 +205,7 @@ class Api:
         while True:
             query = [("limit", str(_PAGE)), *([("labelSelector", selector)] if selector else [])]
             query += [("continue", token)] if token else []
-            page = self.call("GET", kind.path(self.namespace), query=query, absent_ok=True)
+            page = self.call("GET", kind.path(self.namespace), query=query, absent_ok=True, raise_gone=bool(token))
             if page is None:
                 return [], ""
             # Items of a list carry neither of these, and everything downstream wants both.

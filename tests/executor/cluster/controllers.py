@@ -19,7 +19,9 @@ Verdict = Callable[[Object], dict[str, Any] | None]
 
 def ready(pod: Object) -> dict[str, Any]:
     """Status of a pod whose containers all serve."""
-    containers = [{"name": c["name"], "ready": True, "restartCount": 0, "state": {"running": {}}} for c in pod["spec"]["containers"]]
+    containers = [
+        {"name": c["name"], "ready": True, "restartCount": 0, "state": {"running": {}}} for c in pod["spec"]["containers"]
+    ]
     return {
         "phase": "Running",
         "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
@@ -92,7 +94,13 @@ class Controllers:
         metadata["ownerReferences"] = [
             {"apiVersion": api, "kind": kind, "name": key[2], "uid": owner["metadata"]["uid"], "controller": True}
         ]
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending"}}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata,
+            "spec": template["spec"],
+            "status": {"phase": "Pending"},
+        }
         self.store.put("pods", key[1], pod)
 
     def _collect_garbage(self) -> None:
@@ -106,7 +114,9 @@ class Controllers:
                     self.store.remove(key)
 
     def _schedule(self) -> None:
-        nodes = {o["metadata"]["labels"].get("kubernetes.io/hostname"): o["metadata"]["name"] for _, o in self.store.items("nodes")}
+        nodes = {
+            o["metadata"]["labels"].get("kubernetes.io/hostname"): o["metadata"]["name"] for _, o in self.store.items("nodes")
+        }
         devices = {}
         for _, obj in self.store.items("resourceslices"):
             for device in obj["spec"]["devices"]:

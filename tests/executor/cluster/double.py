@@ -20,13 +20,21 @@ from kubernetes.client import ApiClient, Configuration
 from typing_extensions import override
 
 from executor.cluster.api import Api, Patience
-from executor.cluster.preflight import Grant
+from executor.cluster.preflight import Grant, grants
 from tests.executor import plans
 from tests.executor.cluster.controllers import Controllers, Verdict, ready
 from tests.executor.cluster.store import Object, Store, matches
 
 NAMESPACE = "scepsy"
-CLUSTER_SCOPED = {"nodes", "deviceclasses", "resourceslices", "runtimeclasses", "namespaces", "selfsubjectaccessreviews"}
+CLUSTER_SCOPED = {
+    "nodes",
+    "deviceclasses",
+    "resourceslices",
+    "runtimeclasses",
+    "namespaces",
+    "selfsubjectaccessreviews",
+    "selfsubjectrulesreviews",
+}
 KINDS = {
     "configmaps": "ConfigMap", "services": "Service", "serviceaccounts": "ServiceAccount", "pods": "Pod", "deployments": "Deployment",
     "jobs": "Job", "poddisruptionbudgets": "PodDisruptionBudget", "networkpolicies": "NetworkPolicy",
@@ -112,7 +120,15 @@ class ApiServer(kmock.KubernetesScaffold):
             return _status(404, "no log") if text is None else aiohttp.web.Response(text=text)
         if plural == "selfsubjectaccessreviews":
             asked = request.data["spec"]["resourceAttributes"]
-            return _json({**request.data, "status": {"allowed": f"{asked['verb']} {asked['resource']}" not in self.forbidden}}, 201)
+            return _json(
+                {**request.data, "status": {"allowed": f"{asked['verb']} {asked['resource']}" not in self.forbidden}}, 201
+            )
+        if plural == "selfsubjectrulesreviews":
+            allowed = [g for g in grants() if f"{g.verb} {g.resource}" not in self.forbidden]
+            rules = [
+                {"verbs": [g.verb], "apiGroups": [g.group], "resources": [g.resource]} for g in allowed if not g.subresource
+            ]
+            return _json({**request.data, "status": {"resourceRules": rules, "incomplete": True}}, 201)
         if namespace and self.store.get("namespaces", "", namespace) is None:
             return _status(404, f'namespaces "{namespace}" not found')
         if seen.verb == "watch":
@@ -262,19 +278,22 @@ def populate(store: Store, plan_cluster: Any) -> None:
 
 def node_objects(node: Any) -> Iterator[tuple[str, Object]]:
     """A ready node and the slice that lists its GPUs."""
-    yield "nodes", {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {
-            "name": node.name,
-            "labels": {"kubernetes.io/hostname": node.name},
-            "annotations": {"hami.io/node-nvidia-register": ":".join(f"{u},10,81920,100" for u in node.gpu_uuids)},
+    yield (
+        "nodes",
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": node.name,
+                "labels": {"kubernetes.io/hostname": node.name},
+                "annotations": {"hami.io/node-nvidia-register": ":".join(f"{u},10,81920,100" for u in node.gpu_uuids)},
+            },
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "allocatable": {"cpu": "256", "memory": "2Ti", "pods": "500"},
+            },
         },
-        "status": {
-            "conditions": [{"type": "Ready", "status": "True"}],
-            "allocatable": {"cpu": "256", "memory": "2Ti", "pods": "500"},
-        },
-    }
+    )
     devices = [
         {
             "name": f"gpu-{index}",
@@ -288,17 +307,20 @@ def node_objects(node: Any) -> Iterator[tuple[str, Object]]:
         }
         for index, uuid in enumerate(node.gpu_uuids)
     ]
-    yield "resourceslices", {
-        "apiVersion": "resource.k8s.io/v1",
-        "kind": "ResourceSlice",
-        "metadata": {"name": f"{node.name}-gpu.nvidia.com"},
-        "spec": {
-            "driver": "gpu.nvidia.com",
-            "nodeName": node.name,
-            "pool": {"name": node.name, "generation": 1, "resourceSliceCount": 1},
-            "devices": devices,
+    yield (
+        "resourceslices",
+        {
+            "apiVersion": "resource.k8s.io/v1",
+            "kind": "ResourceSlice",
+            "metadata": {"name": f"{node.name}-gpu.nvidia.com"},
+            "spec": {
+                "driver": "gpu.nvidia.com",
+                "nodeName": node.name,
+                "pool": {"name": node.name, "generation": 1, "resourceSliceCount": 1},
+                "devices": devices,
+            },
         },
-    }
+    )
 
 
 @dataclass

@@ -1,0 +1,195 @@
+"""What a test may do to a cluster, whichever it is: the double, or a real control plane with fake nodes.
+
+A real one needs the API server, the scheduler and the controller manager; no kubelet. Fake nodes, their ResourceSlices and
+the DeviceClass are made here and removed again; a thread plays the kubelet for pods on the fake nodes.
+"""
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from kubernetes.client import ApiClient
+
+from executor.cluster.api import Api, Object
+from executor.cluster.connect import client_factory
+from executor.cluster.kinds import CLAIM, DEPLOYMENT, OWNED, POD
+from executor.cluster.waits import Limits
+from executor.manifests import RenderOptions
+from executor.manifests.names import ENGINE, release_selector
+from scepsy.cluster import Cluster
+from scepsy.plan import Plan
+from tests.executor.cluster.controllers import claim_uuids, ready
+from tests.executor.cluster.double import NAMESPACE, Double, node_objects
+
+QUICK = Limits(start_s=20.0, stop_s=20.0, drain_s=0.3, tick_s=0.5, poll_s=0.2)
+
+
+class Lab(Protocol):
+    """A cluster under test."""
+
+    limits: Limits
+    namespace: str
+
+    def api(self) -> Api: ...
+
+    def fit(self, plan: Plan) -> Plan:
+        """The plan with this cluster's node names and device UUIDs."""
+
+    def options(self, **changes: Any) -> RenderOptions: ...
+
+
+def pods(lab: Lab) -> list[Object]:
+    """Pods of the release that are not on their way out."""
+    found = lab.api().list_all(POD, release_selector("scepsy"))[0]
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def everything(lab: Lab) -> list[str]:
+    """All that the release holds, pods included."""
+    found = [obj for kind in (*OWNED, POD) for obj in lab.api().list_all(kind, release_selector("scepsy"))[0]]
+    return sorted(f"{obj['kind']}/{obj['metadata']['name']}" for obj in found)
+
+
+def placement(lab: Lab) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Where every engine pod really is: instance → (node it is bound to, UUIDs that its claim was allocated)."""
+    api = lab.api()
+    claims = {c["metadata"]["name"]: c for c in api.list_all(CLAIM)[0]}
+    instances = {
+        d["metadata"]["labels"][ENGINE]: d["metadata"]["annotations"]["scepsy.dev/instance"]
+        for d in api.list_all(DEPLOYMENT, f"{release_selector('scepsy')},app.kubernetes.io/component=engine")[0]
+    }
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for pod in pods(lab):
+        engine = pod["metadata"]["labels"].get(ENGINE)
+        if not engine:
+            continue
+        claim = claims[pod["spec"]["resourceClaims"][0]["resourceClaimName"]]
+        assert "allocation" in claim.get("status", {}), f"{engine}: claim not allocated"
+        names = [request["name"] for request in claim["spec"]["devices"]["requests"]]
+        of = dict(zip(names, claim_uuids(claim), strict=True))
+        wanted = tuple(of[c["request"]] for c in pod["spec"]["containers"][0]["resources"]["claims"])
+        assert instances[engine] not in found, f"two pods of {instances[engine]}"
+        found[instances[engine]] = (pod["spec"]["nodeName"], wanted)
+    return found
+
+
+def planned(plan: Plan) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Where the plan says each instance is."""
+    return {
+        i.name: (i.gpus[0].node, tuple(plan.cluster.node(g.node).gpu_uuids[g.index] for g in i.gpus)) for i in plan.instances
+    }
+
+
+class DoubleLab:
+    """The double as a lab."""
+
+    namespace = NAMESPACE
+
+    def __init__(self, running: Double) -> None:
+        self.running = running
+        self.limits = QUICK
+
+    def api(self) -> Api:
+        return self.running.api()
+
+    def fit(self, plan: Plan) -> Plan:
+        return plan
+
+    def options(self, **changes: Any) -> RenderOptions:
+        return msgspec.convert(changes, RenderOptions)
+
+
+class RealLab:
+    """A real control plane: a namespace of our own, fake nodes with GPUs, a kubelet that is a thread."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.mark = uuid.uuid4().hex[:6]
+        self.namespace = f"scepsy-test-{self.mark}"
+        self.cluster = cluster
+        self.limits = Limits(start_s=120.0, stop_s=120.0, drain_s=1.0, tick_s=2.0, poll_s=0.5)
+        self.connect = client_factory(kubeconfig=Path(os.environ["KUBECONFIG"]))
+        self.client: ApiClient = self.connect()
+        self.stop = threading.Event()
+
+    def api(self) -> Api:
+        return Api(self.connect, self.namespace)
+
+    def fit(self, plan: Plan) -> Plan:
+        nodes = {node.name: self._rename(node) for node in plan.cluster.nodes}
+        instances = tuple(
+            msgspec.structs.replace(i, gpus=tuple(msgspec.structs.replace(g, node=nodes[g.node].name) for g in i.gpus))
+            for i in plan.instances
+        )
+        cluster = msgspec.structs.replace(plan.cluster, nodes=tuple(nodes.values()))
+        return msgspec.structs.replace(plan, cluster=cluster, instances=instances)
+
+    def options(self, **changes: Any) -> RenderOptions:
+        return msgspec.convert({"namespace": self.namespace, **changes}, RenderOptions)
+
+    def _rename(self, node: Any) -> Any:
+        # Devices of other test runs on the same cluster must not be taken for ours.
+        return msgspec.structs.replace(
+            node, name=f"{node.name}-{self.mark}", gpu_uuids=tuple(f"{u}-{self.mark}" for u in node.gpu_uuids)
+        )
+
+    def send(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Object | None:
+        return Api(self.connect, self.namespace).call(method, path, body=body, content_type=kind, absent_ok=True)
+
+    @contextmanager
+    def prepared(self) -> Iterator["RealLab"]:
+        made: list[str] = []
+
+        def make(collection: str, obj: Object) -> None:
+            path = f"{collection}/{obj['metadata']['name']}"
+            self.send("PATCH", f"{path}?fieldManager=scepsy-test&force=true", obj, "application/apply-patch+yaml")
+            made.append(path)
+
+        make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
+        if self.send("GET", "/apis/resource.k8s.io/v1/deviceclasses/gpu.nvidia.com") is None:
+            cel = {"cel": {"expression": "device.driver == 'gpu.nvidia.com'"}}
+            make(
+                "/apis/resource.k8s.io/v1/deviceclasses",
+                {
+                    "apiVersion": "resource.k8s.io/v1",
+                    "kind": "DeviceClass",
+                    "metadata": {"name": "gpu.nvidia.com"},
+                    "spec": {"selectors": [cel]},
+                },
+            )
+        where = {"nodes": "/api/v1/nodes", "resourceslices": "/apis/resource.k8s.io/v1/resourceslices"}
+        for node in map(self._rename, self.cluster.nodes):
+            for plural, obj in node_objects(node):
+                status = obj.pop("status", None)
+                make(where[plural], obj)
+                if status is not None:
+                    path = f"{where[plural]}/{obj['metadata']['name']}"
+                    self.send("PATCH", f"{path}/status", {"status": status}, "application/merge-patch+json")
+                    self.send("PATCH", path, {"spec": {"taints": []}}, "application/merge-patch+json")
+        kubelet = threading.Thread(target=self._kubelet, daemon=True)
+        kubelet.start()
+        try:
+            yield self
+        finally:
+            for path in reversed(made):
+                self.send("DELETE", path)
+            self.stop.wait(3)
+            self.stop.set()
+            kubelet.join(10)
+
+    def _kubelet(self) -> None:
+        """Pods that are bound to a fake node are ready; those on their way out are gone. Nodes stay ready."""
+        while not self.stop.wait(0.3):
+            path = f"/api/v1/namespaces/{self.namespace}/pods"
+            for pod in (self.send("GET", path) or {"items": []})["items"]:
+                here = f"{path}/{pod['metadata']['name']}"
+                if not pod["spec"].get("nodeName"):
+                    continue
+                if "deletionTimestamp" in pod["metadata"]:
+                    self.send("DELETE", here, {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0})
+                elif pod.get("status", {}).get("phase") != "Running":
+                    self.send("PATCH", f"{here}/status", {"status": ready(pod)}, "application/merge-patch+json")

@@ -1,0 +1,270 @@
+"""The fault table: every API call of apply, switch and delete, times every way in which it can go wrong.
+
+A status or a lost connection must be got over within the run; a killed process by the next run. Either way the end is the
+same as without any fault: nothing orphaned, nothing doubled, and what need not move has not moved.
+"""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from executor.cluster.api import Api
+from executor.cluster.apply import apply
+from executor.cluster.delete import delete
+from executor.cluster.waits import Limits
+from executor.manifests import Rendered, render
+from tests.executor import plans
+from tests.executor.cluster.controllers import Controllers
+from tests.executor.cluster.double import Double, Faults, Seen, serve
+from tests.executor.cluster.lab import DoubleLab, everything, placement, planned
+
+PROFILES = plans.profiles()
+CLUSTER = plans.cluster(plans.node("n1", 2))
+BEFORE = plans.plan(
+    CLUSTER,
+    plans.instance("qwen3-8b", 0, "n1", (0,), 40),
+    plans.instance("embedder", 0, "n1", (0,), 50),
+    plans.instance("reranker", 0, "n1", (1,), 50),
+)
+AFTER = plans.plan(
+    CLUSTER,
+    plans.instance("qwen3-8b", 0, "n1", (0,), 40),
+    plans.instance("reranker", 0, "n1", (0,), 60),
+    plans.instance("embedder", 0, "n1", (1,), 50),
+)
+LIMITS = Limits(start_s=20.0, stop_s=20.0, drain_s=0.02, tick_s=0.5, poll_s=0.05)
+ANSWERS = ("401", "409", "410", "429", "500", "503", "drop", "cut")
+KILLS = ("killed before", "killed after")
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of ours runs any more."""
+
+
+class Mortal(Api):
+    """An ``Api`` whose process dies at one of its requests, before it is sent or after it was served."""
+
+    def __init__(self, connect: Callable[[], Any], at: int, after: bool, **settings: Any) -> None:
+        super().__init__(connect, "scepsy", **settings)
+        self.at, self.after, self.sent = at, after, 0
+
+    def _open(self, *args: Any) -> Any:
+        number, self.sent = self.sent, self.sent + 1
+        if number == self.at and not self.after:
+            raise Killed
+        answer = super()._open(*args)
+        if number == self.at:
+            answer.close()
+            raise Killed
+        return answer
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One of the three, from a state of the cluster to another."""
+
+    name: str
+    start: Rendered | None
+    run: Callable[[Api], object]
+    end: Rendered | None
+
+
+def operations() -> list[Operation]:
+    before, after = render(BEFORE, PROFILES), render(AFTER, PROFILES)
+    return [
+        Operation("apply", None, lambda api: apply(api, before, limits=LIMITS), before),
+        Operation("switch", before, lambda api: apply(api, after, limits=LIMITS), after),
+        Operation("delete", before, lambda api: delete(api, "scepsy", limits=LIMITS), None),
+    ]
+
+
+class Bench:
+    """One double for the whole table, put back to a state before each case."""
+
+    def __init__(self, double: Double) -> None:
+        self.double = double
+        self.lab = DoubleLab(double)
+        self.states: dict[str, Any] = {}
+
+    def api(self) -> Api:
+        return self.double.api()
+
+    def prepare(self, operation: Operation) -> None:
+        store = self.double.store
+        if operation.name not in self.states:
+            delete(self.api(), "scepsy", limits=LIMITS)
+            if operation.start is not None:
+                apply(self.api(), operation.start, limits=LIMITS)
+            self.states[operation.name] = copy.deepcopy(store.objects)
+        store.objects = copy.deepcopy(self.states[operation.name])
+        store.by_plural = {}
+        for key, obj in store.objects.items():
+            store.by_plural.setdefault(key[0], {})[key] = obj
+        store.log.clear()
+        self.double.server.seen.clear()
+        self.double.server.faults = Faults()
+
+    def check(self, operation: Operation, clean: list[str]) -> None:
+        assert [name for name in _names(everything(self.lab))] == clean
+        if operation.end is not None:
+            assert placement(self.lab) == planned(BEFORE if operation.name == "apply" else AFTER)
+
+    def kept_pod(self) -> str:
+        """The pod of the one instance that both plans have."""
+        [uid] = [o["metadata"]["uid"] for (p, _, n), o in self.double.store.objects.items() if p == "pods" and "-qwen3-" in n]
+        return str(uid)
+
+
+def _names(objects: list[str]) -> list[str]:
+    """Pods are numbered as they come; how many there are of which engine is what counts."""
+    return sorted(name.rpartition("-")[0] if name.startswith("Pod/") else name for name in objects)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with serve(CLUSTER) as running:
+        yield Bench(running)
+
+
+def calls(seen: list[Seen], every: bool) -> list[int]:
+    """Numbers of the calls to strike: all, or all that write and the first of each kind of read."""
+    chosen: dict[object, int] = {}
+    for number, call in enumerate(seen):
+        read = call.verb in ("list", "get", "watch")
+        chosen.setdefault((call.verb, call.plural, call.dry) if read and not every else number, number)
+    return sorted(chosen.values())
+
+
+def strike(bench: Bench, operation: Operation, at: int, fault: str, clean: list[str]) -> bool:
+    """One case of the table; returns whether the fault was met at all. Fails when the end differs from the clean one."""
+    bench.prepare(operation)
+    kept = bench.kept_pod() if operation.name == "switch" else ""
+    if fault in KILLS:
+        mortal = Mortal(bench.double.client, at, after=fault == "killed after", patience=bench.api().patience)
+        met = False
+        try:
+            operation.run(mortal)
+        except Killed:
+            met = True
+        operation.run(bench.api())
+    else:
+        bench.double.server.faults = Faults(at=at, kind=fault)
+        operation.run(bench.api())
+        met = bool(bench.double.server.faults.struck)
+    bench.check(operation, clean)
+    if kept:
+        assert bench.kept_pod() == kept, "the instance that both plans have was restarted"
+    return met
+
+
+def table(bench: Bench, faults: tuple[str, ...], every: bool) -> tuple[Counter[str], int]:
+    """(cases by operation, faults met). Every case that does not end as it should fails the test there and then."""
+    cases: Counter[str] = Counter()
+    met = 0
+    for operation in operations():
+        bench.prepare(operation)
+        operation.run(bench.api())
+        seen, clean = list(bench.double.server.seen), _names(everything(bench.lab))
+        for at in calls(seen, every):
+            for fault in faults:
+                try:
+                    met += strike(bench, operation, at, fault, clean)
+                except (Exception, AssertionError) as error:
+                    raise AssertionError(f"{operation.name}, call {at} ({seen[at]}), {fault}: {error}") from error
+                cases[operation.name] += 1
+    return cases, met
+
+
+def report(capsys: pytest.CaptureFixture[str], title: str, cases: Counter[str], met: int) -> None:
+    total = sum(cases.values())
+    with capsys.disabled():
+        by_operation = ", ".join(f"{name} {count}" for name, count in cases.items())
+        print(f"\n{title}: {total} faults injected ({by_operation}), {met} met, {total} runs converged, 0 orphaned, 0 doubled")
+
+
+def test_every_write_and_every_kind_of_read_may_fail_or_be_the_last(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    cases, met = table(bench, ("cut", "killed after"), every=False)
+    assert met >= 0.95 * sum(cases.values())
+    report(capsys, "fault table, short", cases, met)
+
+
+@pytest.mark.slow
+def test_the_whole_table(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    cases, met = table(bench, (*ANSWERS, *KILLS), every=True)
+    assert met >= 0.95 * sum(cases.values())
+    report(capsys, "fault table, whole", cases, met)
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_every_kind_of_answer_is_got_over(bench: Bench, kind: str) -> None:
+    """Each kind at one write of each operation, for the quick run."""
+    for operation in operations():
+        bench.prepare(operation)
+        operation.run(bench.api())
+        seen, clean = list(bench.double.server.seen), _names(everything(bench.lab))
+        writes = [n for n, call in enumerate(seen) if call.verb in ("patch", "delete") and not call.dry]
+        assert strike(bench, operation, writes[len(writes) // 2], kind, clean)
+
+
+def test_a_server_that_is_away_for_a_while(bench: Bench) -> None:
+    """Sixty requests in a row are dropped in the middle of an apply; it waits and goes on."""
+    operation = operations()[0]
+    bench.prepare(operation)
+    bench.double.server.faults = Faults(at=40, kind="drop", times=60)
+    operation.run(bench.api())
+    assert len(bench.double.server.faults.struck) == 60
+    assert placement(bench.lab) == planned(BEFORE)
+
+
+def test_a_watch_that_is_too_old_begins_again(bench: Bench) -> None:
+    operation = operations()[0]
+    bench.prepare(operation)
+    bench.double.store.oldest = 10**9
+    try:
+        controllers = bench.double.server.controllers
+        with pytest.raises(Exception, match="does not serve after"):  # it lists again and again, and finds nobody ready
+            bench.double.server.controllers = Controllers(bench.double.store, lambda pod: None)
+            apply(bench.api(), render(BEFORE, PROFILES), limits=Limits(**{**vars(LIMITS), "start_s": 0.5}))
+        bench.double.server.controllers = controllers
+        operation.run(bench.api())
+    finally:
+        bench.double.store.oldest = 0
+    assert placement(bench.lab) == planned(BEFORE)
+
+
+PROGRAM = """
+import sys
+from executor.cluster.apply import apply
+from executor.manifests import render
+from tests.executor.cluster import test_faults as t
+from tests.executor.cluster.double import Double
+api = Double(None, sys.argv[1]).api()
+print("begin", flush=True)
+apply(api, render(t.AFTER, t.PROFILES), limits=t.LIMITS)
+"""
+
+
+@pytest.mark.parametrize("after_ms", [5, 40, 80, 120])
+def test_a_process_that_is_really_killed(bench: Bench, after_ms: int) -> None:
+    operation = operations()[1]
+    bench.prepare(operation)
+    kept = bench.kept_pod()
+    child = subprocess.Popen([sys.executable, "-c", PROGRAM, bench.double.url], stdout=subprocess.PIPE, env={**os.environ})
+    assert child.stdout is not None
+    child.stdout.readline()
+    time.sleep(after_ms / 1000)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    operation.run(bench.api())
+    assert placement(bench.lab) == planned(AFTER)
+    assert bench.kept_pod() == kept
+    assert len([name for name in everything(bench.lab) if name.startswith("Pod/")]) == 4
