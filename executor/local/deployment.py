@@ -144,9 +144,9 @@ def delete(folder: Path, timeout_s: float = 30.0, say: Say = lambda line: None) 
         with contextlib.suppress(psutil.TimeoutExpired):
             process.wait(2 * timeout_s + 30)
         stopped = True
-    killed = stop_marked(state.deployment, timeout_s)
-    if killed or not stopped:
+    left = stop_marked(state.deployment, timeout_s)
+    if left or not stopped:
         stop_daemons(folder, state.daemons)
         CoreShares(state.deployment).remove()
         save_state(folder, msgspec.structs.replace(state, phase="stopped"))
-    return stopped or bool(killed)
+    return stopped or bool(left)

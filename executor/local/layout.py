@@ -16,6 +16,9 @@ from scepsy.value import Value
 POOLING_KV_GIB = 1
 """Pooling models are given no KV cache by the plan, yet vLLM's CPU backend reserves one: this much (touched only when used)."""
 
+CPU_BLOCK_TOKENS = 32
+"""vLLM's CPU attention takes KV blocks of a multiple of this, and stops at start-up for others (0.32)."""
+
 
 class Launch(Value, frozen=True, kw_only=True):
     """One engine process to start."""
@@ -93,6 +96,11 @@ def lay_out(
         extra = (*(("--load-format", "dummy") if instance.llm in without_weights else ()), *extra_args)
         env = _environment(plan, instance, device, pipe_of.get(instance.name, ""), run_folder, profile.llm.kind != "generate")
         if device == "cpu":
+            if profile.engine.block_tokens % CPU_BLOCK_TOKENS:
+                raise InputError(
+                    f"profile of {instance.llm}: engine.block_tokens is {profile.engine.block_tokens}: "
+                    f"must be a multiple of {CPU_BLOCK_TOKENS} for vLLM on a CPU"
+                )
             extra = ("--enforce-eager", *extra)
         arguments = vllm_args(
             instance,

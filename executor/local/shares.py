@@ -33,7 +33,7 @@ class CoreShares:
         return self._parent is not None
 
     def make(self, instance: str, share_pct: int, cores: int) -> Path:
-        """Make the group of one instance: ``share_pct`` of each of ``cores`` cores. Raises ``BackendError``."""
+        """Make (or change) the group of one instance: ``share_pct`` of each of ``cores`` cores. Raises ``BackendError``."""
         if self._parent is None:
             raise BackendError(f"instance {instance}: no cgroup can be made here: must be allowed for shares below 100 %")
         quota_us = PERIOD_US * share_pct * cores // 100

@@ -103,8 +103,8 @@ def marked(deployment: str) -> list[psutil.Process]:
     return found
 
 
-def stop_all(processes: Iterable[psutil.Process], timeout_s: float) -> list[int]:
-    """Ask processes to stop, then kill those that do not; the pids that had to be killed."""
+def stop_all(processes: Iterable[psutil.Process], timeout_s: float) -> None:
+    """Ask processes to stop, then kill those that do not."""
     asked = list(processes)
     for process in asked:
         with contextlib.suppress(psutil.Error):
@@ -114,18 +114,18 @@ def stop_all(processes: Iterable[psutil.Process], timeout_s: float) -> list[int]
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(stubborn, timeout=5)
-    return [process.pid for process in stubborn]
 
 
 def stop_marked(deployment: str, timeout_s: float) -> list[int]:
-    """Stop whatever still carries the mark, children that appear meanwhile included; the pids that had to be killed."""
-    killed: list[int] = []
+    """Stop whatever still carries the mark, children that appear meanwhile included; the pids of what was stopped."""
+    stopped: set[int] = set()
     deadline = time.monotonic() + timeout_s + 10
     while (left := marked(deployment)) and time.monotonic() < deadline:
-        killed += stop_all(left, timeout_s)
+        stopped.update(process.pid for process in left)
+        stop_all(left, timeout_s)
     if left := marked(deployment):
         raise BackendError(f"deployment {deployment}: processes {', '.join(str(p.pid) for p in left)} do not stop")
-    return killed
+    return sorted(stopped)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -54,14 +55,17 @@ def free_port() -> int:
         return port
 
 
-def log_tail(path: Path, lines: int = 3) -> str:
-    """The last telling lines of a log, for an error message: the first error in the tail, else its end."""
+_CAUSE = re.compile(r"\b\w*(?:Error|Exception|Killed): .*")
+
+
+def log_tail(path: Path, lines: int = 2) -> str:
+    """Why a process ended, from its log: the first error in its last part (later ones follow from it), else its end."""
     try:
-        text = path.read_text(errors="replace").splitlines()[-200:]
+        text = path.read_text(errors="replace").splitlines()[-400:]
     except OSError:
         return "no log"
-    errors = [line for line in text if "Error" in line and "Traceback" not in line]
-    return " | ".join(line.strip()[-300:] for line in (errors[-1:] or text[-lines:])) or "empty log"
+    causes = [match[0] for line in text if (match := _CAUSE.search(line))]
+    return " | ".join(line.strip()[-300:] for line in (causes[:1] or text[-lines:])) or "empty log"
 
 
 def explain_exit(code: int, tail: str) -> str:
@@ -228,7 +232,9 @@ class Supervisor:
         if self.layout.device == "cpu":
             cores = launch.devices
             if launch.share_pct < 100 and self.shares.available:
-                group = self.shares.make(launch.name, launch.share_pct, len(cores))
+                # The first start may use whole cores: nothing is served yet, and at its share it would take minutes.
+                share_pct = 100 if self.phase == "starting" else launch.share_pct
+                group = self.shares.make(launch.name, share_pct, len(cores))
         env = {**os.environ, MARK: self.deployment, **launch.env}
         if (model := self.options.models.get(launch.llm)) and Path(model).is_dir():
             env["HF_HUB_OFFLINE"] = "1"
@@ -272,6 +278,8 @@ class Supervisor:
             if self._stop.is_set():
                 raise BackendError("stopped while starting")
             await asyncio.sleep(LOOK_S)
+        if self.layout.device == "cpu" and engine.launch.share_pct < 100 and self.shares.available:
+            self.shares.make(engine.launch.name, engine.launch.share_pct, len(engine.launch.devices))
         engine.phase, engine.problem = "healthy", ""
 
     async def _start_gateway(self, session: aiohttp.ClientSession) -> None:
