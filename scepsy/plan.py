@@ -93,8 +93,10 @@ class Plan(Value, frozen=True, kw_only=True):
     search_s: float = 0.0
     optimal: bool = False
     """Whether the planner proved that no allocation on this cluster has a lower predicted latency."""
+    objective_s: float | None = None
+    """What the search minimised: the aggregate's latency weighted over workflows, on these GPUs. Comparable with the bound."""
     bound_latency_s: float | None = None
-    """No plan can be predicted below this; None when the planner proves nothing."""
+    """No plan on this cluster has an objective below this; None when the planner proves nothing."""
     assumptions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -233,6 +233,8 @@ class Latency:
     residual_s: float
     group_factor: float
     """Measured over predicted seconds of whole sibling groups: what queueing behind each other adds to the regression."""
+    residual_shared: float
+    """Part of the residual's variance that is common to a run's calls."""
 
     def durations_s(self, input_tokens: Floats, output_tokens: Floats) -> Floats:
         """Predicted latency of calls."""
@@ -255,4 +257,23 @@ def fit_latency(calls: Calls) -> Latency:
     measured, expected = np.zeros(group.max() + 1), np.zeros(group.max() + 1)
     np.maximum.at(measured, group, y)
     np.maximum.at(expected, group, predicted)
-    return Latency(base, per_input, per_output, float(np.std(y - predicted)), float(measured.sum() / expected.sum()))
+    # What varies between runs is judged on whole groups: siblings always share their luck.
+    run_of = np.zeros(group.max() + 1, dtype=np.int64)
+    run_of[group] = calls.run
+    factor = float(measured.sum() / expected.sum())
+    left = measured - factor * expected
+    return Latency(base, per_input, per_output, float(np.std(left)), factor, shared_part(left, run_of))
+
+
+def shared_part(values: Floats, run: Integers) -> float:
+    """Intraclass correlation by runs (one-way analysis of variance, Donner 1986): 0 when runs have one value each."""
+    _, number, counts = np.unique(run, return_inverse=True, return_counts=True)
+    runs, size = len(counts), len(values)
+    if size <= runs or runs < 2:
+        return 0.0
+    means = np.bincount(number, weights=values) / counts
+    within = float(((values - means[number]) ** 2).sum()) / (size - runs)
+    between = float((counts * (means - values.mean()) ** 2).sum()) / (runs - 1)
+    typical = (size - float((counts**2).sum()) / size) / (runs - 1)
+    total = between + (typical - 1) * within
+    return min(max((between - within) / total, 0.0), 1.0) if total > 0 else 0.0

@@ -31,7 +31,7 @@ from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "6"
+VERSION = "7"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -75,6 +75,8 @@ COLUMNS = (
     "call_s_per_input_token",
     "call_s_per_output_token",
     "call_residual_s",
+    "sibling_factor",
+    "residual_shared",
     "decoding",
     "stretchable",
 )
@@ -472,6 +474,8 @@ def _rows(load: Load, calls: Calls, duty: Duty, whole: Calls | None = None, fall
                 "call_s_per_input_token": fit.s_per_input_token,
                 "call_s_per_output_token": fit.s_per_output_token,
                 "call_residual_s": fit.residual_s,
+                "sibling_factor": fit.group_factor,
+                "residual_shared": fit.residual_shared,
                 "decoding": duty.decoding,
                 "stretchable": duty.stretchable,
             }

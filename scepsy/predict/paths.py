@@ -35,8 +35,8 @@ class Paths:
         self.tail_s: Floats = np.array([run.tail_s for run in runs], dtype=float)
         self._by_run: Integers = np.argsort(self.run, kind="stable")
         self._run_starts: Integers = np.searchsorted(self.run[self._by_run], np.arange(self.runs))
-        level_of = np.array([level for level, _, _ in entries])
-        borders = np.searchsorted(level_of, np.arange(level_of.max() + 2))
+        self.level: Integers = np.array([level for level, _, _ in entries], dtype=np.int64)
+        borders = np.searchsorted(self.level, np.arange(self.level.max() + 2))
         self._roots = int(borders[1])
         self._levels: list[tuple[int, int, Integers, Integers]] = []
         for begin, end in zip(borders[1:-1].tolist(), borders[2:].tolist(), strict=True):

@@ -44,6 +44,10 @@ class Curve(Value, frozen=True, kw_only=True):
     call_s_per_output_token: tuple[float, ...] = ()
     call_residual_s: tuple[float, ...] = ()
     """Standard deviation of what the regression leaves."""
+    sibling_factor: tuple[float, ...] = ()
+    """Seconds until the last call of a sibling group ends, over what the regression says: what queueing behind each other adds."""
+    residual_shared: tuple[float, ...] = ()
+    """Part of the residual's variance that is common to all calls of a run."""
     decoding: tuple[float, ...] = ()
     """Part of an instance's busy time in which it decodes, so that neighbours on its GPUs feel it."""
     stretchable: tuple[float, ...] = ()

@@ -6,8 +6,10 @@ from time import perf_counter
 
 from scepsy.place.hierarchical import Placement
 from scepsy.plan import Allocation, Expectation, Instance, Plan
+from scepsy.predict import critical_path
 from scepsy.predict.aggregate import call_rates_per_s, capacity_of, predict
 from scepsy.predict.contention import stretches
+from scepsy.predict.critical_path import Latencies
 from scepsy.profile.model import instance_memory_bytes
 from scepsy.search.problem import Problem
 
@@ -27,6 +29,8 @@ class Outlook:
     expected: tuple[Expectation, ...]
     utilisation: Mapping[str, float]
     """Load over capacity by LLM, neighbours' slow-down included."""
+    stretch: Mapping[str, float]
+    """Expected slow-down by neighbours, by LLM."""
     objective_s: float
     """Weighted mean latency: what the planners minimise."""
 
@@ -47,7 +51,28 @@ def evaluate(
     loads = call_rates_per_s(problem.uses, rates)
     used = {a.llm: loads[a.llm] * worst.get(a.llm, 1.0) / capacity_of(problem.index, a, problem.uses) for a in allocations}
     objective = sum(weight * e.latency_s for weight, e in zip(problem.normal_weights, expected, strict=True))
-    return Outlook(expected=expected, utilisation=used, objective_s=objective)
+    return Outlook(expected=expected, utilisation=used, stretch=pull, objective_s=objective)
+
+
+def latencies_of(
+    problem: Problem, allocations: Sequence[Allocation], outlook: Outlook, *, factor: float = 1.0
+) -> tuple[Latencies, ...] | None:
+    """The critical path's latencies; None when the problem has no runs, or its curves no regressions."""
+    models = problem.run_models
+    if models is None or not all(curve.call_base_s for curve in problem.curves.values()):
+        return None
+    rates = [rate * factor for rate in problem.rates_per_s]
+    return critical_path.predict(models, problem.uses, rates, problem.index, allocations, stretch=outlook.stretch)
+
+
+def with_latencies(expected: tuple[Expectation, ...], walked: tuple[Latencies, ...] | None) -> tuple[Expectation, ...]:
+    """Expectations with the critical path's means in place of the aggregate's."""
+    if walked is None:
+        return expected
+    return tuple(
+        Expectation(workflow=e.workflow, latency_s=found.mean_s, throughput_per_s=e.throughput_per_s)
+        for e, found in zip(expected, walked, strict=True)
+    )
 
 
 def accepts(problem: Problem, outlook: Outlook) -> bool:
@@ -80,16 +105,22 @@ def assemble(
     *,
     factor: float = 1.0,
 ) -> Plan:
-    """Build the plan. ``started`` is the ``perf_counter()`` at which planning began."""
+    """Build the plan. ``started`` is the ``perf_counter()`` at which planning began.
+
+    Latencies are the critical path's where the problem knows the traced runs, else the aggregate's.
+    """
     proof = proof or Proof()
+    outlook = evaluate(problem, allocations, placement, factor=factor)
+    walked = latencies_of(problem, allocations, outlook, factor=factor)
     return Plan(
         planner=planner,
         cluster=problem.cluster,
         targets=problem.targets,
         allocations=tuple(allocations),
         instances=instances(problem, allocations, placement),
-        expected=evaluate(problem, allocations, placement, factor=factor).expected,
-        predictor="aggregate",
+        expected=with_latencies(outlook.expected, walked),
+        predictor="aggregate" if walked is None else "critical-path",
+        objective_s=outlook.objective_s,
         search_s=perf_counter() - started,
         optimal=proof.optimal,
         bound_latency_s=proof.bound_latency_s,

@@ -10,6 +10,7 @@ from scepsy.cluster import Cluster
 from scepsy.errors import InputError
 from scepsy.plan import Plan, Target
 from scepsy.predict.aggregate import CurveIndex, CurveKey
+from scepsy.predict.critical_path import RunModel
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import ProfileSet
 from scepsy.stats.use import WorkflowUse
@@ -100,9 +101,31 @@ class Problem:
         return tuple(weight / sum(weights) for weight in weights)
 
     @cached_property
+    def run_models(self) -> dict[str, RunModel] | None:
+        """The traced runs, compiled for the critical path; None when a workflow's are missing."""
+        if any(target.workflow not in self.runs for target in self.targets):
+            return None
+        return {target.workflow: _compiled(self.runs[target.workflow]) for target in self.targets}
+
+    @cached_property
     def index(self) -> CurveIndex:
         """The curves, indexed for reading."""
         return CurveIndex(self.curves.values())
+
+
+_models: dict[int, tuple[tuple[Run, ...], RunModel]] = {}
+"""Compiled runs by identity, the runs held beside them so that the identity stays theirs; the last few."""
+_KEPT = 32
+
+
+def _compiled(runs: tuple[Run, ...]) -> RunModel:
+    """Problems that differ in rate or cluster share their runs: compile them once."""
+    found = _models.get(id(runs))
+    if found is None or found[0] is not runs:
+        while len(_models) >= _KEPT:
+            del _models[next(iter(_models))]
+        found = _models[id(runs)] = (runs, RunModel(runs))
+    return found[1]
 
 
 Planner = Callable[[Problem], Plan]
