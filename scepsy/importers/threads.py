@@ -8,6 +8,10 @@ from itertools import takewhile
 CLOCK_TOLERANCE_S = 0.15
 """A start that is rounded to 0.1 s may lie this much before the end it waited for."""
 
+LAST_CALLS = 5
+"""Chosen: with five, recorded sessions cut into turns whose latency and shares are those published for the data set; with
+all calls of a turn the main thread's older, longer context would hide that it was compacted."""
+
 
 @dataclass
 class Observed:
@@ -83,22 +87,20 @@ def parents_by_time(calls: list[Observed]) -> None:
 def user_turns(calls: list[Observed], max_idle_s: float) -> list[list[Observed]]:
     """Cut a session where a human took over.
 
-    That is where nothing is in flight and, of the calls since the last quiet moment, the one with the longest context
-    stopped with ``end_turn``; or where nothing was in flight for ``max_idle_s``.
+    That is where nothing is in flight and, of the turn's last five calls to end, the one with the longest context (the
+    main thread, not a side call) stopped with ``end_turn``; or where nothing was in flight for ``max_idle_s``.
     """
     turns: list[list[Observed]] = []
     turn: list[Observed] = []
-    stretch: list[Observed] = []
     reach = 0.0
     for call in sorted(calls, key=lambda call: (call.start_s, call.index)):
         if turn and reach <= call.start_s:
-            longest = max(stretch, key=lambda c: (c.input_tokens, c.start_s, c.index))
+            last = sorted(turn, key=lambda c: (c.end_s, c.index))[-LAST_CALLS:]
+            longest = max(last, key=lambda c: (c.input_tokens, c.start_s, c.index))
             if longest.stop == "end_turn" or call.start_s - reach > max_idle_s:
                 turns.append(turn)
                 turn = []
-            stretch = []
         turn.append(call)
-        stretch.append(call)
         reach = max(reach, call.end_s)
     return [*turns, turn] if turn else turns
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scepsy.importers.kvcache import MAX_IDLE_S
 from scepsy.importers.registry import IMPORTERS
+from scepsy.importers.threads import Observed, user_turns
 from scepsy.stats.describe import describe
 from scepsy.stats.stability import STABLE_CV, stability
 from scepsy.stats.table import tabulate
@@ -200,3 +202,51 @@ def test_coding_agents_break_the_premise(scepsy_data: Path):
     assert report.latency_cv > 1.0
     assert small.batch_cv is not None
     assert small.batch_cv < 0.3  # only batches of runs are stable
+
+
+@pytest.mark.data
+def test_coding_agents_by_user_turn_say_what_is_known_of_them(scepsy_data: Path):
+    """Published over 150 turns of a larger set; these are the 44 sessions at hand, so figures agree, not digits."""
+    sessions: dict[str, list[Observed]] = {}
+    for line in (scepsy_data / "normalized" / "kvct_neon.calls.jsonl").open():
+        row = json.loads(line)
+        sessions.setdefault(row["wf"], []).append(
+            Observed(
+                index=row["call"],
+                llm="small" if "haiku" in row["llm"] else "large",
+                start_s=row["start"],
+                end_s=row["end"],
+                input_tokens=max(row["inp"], 1),
+                output_tokens=max(row["out"], 1),
+                stop=row["stop"],
+            )
+        )
+    runs = []
+    for session, calls in sessions.items():
+        for number, turn in enumerate(user_turns(calls, MAX_IDLE_S)):
+            begin = min(call.start_s for call in turn)
+            if len(turn) >= 5 and len({call.llm for call in turn}) >= 2:
+                runs.append(
+                    Run(
+                        id=f"{session}-{number}",
+                        workflow="turn",
+                        calls=tuple(
+                            Call(
+                                id=str(call.index), llm=call.llm, input_tokens=call.input_tokens,
+                                output_tokens=call.output_tokens, start_s=call.start_s - begin, end_s=call.end_s - begin,
+                            )
+                            for call in turn
+                        ),
+                    )
+                )  # fmt: skip
+    table = tabulate(runs)["turn"]
+    report = stability(table)
+    small, large = report.shares
+    assert 110 <= report.runs <= 150
+    assert (small.llm, small.mean, small.cv) == ("small", pytest.approx(0.56, abs=0.02), pytest.approx(0.60, abs=0.05))
+    assert (large.mean, large.cv) == (pytest.approx(0.44, abs=0.02), pytest.approx(0.76, abs=0.03))
+    assert (report.latency_mean_s, report.latency_cv) == (pytest.approx(169, rel=0.05), pytest.approx(1.44, abs=0.1))
+    assert small.batch_cv == pytest.approx(0.26, abs=0.02)
+    assert table.most_in_flight == 23
+    assert not report.stable
+    assert "The premise does not hold: the share of small is 0.57 on average" in report.warnings[0]
