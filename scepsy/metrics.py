@@ -31,8 +31,9 @@ def summarise(
     """The JSON document of ``scepsy simulate``.
 
     Latencies (s) are of runs arriving in ``[warmup_s, warmup_s + window_s)``; ``throughput_per_s`` is their completions per
-    second of the time from the window's start to the later of its end and their last completion, with ``window_s`` None: of the whole. Goodput counts
-    the runs that meet ``slo_s`` (one limit, or one per workflow) and whose calls all meet the token limits.
+    second from the window's start to the later of its end and their last completion (``window_s`` None: to the end of
+    the simulation). Goodput counts the runs that meet ``slo_s`` (one limit, or one per workflow) and whose calls all
+    meet the token limits.
     """
     runs, calls = records.runs, records.calls
     arrival, latency, done = _column(runs, "arrival_s"), _latency(runs), _is(runs, COMPLETED)
@@ -98,7 +99,10 @@ def describe(values: Array) -> dict[str, float | None]:
 
 
 def call_times(calls: pa.Table) -> dict[str, Array]:
-    """Per completed call, seconds: latency, queue, prefill (scheduled to first token), decode, ttft, and tpot (NaN below 2 tokens)."""
+    """Per completed call, seconds: latency, queue, prefill (scheduled to first token), decode, ttft, tpot.
+
+    ``tpot`` is NaN for calls of fewer than two output tokens.
+    """
     done = calls.filter(pa.array(_is(calls, COMPLETED)))
     issued, scheduled, first, end = (_column(done, name) for name in ("issued_s", "scheduled_s", "first_token_s", "end_s"))
     later_tokens = _column(done, "output_tokens") - 1.0
@@ -134,8 +138,9 @@ def by_llm(calls: pa.Table, start_s: float = 0.0, stop_s: float = np.inf) -> dic
 def mean_interval(values: Array, confidence: float = 0.95, batches: int = 20) -> tuple[float, float]:
     """Confidence interval of a steady-state mean from one long run, by batch means.
 
-    Consecutive values are cut into ``batches`` equal batches (a rest at the start is left out); their means are nearly independent,
-    so Student's t applies (Law, Simulation Modeling and Analysis, 9.5.3). Raises ``ValueError`` with fewer than 2 per batch.
+    Consecutive values are cut into ``batches`` equal batches (a rest at the start is left out); their means are nearly
+    independent, so Student's t applies (Law, Simulation Modeling and Analysis, 9.5.3). Raises ``ValueError`` with fewer
+    than 2 per batch.
     """
     size = len(values) // batches
     if size < 2:
@@ -163,7 +168,7 @@ def _column(table: pa.Table, name: str) -> Array:
 
 
 def _is(table: pa.Table, status: str) -> npt.NDArray[np.bool_]:
-    return np.asarray(table["status"].to_pylist(), dtype=object) == status
+    return np.asarray([value == status for value in table["status"].to_pylist()], dtype=bool)
 
 
 def _latency(runs: pa.Table) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scepsy.records import UNFINISHED
@@ -85,9 +86,12 @@ class Agent:
         for node in self.walk.roots:
             gap = self.walk.gaps[node]
             if gap:
-                Alarm(self.world.env, gap, ARRIVAL, lambda _, node=node: self._issue(node))
+                Alarm(self.world.env, gap, ARRIVAL, partial(self._issue_later, node))
             else:
                 self._issue(node)
+
+    def _issue_later(self, node: int, _: Any) -> None:
+        self._issue(node)
 
     def _issue(self, node: int) -> None:
         if self.failed:
@@ -119,7 +123,7 @@ class Agent:
             if self.missing[child] == 0 and not self.failed:
                 gap = walk.gaps[child]
                 if gap:
-                    Alarm(world.env, gap, ARRIVAL, lambda _, child=child: self._issue(child))
+                    Alarm(world.env, gap, ARRIVAL, partial(self._issue_later, child))
                 else:
                     self._issue(child)
         if self.calls_left == 0 or (self.failed and self.in_flight == 0):

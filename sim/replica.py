@@ -105,6 +105,7 @@ class Replica:
         self.shared = False
         """Whether any of the GPUs has another instance."""
         self._slots = Slots(self, gpus)
+        self.gpu_names = tuple(gpu.name for gpu in gpus)
         self._slow = 1.0
         self._decoding_now = False
         self._decoders: dict[int, Request] = {}
@@ -186,6 +187,41 @@ class Replica:
         if self._partial is not None:
             yield self._partial
         yield from self.waiting
+
+    @property
+    def running(self) -> int:
+        """Calls in the batch."""
+        return self.outstanding - len(self.waiting)
+
+    def busy_so_far(self) -> int:
+        """Ticks spent in iterations, the current one included."""
+        return self.busy_ticks + (self.env.now - self._started if self._alarm is not None else 0)
+
+    def evacuate(self) -> list[Request]:
+        """Lose everything at once (the process died): return the calls that were here, in order of admission, then of waiting.
+
+        Their tokens so far are lost with their KV blocks; where they go next, they start anew.
+        """
+        lost = list(self.requests())
+        if self._decoding_now:
+            self._switch(self.env.now)
+        while self.waiting:
+            self.waiting.take()
+        self._decoders.clear()
+        self._finishing.clear()
+        self._by_finish.clear()
+        self._partial = None
+        self._alarm = None
+        self._span = 0
+        self._context = 0
+        self._residues = [0] * self._block_tokens
+        self.pool = BlockPool(self.spec.kv_blocks)
+        self.outstanding = 0
+        if self.changed is not None:
+            self.changed(self)
+        for request in lost:
+            request.forget()
+        return lost
 
     def kv_load(self) -> float:
         """Part of the KV blocks held now or asked for by waiting prompts."""

@@ -69,3 +69,11 @@ class Request:
         self.keys = keys
         """Prefix keys of the prompt's leading KV blocks."""
         self.issued = issued
+
+    def forget(self) -> None:
+        """Start anew elsewhere: nothing is computed, nothing emitted; when it was issued and first scheduled stands."""
+        self.number = -1
+        self.emitted = self.computed = self.target = self.held = 0
+        self.first_token = -1
+        self.blocks = NO_BLOCKS
+        self.own = None

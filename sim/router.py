@@ -149,7 +149,7 @@ class PowerOfTwo(Router):
 
 
 class Affinity(LeastOutstanding):
-    """All calls of one session, or else with one first prefix block, to one instance: the least loaded when it first appears."""
+    """All calls of one session, or else of one first prefix block, to one instance: the least loaded when it first came."""
 
     def __init__(self, llm: str, seed: int) -> None:
         super().__init__(llm, seed)
@@ -162,12 +162,13 @@ class Affinity(LeastOutstanding):
             return super().__call__(request, session)
         home = self._home.get(key)
         if home is None or home not in self.replicas:
-            home = self._home[key] = super().__call__(request, session)
+            home = super().__call__(request, session)
+            self._home[key] = home
         return home
 
 
 class HashAffinity(Router):
-    """The same without memory: a hash of the session over the instances (rendezvous, so few sessions move with the instances)."""
+    """The same without memory: the instance of the highest hash with the session, so few sessions move when instances do."""
 
     def __call__(self, request: Request, session: str) -> Replica:
         """Choose the instance with the highest hash."""

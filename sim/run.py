@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -11,18 +11,23 @@ from scepsy import __version__
 from scepsy.arrivals import issue, users
 from scepsy.backend import Workload
 from scepsy.errors import InputError, SimulationError
-from scepsy.plan import Instance, Plan
-from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
+from scepsy.plan import Plan
+from scepsy.profile.model import ProfileSet
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
 from sim.clock import TICKS_PER_S, Kernel
+from sim.control import Control, Policy
 from sim.gpu import GpuState
 from sim.prefix import PrefixKeys
 from sim.queue import QUEUE_ORDERS, CallQueue, OrderedQueue, Queue
 from sim.recorder import Recorder, Sink
-from sim.replica import Replica, ReplicaSpec
+from sim.replica import Replica
 from sim.router import ROUTERS
+from sim.spec import replica_spec, spec_of
+from sim.timeline import Timeline, watch
 from sim.world import World
 
+
+__all__ = ["build", "instance_use", "queue_maker", "run_to_the_end", "simulate", "spec_of"]
 
 T = TypeVar("T")
 
@@ -34,11 +39,13 @@ def simulate(
     profiles: ProfileSet,
     router: str = "least-outstanding",
     queue_order: str = "fcfs",
+    policies: Sequence[Policy] = (),
+    timeline: Timeline | None = None,
     sink: Sink | None = None,
 ) -> Records:
     """Replay the workload on the plan's instances; bind the keyword arguments with ``partial`` to get a ``Backend``.
 
-    With ``sink``, batches of records go there as they come and the returned tables are empty. Raises ``InputError`` for
+    ``policies`` act on the running cluster (``sim.control``); ``timeline`` watches it (``sim.timeline``). With ``sink``, batches of records go there as they come and the returned tables are empty. Raises ``InputError`` for
     an unknown name, an LLM without profile or a plan that cannot be built, ``SimulationError`` when the
     simulated system cannot go on.
     """
@@ -49,6 +56,13 @@ def simulate(
 
     recorder = Recorder(sink or keep)
     world = build(plan, workload, profiles=profiles, router=router, queue_order=queue_order, recorder=recorder)
+    if timeline is not None:
+        watch(world, timeline)
+    if policies:
+        make_router = ROUTERS[router]
+        control = Control(world, plan, profiles, lambda llm: make_router(llm, workload.seed), queue_maker(queue_order))
+        for policy in policies:
+            world.env.process(policy(control))
     run_to_the_end(world)
     recorder.close()
     meta = {
@@ -75,7 +89,7 @@ def build(plan: Plan, workload: Workload, *, profiles: ProfileSet, router: str, 
     traces = [(item.trace, item.arrivals.kind != "trace") for item in workload.streams]
     world = World(env, recorder, PrefixKeys(traces, block_tokens))
     _check_llms(plan, workload)
-    gpus = {gpu: GpuState(str(gpu), profiles.contention) for gpu in plan.cluster.gpus}
+    gpus = world.gpus = {gpu: GpuState(str(gpu), profiles.contention) for gpu in plan.cluster.gpus}
     for number, instance in enumerate(plan.instances):
         spec = replica_spec(plan, instance, profiles)
         replica = Replica(env, number, spec, [gpus[gpu] for gpu in instance.gpus], make_queue())
@@ -132,55 +146,6 @@ def _check_llms(plan: Plan, workload: Workload) -> None:
                 raise SimulationError(
                     f"workflow {item.workflow} calls {llm}, of which the plan has 0 instances (it has {', '.join(sorted(allocated))})"
                 )
-
-
-def profile_of(plan: Plan, instance: Instance, profiles: ProfileSet) -> Profile:
-    """The profile of one placed instance. Raises ``InputError`` when there is none."""
-    gpu_type = plan.cluster.type_of(instance.gpus[0]).name
-    try:
-        return profiles.of(instance.llm, gpu_type, instance.tensor_parallel)
-    except KeyError as error:
-        raise InputError(f"instance {instance.name}: {error.args[0]}") from error
-
-
-def replica_spec(plan: Plan, instance: Instance, profiles: ProfileSet) -> ReplicaSpec:
-    """Everything an instance needs to know. Raises ``InputError`` when its memory holds no KV cache."""
-    profile = profile_of(plan, instance, profiles)
-    return spec_of(profile, instance.name, instance.share_pct, profiles, memory_bytes=instance.memory_bytes)
-
-
-def spec_of(
-    profile: Profile, name: str, share_pct: int, profiles: ProfileSet, *, memory_bytes: int | None = None
-) -> ReplicaSpec:
-    """The same from a profile and a share; ``memory_bytes`` per GPU defaults to the share's part."""
-    engine, llm = profile.engine, profile.llm
-    if engine.max_num_batched_tokens < engine.max_num_seqs:
-        raise InputError(
-            f"profile of {llm.name}: max_num_batched_tokens is {engine.max_num_batched_tokens}: must be >= max_num_seqs ({engine.max_num_seqs})"
-        )
-    tokens = kv_capacity_tokens(profile, share_pct)
-    if memory_bytes is not None and llm.kv_bytes_per_token > 0:
-        free = memory_bytes - llm.weight_bytes / profile.tensor_parallel - engine.activation_bytes * share_pct / 100
-        tokens = int(free // llm.kv_bytes_per_token_per_gpu(profile.tensor_parallel))
-    blocks = tokens // engine.block_tokens
-    if blocks < 1:
-        raise InputError(
-            f"instance {name}: {share_pct} % of a {profile.gpu.name} leaves {tokens} tokens of KV cache: must hold a block"
-        )
-    demand = profile.decode_bandwidth_demand / profiles.share_law.decode_factor(1, share_pct)
-    return ReplicaSpec(
-        name=name,
-        llm=llm.name,
-        step=profile.step,
-        engine=engine,
-        share_law=profiles.share_law,
-        share_pct=share_pct,
-        kv_blocks=blocks,
-        context_limit=llm.context_limit,
-        bandwidth_demand=demand,
-        weight=share_pct * profile.tensor_parallel,
-        tensor_parallel=profile.tensor_parallel,
-    )
 
 
 def instance_use(replica: Replica, now: int) -> dict[str, float | int | str]:

@@ -30,6 +30,8 @@ PARAMETERS = (
 )
 _HUBER = 1.5
 """In robust standard deviations."""
+_NEGLIGIBLE = 2e-3
+"""A coefficient that explains less than this part of the seconds is not determined at all: it is set to zero."""
 _ROUNDS = 16
 _STARTS = (0.35, 0.65, 0.9)
 """Parts of the shortest time per output token seen that are taken for the base at first."""
@@ -41,7 +43,7 @@ class StepFit:
 
     step: StepModel
     std_err_pct: dict[str, float | None]
-    """Standard error of each coefficient, percent of it; None where it is zero (at its bound)."""
+    """Standard error of each coefficient, percent of it; None where it is zero: not needed."""
     condition: float
     """Condition number of the scaled design: above about 30 the coefficients trade against each other, their sum is still good."""
     residual_pct: float
@@ -63,8 +65,9 @@ def fit_step_model(run: EngineRun, requests: int) -> StepFit:
                 best = (loss, theta)
             theta = theta + 0.5 * (_solve(*_design(run, result, requests)) - theta)
     assert best is not None  # there are starts
-    theta = best[1]
-    return _described(run, theta, *_design(run, replay(run, _model(theta)), requests))
+    work, seconds = _design(run, replay(run, _model(best[1])), requests)
+    theta = np.where(best[1] * work.mean(axis=0) > _NEGLIGIBLE * seconds.mean(), best[1], 0.0)
+    return _described(theta, work, seconds)
 
 
 def _starts(run: EngineRun, requests: int) -> Sequence[Array]:
@@ -122,7 +125,7 @@ def _loss(run: EngineRun, result: Replay, requests: int) -> float:
     return float(latency + decode)
 
 
-def _described(run: EngineRun, theta: Array, work: Array, seconds: Array) -> StepFit:
+def _described(theta: Array, work: Array, seconds: Array) -> StepFit:
     active = np.flatnonzero(theta > 0)
     scaled = work[:, active] / np.linalg.norm(work[:, active], axis=0)
     residual = seconds - work @ theta

@@ -1,20 +1,38 @@
 """Everything one simulation holds: the kernel, the instances of each LLM behind their router, the open runs, the records."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from scepsy.arrivals import Issue, User
 from scepsy.backend import Workload
+from scepsy.cluster import Gpu
 from scepsy.errors import SimulationError
 from scepsy.records import COMPLETED, REJECTED, UNFINISHED
 from scepsy.workload import Run
 from sim.agent import Agent, Walk
 from sim.clock import ARRIVAL, TICKS_PER_S, Alarm, Kernel, ticks
+from sim.gpu import GpuState
 from sim.prefix import PrefixKeys
 from sim.recorder import Recorder
-from sim.replica import Replica
+from sim.replica import Replica, Work
 from sim.request import Request
 from sim.router import Router
+
+
+class Observer(Protocol):
+    """Sees what happens; changes nothing."""
+
+    def iteration_ended(self, replica: Replica, work: Work) -> None:
+        """An instance ended an iteration or a span."""
+
+    def idle(self, replica: Replica, now: int) -> None:
+        """An instance has nothing to do."""
+
+    def call_ended(self, request: Request) -> None:
+        """A call completed or was rejected."""
+
+    def run_ended(self, agent: Agent) -> None:
+        """A run completed or was rejected."""
 
 
 class World:
@@ -29,7 +47,12 @@ class World:
         self.open: dict[str, Agent] = {}
         self.done = env.event()
         self.runs_issued = 0
-        self.observer: Any = None
+        self.observer: Observer | None = None
+        self.gpus: dict[Gpu, GpuState] = {}
+        self.coming: dict[str, int] = {}
+        """Instances of each LLM that are starting or wait for a GPU: calls wait for them when there is no other."""
+        self.held: list[tuple[Request, str, str]] = []
+        """(call, LLM, session): waiting for an instance to become ready."""
         self._walks: dict[int, Walk] = {}
         self._more = True
         self._open_loop = True
@@ -112,22 +135,37 @@ class World:
             raise SimulationError(
                 f"router of {llm} has 0 instances: the plan allocates none of {len(self.routers)} LLMs called {llm!r}"
             )
-        router(request, session).submit(request)
+        if self.coming.get(llm) and not router.replicas:
+            self.held.append((request, llm, session))
+        else:
+            router(request, session).submit(request)
+
+    def release(self, llm: str) -> None:
+        """An instance of ``llm`` became ready: send on the calls that waited for one."""
+        held, self.held = self.held, []
+        for request, wanted, session in held:
+            if wanted == llm:
+                self.send(request, llm, session)
+            else:
+                self.held.append((request, wanted, session))
 
     def in_flight(self) -> list[Request]:
         """Calls that some instance has, in order of issue."""
-        return sorted(
-            (r for replica in self.replicas for r in replica.requests()), key=lambda r: (r.issued, r.caller.id, r.node)
-        )
+        found = [r for replica in self.replicas for r in replica.requests()] + [request for request, _, _ in self.held]
+        return sorted(found, key=lambda r: (r.issued, r.caller.id, r.node))
 
     def record(self, request: Request) -> None:
         """Write down an ended call."""
         self.recorder.call(request, REJECTED if request.rejected else COMPLETED)
+        if self.observer is not None:
+            self.observer.call_ended(request)
 
     def run_ended(self, agent: Agent) -> None:
         """Write down an ended run; its user thinks about the next."""
         del self.open[agent.id]
         self.recorder.run(agent, self.env.now, REJECTED if agent.failed else COMPLETED)
+        if self.observer is not None:
+            self.observer.run_ended(agent)
         if agent.user >= 0:
             self._next_of_user(agent.user)
         self._check_done()
