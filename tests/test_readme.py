@@ -22,7 +22,11 @@ def commands() -> list[str]:
 def test_readme_commands_run_as_printed(tmp_path: Path) -> None:
     found = commands()
     assert len(found) >= 5
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     for line in found:
         done = subprocess.run(shlex.split(line), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
@@ -31,7 +35,13 @@ def test_readme_commands_run_as_printed(tmp_path: Path) -> None:
 def test_readme_program_runs_as_printed(tmp_path: Path) -> None:
     (program,) = blocks("python")
     assert len(program.strip().splitlines()) <= 20
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -88,7 +88,9 @@ DAMAGES: list[tuple[Callable[[list[dict[str, Any]]], None], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "word"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
-def test_damaged_trace(damage: Callable[[list[dict[str, Any]]], None], word: str, lines: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_damaged_trace(
+    damage: Callable[[list[dict[str, Any]]], None], word: str, lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
     damage(lines)
     code, error = plan(written(tmp_path, lines), tmp_path)
     assert code == 2
