@@ -14,10 +14,10 @@ from executor.gateway.config import GatewayConfig
 from executor.gateway.metrics import Metrics
 from executor.gateway.pool import Pool, Upstream
 from executor.gateway.replies import Refusal, engine_lost, engine_lost_message, error_event
-from executor.recording.record import Outcome
 from executor.recording.recorder import Open, Recorder
 from executor.wire.body import Body, ask_for_usage, wants_usage
 from executor.wire.stream import EventSplitter, Output, Usage, without_usage
+from scepsy.importers.recorded.record import Outcome
 
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade")

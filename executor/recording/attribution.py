@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from executor.recording.record import Rung
 from executor.wire.body import Body
+from scepsy.importers.recorded.record import Rung
 
 RUN_HEADER, WORKFLOW_HEADER = "x-scepsy-run", "x-scepsy-workflow"
 

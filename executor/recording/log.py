@@ -8,15 +8,12 @@ kill within the write) is removed, or skipped when reading.
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from executor.recording.record import CallRecord, Header
 from scepsy.errors import BackendError, InputError
-from scepsy.files.failure import explain, fail, read_bytes
+from scepsy.importers.recorded.record import CallRecord, Header
 
 
 class RecordLog:
@@ -66,42 +63,3 @@ class RecordLog:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-
-class Recorded(msgspec.Struct, frozen=True):
-    """A recording file's content."""
-
-    calls: tuple[CallRecord, ...]
-    sessions: int
-    torn_lines: int
-    """Lines cut short by a crash or a full disk, skipped."""
-
-
-_CALL = msgspec.json.Decoder(CallRecord)
-_HEADER = msgspec.json.Decoder(Header)
-
-
-def load_recording(path: str | Path) -> Recorded:
-    """Read a recording. Raises ``InputError`` naming file and line for anything but a line cut short."""
-    calls, sessions, torn = [], 0, 0
-    for number, line in _lines(read_bytes(path)):
-        try:
-            if line.startswith(b'{"format"'):
-                _HEADER.decode(line)
-                sessions += 1
-            else:
-                calls.append(_CALL.decode(line))
-        except msgspec.ValidationError as error:
-            document: Any = msgspec.json.decode(line)
-            raise fail(path, explain(error, document, CallRecord)[1], line=number) from error
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            torn += 1
-    if not sessions:
-        raise InputError(f"{path}: format is missing: must begin with a scepsy.recording header (is it another file?)")
-    return Recorded(tuple(calls), sessions, torn)
-
-
-def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.strip():
-            yield number, line

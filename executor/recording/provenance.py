@@ -12,7 +12,7 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from executor.recording.record import PREFIX_BYTES, Source
+from scepsy.importers.recorded.record import PREFIX_BYTES, Source
 
 Hashes = npt.NDArray[np.uint64]
 

@@ -13,9 +13,9 @@ from executor.recording.attribution import WORKFLOW_HEADER, Isolated, attribute,
 from executor.recording.config import Recording
 from executor.recording.log import RecordLog
 from executor.recording.provenance import Provenance
-from executor.recording.record import CallRecord, Header, Outcome, Rung, Source, Text
 from executor.wire.body import Body, prompt_texts, tool_result_ids
 from executor.wire.stream import Output, Usage
+from scepsy.importers.recorded.record import CallRecord, Header, Outcome, Rung, Source, Text
 from scepsy.workload import CallKind
 
 log = logging.getLogger("scepsy.recording")

@@ -9,9 +9,11 @@ from scepsy.importers.base import Importer
 from scepsy.importers.kvcache import KV_CACHE_TESTER
 from scepsy.importers.mooncake import MOONCAKE
 from scepsy.importers.openai_logs import OPENAI_JSONL
+from scepsy.importers.recorded.reader import RECORDING
 from scepsy.importers.tau2 import TAU2
 
 IMPORTERS: Mapping[str, Importer] = {
+    "recording": RECORDING,
     "tau2": TAU2,
     "kv-cache-tester": KV_CACHE_TESTER,
     "azure": AZURE,

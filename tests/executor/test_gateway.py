@@ -10,7 +10,7 @@ import pytest
 from executor.gateway.config import Endpoint, GatewayConfig, KeyRing, Limits, load_gateway, load_keys, save_gateway
 from executor.gateway.pool import Pool
 from executor.gateway.replies import Refusal
-from executor.recording.log import load_recording
+from scepsy.importers.recorded.reader import load_recording
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "a secret question"}]}
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from executor.gateway.config import Endpoint, GatewayConfig, Limits, load_gateway, save_gateway
-from executor.recording.log import load_recording
+from scepsy.importers.recorded.reader import load_recording
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -150,7 +150,9 @@ async def test_a_gateway_goes_on_in_the_recording_that_a_killed_one_left(stub, g
     assert (len(recorded.calls), recorded.sessions, recorded.torn_lines) == (2, 2, 1)
 
 
-LIMITED = "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); os.execv(sys.argv[1], sys.argv[1:])"
+LIMITED = (
+    "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 async def test_a_full_disk_stops_the_recording_but_not_the_calls(stub, gateway):

@@ -13,15 +13,16 @@ from multidict import CIMultiDict
 
 from executor.recording.attribution import Isolated, attribute
 from executor.recording.config import Recording
-from executor.recording.dependencies import GUESS, JOIN, LONE, infer_edges, latest_finishers
-from executor.recording.log import RecordLog, load_recording
-from executor.recording.provenance import PREFIX_BYTES, WINDOW, Provenance, Windows
-from executor.recording.record import CallRecord, Header, Source
+from executor.recording.log import RecordLog
+from executor.recording.provenance import WINDOW, Provenance, Windows
 from executor.recording.recorder import Recorder
-from executor.recording.trace import to_trace
 from executor.wire.body import Body, ask_for_usage, prompt_texts, read_body, tool_result_ids
 from executor.wire.stream import EventSplitter, Output, without_usage
 from scepsy.errors import InputError
+from scepsy.importers.recorded.dependencies import GUESS, JOIN, LONE, infer_edges, latest_finishers
+from scepsy.importers.recorded.reader import load_recording
+from scepsy.importers.recorded.record import PREFIX_BYTES, CallRecord, Header, Source
+from scepsy.importers.recorded.trace import to_trace
 
 HEADER = Header(session="s", started_s=0.0)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from statistics import median
 
-from executor.recording.dependencies import Edge, infer_edges
-from executor.recording.record import PREFIX_BYTES, CallRecord
 from scepsy.errors import InputError
+from scepsy.importers.recorded.dependencies import Edge, infer_edges
+from scepsy.importers.recorded.record import PREFIX_BYTES, CallRecord
 from scepsy.workload import Call, Run, Trace, TraceSource
 
 BLOCK_TOKENS = 16

@@ -18,7 +18,7 @@ from typing import Literal
 
 import networkx as nx
 
-from executor.recording.record import CallRecord
+from scepsy.importers.recorded.record import CallRecord
 from scepsy.value import Value
 
 LONE, JOIN, GUESS = 0.9, 0.7, 0.5

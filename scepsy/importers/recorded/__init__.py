@@ -1,0 +1,1 @@
+"""What a gateway recorded: the records, who waited for whom, and the trace that follows."""

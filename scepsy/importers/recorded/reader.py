@@ -1,0 +1,65 @@
+"""Reading the recording files that a gateway writes, whatever crashed while it wrote."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scepsy.errors import InputError
+from scepsy.files.failure import explain, fail, read_bytes
+from scepsy.importers.base import Imported, Importer
+from scepsy.importers.recorded.record import CallRecord, Header
+from scepsy.importers.recorded.trace import to_trace
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A recording file's content."""
+
+    calls: tuple[CallRecord, ...]
+    sessions: int
+    torn_lines: int
+    """Lines cut short by a crash or a full disk, skipped."""
+
+
+_CALL = msgspec.json.Decoder(CallRecord)
+_HEADER = msgspec.json.Decoder(Header)
+
+
+def load_recording(path: str | Path) -> Recorded:
+    """Read a recording. Raises ``InputError`` naming file and line for anything but a line cut short."""
+    calls, sessions, torn = [], 0, 0
+    for number, line in _lines(read_bytes(path)):
+        try:
+            if line.startswith(b'{"format"'):
+                _HEADER.decode(line)
+                sessions += 1
+            else:
+                calls.append(_CALL.decode(line))
+        except msgspec.ValidationError as error:
+            document: Any = msgspec.json.decode(line)
+            raise fail(path, explain(error, document, CallRecord)[1], line=number) from error
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            torn += 1
+    if not sessions:
+        raise InputError(f"{path}: format is missing: must begin with a scepsy.recording header (is it another file?)")
+    return Recorded(tuple(calls), sessions, torn)
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _open(paths: Sequence[Path], options: Mapping[str, str]) -> Imported:
+    recorded = [load_recording(path) for path in paths]
+    trace = to_trace(
+        (call for part in recorded for call in part.calls),
+        ", ".join(path.name for path in paths),
+        torn_lines=sum(part.torn_lines for part in recorded),
+    )
+    return Imported(source=trace.source, runs=iter(trace.runs), prefix_block_tokens=trace.prefix_block_tokens)
+
+
+RECORDING = Importer("calls recorded by `scepsy gateway`; dependencies inferred from hashes and times", _open)
