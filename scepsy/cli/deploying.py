@@ -121,7 +121,7 @@ def read_pairs(option: str, items: list[str]) -> dict[str, str]:
 
 
 def local() -> Any:
-    """What runs a plan on this host: ``apply``, ``status`` and ``delete`` of ``executor.local.command``."""
+    """What runs a plan on this host: ``apply``, ``status`` and ``delete`` of ``scepsy.cli.local``."""
     import importlib
 
-    return importlib.import_module("executor.local.command")
+    return importlib.import_module("scepsy.cli.local")
