@@ -87,9 +87,7 @@ def random_problem(size: Size, seed: int) -> Problem:
     )
 
 
-def _curve(
-    workflow: str, use: LlmUse, gpu: str, degree: int, share: int, replicas: int, pace: float, gain: float
-) -> Curve:
+def _curve(workflow: str, use: LlmUse, gpu: str, degree: int, share: int, replicas: int, pace: float, gain: float) -> Curve:
     service = pace * (1 - gain + gain / degree)
     mean = tuple(service / (1 - u) for u in UTILISATION)
     parallel = 1 + (use.parallelism - 1) * (1 - 0.5 / replicas)

@@ -2,7 +2,8 @@
 
 Simulating every option at every rate would take minutes, and most of it would repeat itself. So per LLM and GPU type:
 
-- one reference instance type (whole GPUs, the smallest degree with room for several of the longest calls) is simulated unloaded, saturated and at
+- one reference instance type (whole GPUs, the smallest degree with room for several of the longest calls) is simulated
+  unloaded, saturated and at
   ``LOADS``; with several replicas at ``REPLICA_LOADS``;
 - other degrees, and two smaller shares, are simulated unloaded, saturated and at ``CHECK_LOAD``; in between they follow the
   shape of the reference, since another instance of the same LLM mostly has another clock;
@@ -16,6 +17,7 @@ Warm-up (a part of the arrivals) and the time after the last arrival are left ou
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 
@@ -27,11 +29,12 @@ from scepsy.backend import Stream
 from scepsy.errors import InputError
 from scepsy.files.curves import load_curves, save_curves
 from scepsy.predict.aggregate import Floats
+from scepsy.predict.paths import Paths
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "7"
+VERSION = "8"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -81,6 +84,8 @@ COLUMNS = (
     "stretchable",
 )
 
+REGRESSION = ("call_base_s", "call_s_per_input_token", "call_s_per_output_token")
+
 Row = dict[str, float]
 """One value per column of ``Curve``."""
 Rows = list[Row]
@@ -111,7 +116,8 @@ def profile_curves(
     """Profile every LLM that the streams call on every GPU type for which it has a profile.
 
     The streams' rates give the mix in which workflows share an LLM; the load is swept. ``shares`` are the shares to give curves
-    for, ``degrees`` limits the tensor-parallel degrees (None: all profiled ones). With ``cache_dir``, what was profiled before from
+    for, ``degrees`` limits the tensor-parallel degrees (None: all profiled ones). With ``cache_dir``, what was profiled
+    before from
     the same runs, profiles and settings is read back. ``progress`` is called with (done, total) after each LLM and GPU
     type. Raises ``InputError`` when an LLM has no profile, or fits no instance, on any of the GPU types.
     """
@@ -249,7 +255,7 @@ def _measure_reference(bench: Bench, counts: tuple[int, ...]) -> Measured:
     rows: dict[tuple[int, float], Rows] = {(1, UNLOADED): unloaded}
     for utilisation in LOADS:
         rows[1, utilisation] = _loaded(bench, single, utilisation, 1, unloaded)
-    for fewer, replicas in zip(counts, counts[1:], strict=False):
+    for fewer, replicas in pairwise(counts):
         alone = _unloaded(bench, replicas)
         seen: dict[float, Rows] = {UNLOADED: alone}
         capacity[replicas] = min(capacity[fewer], _capacity_of_several(bench, single, cached, replicas, alone))
@@ -488,7 +494,6 @@ def _curves(task: _Task, load: Load, degree: int, share: int, measured: Measured
     for number, trace in enumerate(load.traces):
         for replicas in counts:
             points = sorted(u for r, u in measured.rows if r == replicas)
-            columns = {name: tuple(measured.rows[replicas, u][number][name] for u in points) for name in COLUMNS}
             curve = Curve(
                 workflow=trace.workflows[0],
                 llm=task.llm,
@@ -498,9 +503,9 @@ def _curves(task: _Task, load: Load, degree: int, share: int, measured: Measured
                 replicas=replicas,
                 capacity_per_s=measured.capacity_per_s[replicas],
                 utilisation=tuple(points),
-                **columns,  # type: ignore[arg-type]
+                **{name: tuple(measured.rows[replicas, u][number][name] for u in points) for name in COLUMNS},
             )
-            made.append(_monotone(curve))
+            made.append(_anchored(_monotone(curve), load.paths[number], load.calling[number]))
     return made
 
 
@@ -510,3 +515,20 @@ def _monotone(curve: Curve) -> Curve:
     return msgspec.structs.replace(
         curve, **{name: tuple(np.maximum.accumulate(getattr(curve, name)).tolist()) for name in rising}
     )
+
+
+def _anchored(curve: Curve, paths: Paths, calling: float) -> Curve:
+    """Regressions scaled so that they give the curve's own mean and busy seconds over the traced runs.
+
+    Interpolating coefficients one by one does not keep their sum.
+    """
+    columns: dict[str, list[float]] = {name: [] for name in (*REGRESSION, "sibling_factor")}
+    for n, mean in enumerate(curve.mean_s):
+        base, per_input, per_output = (getattr(curve, name)[n] for name in REGRESSION)
+        durations = base + per_input * paths.input_tokens + per_output * paths.output_tokens
+        factor = mean / float(durations.mean())
+        for name, value in zip(REGRESSION, (base, per_input, per_output), strict=True):
+            columns[name].append(value * factor)
+        walked = float(paths.busy_s(durations * factor).mean()) * calling
+        columns["sibling_factor"].append(curve.busy_s[n] / walked if walked > 0 else 1.0)
+    return msgspec.structs.replace(curve, **{name: tuple(values) for name, values in columns.items()})

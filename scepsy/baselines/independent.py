@@ -1,6 +1,7 @@
 """Independent per-LLM optimum: each LLM by itself, without the workflow's view.
 
-Each LLM gets the fewest whole GPUs that carry its own rate, then leftover GPUs are handed out one by one in proportion to call rates;
+Each LLM gets the fewest whole GPUs that carry its own rate, then leftover GPUs are handed out one by one in proportion to
+call rates;
 with its GPUs each takes its own lowest latency.
 """
 

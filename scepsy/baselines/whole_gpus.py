@@ -1,6 +1,7 @@
 """What a user would configure: equal GPUs per LLM, or GPUs in proportion to parameters. Whole GPUs, no workflow in view.
 
-Given its GPUs, each LLM takes the tensor-parallel degree and replicas that use all of them with the lowest latency of its own at
+Given its GPUs, each LLM takes the tensor-parallel degree and replicas that use all of them with the lowest latency of its
+own at
 its own load: a generous reading of "user-specified".
 """
 
@@ -46,7 +47,8 @@ def split(gpus: int, weights: Sequence[float]) -> list[int]:
 
 
 def best_inside(options: Options, gpus: int, gpu_type: int, units_per_gpu: int) -> int | None:
-    """The option of least cost that uses at most ``gpus`` whole GPUs, as many of them as any does; None when none carries the load."""
+    """The option of least cost that uses at most ``gpus`` whole GPUs, as many of them as any does; None when none carries
+    the load."""
     whole = (options.share_pct == 100) & (options.gpu_type == gpu_type) & (options.units <= gpus * units_per_gpu)
     mine = np.flatnonzero(whole & np.isfinite(options.cost_s))
     if len(mine) == 0:
@@ -89,7 +91,8 @@ def _plan(problem: Problem, planner: str, weights: Sequence[float]) -> Plan:
 
 
 def finish(problem: Problem, planner: str, space: Space, choices: tuple[int, ...], started: float) -> Plan:
-    """Place a whole-GPU choice and build the plan. Raises ``Infeasible`` when its groups do not fit the NVLink domains or its limits."""
+    """Place a whole-GPU choice and build the plan. Raises ``Infeasible`` when its groups do not fit the NVLink domains or
+    its limits."""
     allocations = space.allocations(choices)
     placement = pack(layout(problem.cluster), allocations)
     if placement is None:

@@ -42,7 +42,8 @@ def pack_exactly(
 ) -> Packing:
     """Place every instance, touching the fewest GPUs (or any number of them unless ``minimise``).
 
-    ``caps`` bounds the GPUs touched of each type. An instance's memory is its share's part of the GPU, so shares that fit also fit
+    ``caps`` bounds the GPUs touched of each type. An instance's memory is its share's part of the GPU, so shares that fit
+    also fit
     in memory.
     """
     model = cp_model.CpModel()

@@ -1,7 +1,8 @@
 """The Aggregate LLM Pipeline: mean latency and highest rate of a workflow from its LLMs' curves.
 
 ``L_w(λ) = tool_s + Σ_m busy_m(λ)`` and ``T_w = max λ at which no LLM saturates``. The paper writes the term of LLM m as
-``L_m(λ·n_m)·n_m / p_m`` with the parallelism p_m of the trace. That quotient is the time a run spends with at least one call to m
+``L_m(λ·n_m)·n_m / p_m`` with the parallelism p_m of the trace. That quotient is the time a run spends with at least one
+call to m
 in flight, and p_m is a property of the hardware the trace was taken on: on a slower instance the siblings of a
 fan-out queue behind each other and p_m falls. ``Curve.busy_s`` is the same quotient with L_m and p_m as the replay
 measured them at that rate, so it is what is summed here; the literal formula stays as ``formula="paper"`` for comparison.
@@ -136,7 +137,8 @@ def predict(
     """Predict every workflow's mean latency at the given rates, and its highest rate while the others keep theirs.
 
     ``stretch`` is the expected slow-down of each LLM's instances by their neighbours (``predict.contention``), and
-    ``saturated_stretch`` the one with all neighbours decoding, which bounds the rate; absent LLMs have 1. Latency is infinite where an LLM saturates. Raises ``KeyError`` when an allocation or curve is missing.
+    ``saturated_stretch`` the one with all neighbours decoding, which bounds the rate; absent LLMs have 1. Latency is
+    infinite where an LLM saturates. Raises ``KeyError`` when an allocation or curve is missing.
     """
     by_llm = {allocation.llm: allocation for allocation in allocations}
     stretches = stretch or {}

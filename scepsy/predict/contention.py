@@ -4,7 +4,8 @@ Whatever an instance does but prompt processing is stretched while its neighbour
 Which instances are busy follows from the router, which fills idle instances in order of their number: with K calls of an LLM in
 flight, its first K instances are taken to be busy. K is taken as Poisson with the mean that Little's law gives. Instances
 of other LLMs are independent and enter with their mean demand. A busy instance decodes ``Curve.decoding`` of the time, and
-``Curve.stretchable`` of its busy time can be stretched. Stretching makes instances busier, so the factors are iterated to a fixed point.
+``Curve.stretchable`` of its busy time can be stretched. Stretching makes instances busier, so the factors are iterated to
+a fixed point.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,8 @@ def slowdowns(law: ContentionLaw, own: float, others: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Who shares GPUs with the instances of one LLM. On several GPUs the most crowded one counts: a group waits for its slowest."""
+    """Who shares GPUs with the instances of one LLM. On several GPUs the most crowded one counts: a group waits for its
+    slowest."""
 
     same: Floats
     """Shape (r, r): how often instance j stands on i's GPU."""
@@ -173,10 +175,7 @@ def _state(
     else:
         bounded = min(calls_per_s * stretch, 0.99 * capacity_of(curves, a, uses))
         mean = sum(
-            rate
-            * use.calls_per_run(a.llm)
-            * stretch
-            * float(read_replicas(found[use.workflow], "mean_s", a.replicas, bounded))
+            rate * use.calls_per_run(a.llm) * stretch * float(read_replicas(found[use.workflow], "mean_s", a.replicas, bounded))
             for use, rate in callers
         )
         in_flight = poisson(mean, a.replicas)

@@ -1,8 +1,10 @@
 """The critical path: every traced run walked as a DAG with predicted call latencies, so that parallel branches count once.
 
 The aggregate adds the LLMs' busy seconds as if they followed each other; where a run calls two LLMs at the same time it counts
-both. Here each traced run is walked (``predict.paths``) with the calls' latencies at the allocation's load: the curve's regression on tokens,
-times what siblings' queueing adds (``Curve.sibling_factor``). Tool gaps are stages between calls. Runs of different classes (some
+both. Here each traced run is walked (``predict.paths``) with the calls' latencies at the allocation's load: the curve's
+regression on tokens,
+times what siblings' queueing adds (``Curve.sibling_factor``). Tool gaps are stages between calls. Runs of different
+classes (some
 never call an LLM) stay apart, since every run is walked by itself, and the spread over runs gives quantiles.
 
 What load adds to one run's luck is spread around its predicted latency as a log-normal: a stage of LLM m varies with the
@@ -82,13 +84,13 @@ class CallTimes(Value, frozen=True, kw_only=True):
     residual_shared: float
 
 
-def call_times(
-    curves: CurveIndex, workflow: str, a: Allocation, calls_per_s: float, *, stretch: float = 1.0
-) -> CallTimes:
+def call_times(curves: CurveIndex, workflow: str, a: Allocation, calls_per_s: float, *, stretch: float = 1.0) -> CallTimes:
     """Read the regression of ``workflow``'s calls at the allocation's load. Raises ``KeyError`` when the curve has none."""
     found = curves.by_workflow(a.llm, a.gpu_type, a.tensor_parallel, a.share_pct).get(workflow)
     if found is None or not all(curve.call_base_s for curve in found.values()):
-        raise KeyError(f"no regression of {a.llm} for {workflow} on {a.gpu_type} at TP {a.tensor_parallel}, share {a.share_pct} %")
+        raise KeyError(
+            f"no regression of {a.llm} for {workflow} on {a.gpu_type} at TP {a.tensor_parallel}, share {a.share_pct} %"
+        )
 
     def read(field: str) -> float:
         return float(read_replicas(found, field, a.replicas, calls_per_s * stretch))
@@ -132,6 +134,21 @@ def latencies(model: RunModel, times: Mapping[str, CallTimes]) -> Latencies:
     return Latencies(workflow=model.workflow, mean_s=float(run_s.mean()), p50_s=p50, p95_s=p95, p99_s=p99)
 
 
+def busy_s(model: RunModel, llm: str, times: CallTimes) -> float:
+    """Mean seconds per run with a call to ``llm`` in flight, were its levels to follow one another: its longest call at
+    each."""
+    paths = model.paths
+    number = paths.llms.index(llm)
+    mine = np.flatnonzero(paths.llm == number)
+    durations = (
+        times.base_s + times.s_per_input_token * paths.input_tokens[mine] + times.s_per_output_token * paths.output_tokens[mine]
+    )
+    _, group = np.unique(np.column_stack([paths.run[mine], paths.level[mine]]), axis=0, return_inverse=True)
+    longest = np.zeros(int(group.max()) + 1)
+    np.maximum.at(longest, group.reshape(-1), durations)
+    return float(longest.sum()) / paths.runs
+
+
 def spread(mean_s: Floats, variance: Floats) -> Floats:
     """``STRATA`` equally likely values per run: log-normals with the given means and variances, shape (runs, STRATA)."""
     z = ndtri((np.arange(STRATA) + 0.5) / STRATA)
@@ -149,7 +166,8 @@ def predict(
     *,
     stretch: Mapping[str, float] | None = None,
 ) -> tuple[Latencies, ...]:
-    """Predict every workflow at the given rates; ``stretch`` as in ``aggregate.predict``. Raises ``KeyError`` like ``call_times``."""
+    """Predict every workflow at the given rates; ``stretch`` as in ``aggregate.predict``. Raises ``KeyError`` like
+    ``call_times``."""
     by_llm = {a.llm: a for a in allocations}
     loads = call_rates_per_s(uses, rates_per_s)
     pull = stretch or {}

@@ -17,7 +17,7 @@ class Paths:
     """The compiled runs. Arrays over calls have shape (calls,), in walking order."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        entries = []
+        entries: list[tuple[int, int, int]] = []
         for number, run in enumerate(runs):
             level = levels(run)
             entries.extend((level[call.id], number, index) for index, call in enumerate(run.calls))
@@ -93,4 +93,4 @@ def busy_seconds_by_run(run: Integers, runs: int, starts_s: Floats, ends_s: Floa
     start, end = (starts_s + apart)[order], (ends_s + apart)[order]
     reached = np.concatenate(([-np.inf], np.maximum.accumulate(end)[:-1]))
     new = np.maximum(0.0, end - np.maximum(start, reached))
-    return np.bincount(run[order], weights=new, minlength=runs)
+    return np.asarray(np.bincount(run[order], weights=new, minlength=runs), dtype=float)

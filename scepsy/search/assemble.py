@@ -59,7 +59,7 @@ def latencies_of(
 ) -> tuple[Latencies, ...] | None:
     """The critical path's latencies; None when the problem has no runs, or its curves no regressions."""
     models = problem.run_models
-    if models is None or not all(curve.call_base_s for curve in problem.curves.values()):
+    if models is None or not problem.has_regressions:
         return None
     rates = [rate * factor for rate in problem.rates_per_s]
     return critical_path.predict(models, problem.uses, rates, problem.index, allocations, stretch=outlook.stretch)

@@ -23,7 +23,8 @@ SLACK = 1e-9
 def slice_weights(share_pct: Integers) -> Floats:
     """Dual feasible functions of shares, shape (functions, shares): on one GPU each sums to at most 1 over what fits it.
 
-    Rows: u^(1), u^(2), u^(3) (Fekete and Schepers, section 3), then U^(0.2), U^(0.3), U^(0.4): shares above 1 − ε count 1, below ε 0.
+    Rows: u^(1), u^(2), u^(3) (Fekete and Schepers, section 3), then U^(0.2), U^(0.3), U^(0.4): shares above 1 − ε count 1,
+    below ε 0.
 
     >>> slice_weights(np.array([60, 50, 40]))[0]
     array([1. , 0.5, 0. ])

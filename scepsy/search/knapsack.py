@@ -1,7 +1,8 @@
 """The relaxed problem, exactly: one option per LLM under additive budgets, by dynamic programming over GPU units.
 
 A multiple-choice knapsack (Kellerer, Pferschy, Pisinger, *Knapsack Problems*, 2004, ch. 11). ``tables[k][b]`` is the least
-cost of LLMs k … M−1 within budget b (one axis per GPU type), so ``tables[0]`` is the whole cost-versus-GPUs frontier and the later
+cost of LLMs k … M−1 within budget b (one axis per GPU type), so ``tables[0]`` is the whole cost-versus-GPUs frontier and
+the later
 tables are exact lower bounds for what a partial allocation still has to pay. What is relaxed is geometry: that shares
 pack onto GPUs and groups into NVLink domains.
 """
@@ -26,7 +27,8 @@ class Items:
     cost: Floats
 
     def pruned(self) -> Integers:
-        """Numbers of the options that no other dominates (same resource, no more units, no more cost), by resource and units."""
+        """Numbers of the options that no other dominates (same resource, no more units, no more cost), by resource and
+        units."""
         order = np.lexsort((np.arange(len(self.units)), self.cost, self.units, self.resource))
         order = order[np.isfinite(self.cost[order])]
         if len(order) == 0:
@@ -52,7 +54,8 @@ def _worst(cost: Floats | float, rest: Floats) -> Floats:
 
 
 def solve(items: Sequence[Items], budgets: tuple[int, ...], *, bottleneck: bool = False) -> list[Floats]:
-    """Fill the tables: ``tables[k]`` has shape (budgets + 1) and holds the least total cost of LLMs k … M−1; inf where none fits.
+    """Fill the tables: ``tables[k]`` has shape (budgets + 1) and holds the least total cost of LLMs k … M−1; inf where
+    none fits.
 
     With ``bottleneck`` the total is the largest single cost instead of the sum (for maximising the rate: cost = −factor).
     Raises ``ValueError`` when the tables would exceed ``MAX_STATES``.

@@ -23,7 +23,8 @@ __all__ = ["CurveKey", "Goal", "Planner", "Problem"]
 class Goal:
     """What is optimised, the target rates being met in every case but ``rate``.
 
-    latency: lowest weighted mean latency. gpus: fewest GPUs within the latency limits. cost: least cost per hour within the latency limits.
+    latency: lowest weighted mean latency. gpus: fewest GPUs within the latency limits. cost: least cost per hour within
+    the latency limits.
     rate: largest factor on all target rates together.
     """
 
@@ -53,7 +54,8 @@ class Problem:
     capabilities: Capabilities = TARGETS["dra"]
     """What the target that will run the plan can enforce; a plan never asks for more."""
     weights: tuple[float, ...] = ()
-    """Weight of each workflow's latency in the objective, one per target; empty: its rate, so that every request counts the same."""
+    """Weight of each workflow's latency in the objective, one per target; empty: its rate, so that every request counts
+    the same."""
     longest_call_tokens: Mapping[str, int] = field(default_factory=dict)
     """Prompt + output tokens of each LLM's longest traced call: what a KV cache must hold at least."""
     max_utilisation: float = 0.95
@@ -106,6 +108,11 @@ class Problem:
         if any(target.workflow not in self.runs for target in self.targets):
             return None
         return {target.workflow: _compiled(self.runs[target.workflow]) for target in self.targets}
+
+    @cached_property
+    def has_regressions(self) -> bool:
+        """Whether every curve has the columns that the critical path reads."""
+        return all(curve.call_base_s for curve in self.curves.values())
 
     @cached_property
     def index(self) -> CurveIndex:

@@ -2,7 +2,7 @@
 
 from scepsy.baselines.independent import plan_independent
 from scepsy.baselines.whole_gpus import plan_equal, plan_proportional
-from scepsy.search.exact import plan_exact
+from scepsy.search.goals import plan_exact
 from scepsy.search.hierarchical import plan_hierarchical
 from scepsy.search.problem import Planner
 

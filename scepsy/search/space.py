@@ -104,7 +104,8 @@ class Space:
 def build_space(problem: Problem, *, keep_all: bool = False, load_factor: float = 1.0) -> Space:
     """Enumerate every LLM's options at ``load_factor`` times the target rates.
 
-    Replica counts beyond which a curve cannot fall any further are left out unless ``keep_all``: they cost more and give nothing.
+    Replica counts beyond which a curve cannot fall any further are left out unless ``keep_all``: they cost more and give
+    nothing.
     With ``keep_all`` overloaded options stay too, with infinite cost. Raises ``Infeasible`` when an LLM has no option,
     ``InputError`` when it has no curve.
     """
