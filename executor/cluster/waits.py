@@ -71,6 +71,7 @@ class PodFeed:
                         yield {self._take(obj, removed=kind == "DELETED")}
             except Gone:
                 version = ""
+                self._api.sleep(self._api.patience.first_s)
             yield set()
 
     def _relist(self) -> str:

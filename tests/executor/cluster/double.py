@@ -35,11 +35,6 @@ CLUSTER_SCOPED = {
     "selfsubjectaccessreviews",
     "selfsubjectrulesreviews",
 }
-KINDS = {
-    "configmaps": "ConfigMap", "services": "Service", "serviceaccounts": "ServiceAccount", "pods": "Pod", "deployments": "Deployment",
-    "jobs": "Job", "poddisruptionbudgets": "PodDisruptionBudget", "networkpolicies": "NetworkPolicy",
-    "resourceclaims": "ResourceClaim", "inferencepools": "InferencePool",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ class ApiServer(kmock.KubernetesScaffold):
                 {"verbs": [g.verb], "apiGroups": [g.group], "resources": [g.resource]} for g in allowed if not g.subresource
             ]
             return _json({**request.data, "status": {"resourceRules": rules, "incomplete": True}}, 201)
-        if namespace and self.store.get("namespaces", "", namespace) is None:
+        if namespace and seen.verb == "patch" and self.store.get("namespaces", "", namespace) is None:
             return _status(404, f'namespaces "{namespace}" not found')
         if seen.verb == "watch":
             return await self._watch(request, plural, namespace)
@@ -330,10 +325,16 @@ class Double:
     server: ApiServer
     url: str
     token: str = "good"
+    loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def store(self) -> Store:
         return self.server.store
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call something on the server's own thread, a little later."""
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self.loop.call_later, delay_s, call)
 
     def client(self) -> ApiClient:
         settings = Configuration(host=self.url, retries=0)
@@ -365,7 +366,7 @@ def serve(plan_cluster: Any, verdict: Verdict = ready) -> Iterator[Double]:
     thread.start()
     assert started.wait(10)
     try:
-        yield Double(server, found[0])
+        yield Double(server, found[0], loop=loop)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
