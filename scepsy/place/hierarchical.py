@@ -52,10 +52,30 @@ def pack(where: Layout, allocations: Sequence[Allocation], free_pct: Integers | 
     part of the GPU, so shares that fit also fit in memory. Deterministic: ties go to the lowest GPU number.
     """
     free = np.full(len(where.gpus), 100, dtype=np.int64) if free_pct is None else free_pct.copy()
+    slots = _place(where, free, allocations, {allocation.llm: [] for allocation in allocations})
+    return None if slots is None else spread(slots)
+
+
+def pack_around(where: Layout, allocations: Sequence[Allocation], kept: Placement) -> Placement | None:
+    """Place the instances that ``kept`` does not hold already, leaving those where they are; None when there is no room."""
+    number = {gpu: n for n, gpu in enumerate(where.gpus)}
+    free = np.full(len(where.gpus), 100, dtype=np.int64)
+    for allocation in allocations:
+        for slot in kept.get(allocation.llm, ()):
+            free[[number[gpu] for gpu in slot]] -= allocation.share_pct
+    if free.min() < 0:
+        return None
+    slots = _place(where, free, allocations, {a.llm: list(kept.get(a.llm, ())) for a in allocations})
+    return None if slots is None else spread(slots)
+
+
+def _place(
+    where: Layout, free: Integers, allocations: Sequence[Allocation], slots: dict[str, list[tuple[Gpu, ...]]]
+) -> dict[str, list[tuple[Gpu, ...]]] | None:
+    """Add what is missing to ``slots``, taking from ``free``."""
     order = sorted(allocations, key=lambda a: (-a.tensor_parallel, -a.share_pct, a.llm))
-    slots: dict[str, list[tuple[Gpu, ...]]] = {allocation.llm: [] for allocation in allocations}
     for allocation in order:
-        for _ in range(allocation.replicas):
+        for _ in range(allocation.replicas - len(slots[allocation.llm])):
             if allocation.tensor_parallel == 1:
                 chosen = _fullest(where, free, allocation)
             else:
@@ -64,7 +84,7 @@ def pack(where: Layout, allocations: Sequence[Allocation], free_pct: Integers | 
                 return None
             free[chosen] -= allocation.share_pct
             slots[allocation.llm].append(tuple(where.gpus[n] for n in np.sort(chosen)))
-    return spread(slots)
+    return slots
 
 
 def spread(slots: Mapping[str, Sequence[tuple[Gpu, ...]]]) -> Placement:

@@ -85,6 +85,16 @@ def accepts(problem: Problem, outlook: Outlook) -> bool:
     return all(e.latency_s <= limits.get(e.workflow, float("inf")) for e in outlook.expected)
 
 
+def slots_of(plan: Plan) -> Placement:
+    """The placement of a plan: GPUs of every instance in order of its number, by LLM."""
+    return {a.llm: tuple(i.gpus for i in plan.instances if i.llm == a.llm) for a in plan.allocations}
+
+
+def objective_of(problem: Problem, plan: Plan) -> float:
+    """The aggregate's weighted latency of a plan on its GPUs at the problem's rates."""
+    return evaluate(problem, plan.allocations, slots_of(plan)).objective_s
+
+
 def instances(problem: Problem, allocations: Sequence[Allocation], placement: Placement) -> tuple[Instance, ...]:
     """The instances of a placement, numbered by LLM, each with its share's memory."""
     made = []

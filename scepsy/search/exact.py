@@ -36,6 +36,6 @@ def best_within(
 def _crowded(outlook: Outlook, problem: Problem) -> str:
     worst = max(outlook.utilisation, key=lambda llm: (outlook.utilisation[llm], llm))
     return (
-        f"LLM {worst}: utilisation {outlook.utilisation[worst]:.2f} exceeds {problem.max_utilisation:.2f} once its neighbours on "
-        f"the same GPUs slow it: lower the rate or add GPUs"
+        f"LLM {worst}: utilisation {outlook.utilisation[worst]:.2f} exceeds {problem.max_utilisation:.2f} once its "
+        f"neighbours on the same GPUs slow it: lower the rate or add GPUs"
     )

@@ -108,7 +108,8 @@ def most_rate(problem: Problem) -> Plan:
             best, low = plan, middle
     if best is None:
         raise Infeasible(
-            f"no plan meets the latency limits even at {high:.3g} times the target rates ({bound.binding_llm} binds at {bound.factor:.3g})"
+            f"no plan meets the latency limits even at {high:.3g} times the target rates "
+            f"({bound.binding_llm} binds at {bound.factor:.3g})"
         )
     return _at_rate(best, started, proved=False)
 

@@ -65,6 +65,6 @@ def limits_too_tight(problem: Problem, best_s: dict[str, float]) -> Infeasible:
     worst = max(over, key=lambda name: (over[name], name))
     what = "mean" if problem.goal.percentile is None else f"p{problem.goal.percentile:g}"
     return Infeasible(
-        f"workflow {worst}: {what} latency limit {problem.goal.limits_s[worst]:.4g} s cannot be met at its target rate: the best plan "
-        f"found has {best_s[worst]:.4g} s ({over[worst]:.2f} times the limit)"
+        f"workflow {worst}: {what} latency limit {problem.goal.limits_s[worst]:.4g} s cannot be met at its target rate: "
+        f"the best plan found has {best_s[worst]:.4g} s ({over[worst]:.2f} times the limit)"
     )
