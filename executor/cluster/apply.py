@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from executor.cluster.api import Api, Object
 from executor.cluster.drain import drain
+from executor.cluster.drift import differences
 from executor.cluster.kinds import BY_NAME, CONFIG_MAP, DEPLOYMENT, SERVICE_ACCOUNT
 from executor.cluster.preflight import preflight, rehearse
 from executor.cluster.snapshot import Snapshot, annotation, going, take
@@ -180,6 +181,7 @@ class _Writer:
             annotation(stored, CONTENT) == manifest["metadata"]["annotations"][CONTENT]
             and stored["metadata"].get("labels", {}).get(PLAN) == manifest["metadata"]["labels"][PLAN]
             and (not owned or owners == [self._owner["uid"]])
+            and not differences(manifest, stored)
         )
 
 

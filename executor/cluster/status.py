@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from executor.cluster.api import Api, Object
+from executor.cluster.api import Api
 from executor.cluster.drain import metrics_path
+from executor.cluster.drift import differences
 from executor.cluster.kinds import CLAIM, POD
 from executor.cluster.pods import PodState, best, pod_state
 from executor.cluster.snapshot import Snapshot, annotation, engine_of, take
@@ -115,25 +116,9 @@ def _drift(now: Snapshot, wanted: Rendered) -> list[str]:
         elif annotation(stored, CONTENT) != obj["metadata"]["annotations"][CONTENT] and obj is not wanted.plan:
             found.append(f"{kind.lower()}/{name} was applied from something else")
         else:
-            found += [f"{kind.lower()}/{name} {change}" for change in _changed(obj, stored)]
+            changed = [] if obj is wanted.plan or obj is wanted.gateway_config else differences(obj, stored)
+            found += [f"{kind.lower()}/{name} {path} is {has!r}, planned {wants!r}" for path, wants, has in changed]
     for (kind, name), obj in now.objects.items():
         if (kind, name) not in keys and obj not in now.plans:
             found.append(f"{kind.lower()}/{name} is not in the plan")
     return found
-
-
-def _changed(wanted: Object, stored: Object) -> list[str]:
-    """Fields that somebody else has set otherwise since; only what we set is looked at, defaults are the server's."""
-    return [
-        f"{path} is {has!r}, planned {wants!r}"
-        for path, wants, has in _differences(wanted.get("spec", {}), stored.get("spec", {}), "spec")
-    ]
-
-
-def _differences(wanted: Any, stored: Any, path: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(wanted, dict) and isinstance(stored, dict):
-        return [d for key, value in wanted.items() for d in _differences(value, stored.get(key), f"{path}.{key}")]
-    if isinstance(wanted, list) and isinstance(stored, list) and len(wanted) == len(stored):
-        return [d for i, (a, b) in enumerate(zip(wanted, stored, strict=True)) for d in _differences(a, b, f"{path}[{i}]")]
-    # An empty mapping and an absent one mean the same to the server.
-    return [] if wanted == stored or (not wanted and not stored) else [(path, wanted, stored)]
