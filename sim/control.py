@@ -179,7 +179,7 @@ class Control:
         return member
 
     def drain(self, member: Member) -> None:
-        """Take no more calls; stop and free the GPUs when the last one has ended. A pending or starting member stops at once."""
+        """Take no more calls; stop and free the GPUs when the last has ended. Pending or starting ones stop at once."""
         if member.state in (PENDING, STARTING):
             self._world.coming[member.llm] -= 1
             self._retire(member)
@@ -189,7 +189,7 @@ class Control:
             self._when_empty(member)
 
     def fail(self, member: Member, *, restart_s: float | None = None) -> None:
-        """The process dies: its calls lose what was computed and are sent again. It restarts after ``restart_s`` (None: never)."""
+        """The process dies: its calls lose what was computed and are sent again. It restarts in ``restart_s`` (None: never)."""
         if member.state not in (READY, DRAINING) or member.replica is None:
             raise InputError(f"instance {member.name} is {member.state}: must be ready or draining to fail")
         if member.state == READY:

@@ -144,8 +144,8 @@ class PowerOfTwo(Router):
         replicas = self._some()
         if len(replicas) == 1:
             return replicas[0]
-        first, second = self._rng.choice(len(replicas), size=2, replace=False).tolist()
-        return min(replicas[first], replicas[second], key=lambda r: (r.outstanding, r.number))
+        pair = [replicas[int(place)] for place in self._rng.choice(len(replicas), size=2, replace=False)]
+        return min(pair, key=lambda r: (r.outstanding, r.number))
 
 
 class Affinity(LeastOutstanding):

@@ -24,8 +24,12 @@ def llm(name: str = "m", **fields) -> Llm:
     return Llm(**values)
 
 
-def profile(name: str = "m", step: StepModel = QWEN_7B_H100, engine: EngineLimits | None = None, tp: int = 1, **fields) -> Profile:
-    return Profile(llm=llm(name, **fields), gpu=H100, tensor_parallel=tp, step=step, engine=engine or EngineLimits(), source="test")
+def profile(
+    name: str = "m", step: StepModel = QWEN_7B_H100, engine: EngineLimits | None = None, tp: int = 1, **fields
+) -> Profile:
+    return Profile(
+        llm=llm(name, **fields), gpu=H100, tensor_parallel=tp, step=step, engine=engine or EngineLimits(), source="test"
+    )
 
 
 def profile_set(*profiles: Profile, law: ShareLaw = LAW, interference: float = 0.4) -> ProfileSet:
@@ -46,7 +50,9 @@ def plan(*wanted: tuple[Profile, int, int], gpus: int | None = None) -> Plan:
     instances, allocations = [], []
     for each, share, replicas in wanted:
         allocations.append(
-            Allocation(llm=each.llm.name, share_pct=share, tensor_parallel=each.tensor_parallel, replicas=replicas, gpu_type="H100")
+            Allocation(
+                llm=each.llm.name, share_pct=share, tensor_parallel=each.tensor_parallel, replicas=replicas, gpu_type="H100"
+            )
         )
         for index in range(replicas):
             place = next(
