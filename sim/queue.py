@@ -110,6 +110,6 @@ def least_attained_service(request: Request) -> tuple[float, ...]:
 
 
 QUEUE_ORDERS: dict[str, Callable[[Request], tuple[float, ...]]] = {
-    "srw": shortest_remaining_work,
+    "shortest-remaining": shortest_remaining_work,
     "plas": least_attained_service,
 }
