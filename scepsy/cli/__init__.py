@@ -2,7 +2,7 @@
 
 import typer
 
-from scepsy.cli import demo, deploy, gateway, plan, profile, trace
+from scepsy.cli import compare, demo, deploy, gateway, plan, profile, profiling, trace
 
 app = typer.Typer(
     name="scepsy",
@@ -16,9 +16,11 @@ app = typer.Typer(
 app.command()(demo.demo)
 for verb in (plan.plan, plan.predict, plan.simulate, plan.validate, plan.report):
     app.command()(verb)
+profiling.register(profile.app)
 app.add_typer(profile.app)
 app.add_typer(trace.app)
 app.command()(gateway.gateway)
+app.command()(compare.compare)
 deploy.register(app)
 
 

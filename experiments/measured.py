@@ -1,0 +1,124 @@
+"""A plan's comparison: what was predicted, what a simulation shows, what engines on this host did.
+
+Run it whole, from written models to the table, with ``python -m experiments.measured`` (see docs/engines.md).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from executor.local.deployment import apply, delete
+from executor.local.options import LocalOptions
+from executor.measure import replay_deployed
+from experiments.compare import predicted_row, row_of, simulated, workload_of
+from experiments.forecast import forecast
+from experiments.pipeline import Load, prepare
+from scepsy.errors import InputError
+from scepsy.files.records import load_records, save_records
+from scepsy.plan import Plan
+from scepsy.profile.model import ProfileSet
+from scepsy.records import Records
+from scepsy.workload import Trace
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared."""
+
+    plan: Plan
+    traces: Mapping[str, Trace]
+    """By workflow, as the plan's targets name them."""
+    profiles: ProfileSet
+    runs: int = 100
+    seeds: tuple[int, ...] = (0,)
+    loads: tuple[float, ...] = (1.0,)
+    """Parts of the target rate."""
+    predictor: str = "critical-path"
+
+
+def compare_plan(
+    question: Comparison,
+    *,
+    options: LocalOptions | None = None,
+    records: Sequence[Path] = (),
+    output: Path | None = None,
+    say: Say = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Rows for every load, seed, workflow and source. With ``options`` the plan is deployed here and measured.
+
+    ``records``: measurements of an earlier comparison, matched by the load and seed in their meta. ``output``: keeps measured
+    records. Raises what predicting, simulating and measuring raise.
+    """
+    measured = {(float(r.meta["load"]), int(r.meta["seed"])): r for r in map(load_records, records)}
+    if options is not None:
+        measured |= measure_all(question, options, output, say)
+    rows = []
+    for load in question.loads:
+        predictions = predict(question, load)
+        for seed in question.seeds:
+            workload = workload_of(question.plan, question.traces, runs=question.runs, seed=seed, scale=load)
+            sources: list[tuple[str, Records]] = [("simulated", simulated(question.plan, workload, question.profiles))]
+            if (load, seed) in measured:
+                sources.append(("measured", measured[load, seed]))
+            elif measured:
+                known = ", ".join(f"{at:g} with seed {number}" for at, number in sorted(measured))
+                raise InputError(f"no measurement at load {load:g} with seed {seed}: there are those at {known}")
+            for target in question.plan.targets:
+                rate = load * (target.arrivals.rate_per_s or 0.0)
+                rows.append(predicted_row(question.plan, target.workflow, rate, seed, predictions[target.workflow]))
+                rows += [row_of(found, question.plan, target.workflow, rate, seed, source) for source, found in sources]
+    return rows
+
+
+def predict(question: Comparison, load: float) -> dict[str, dict[str, Any]]:
+    """What the predictor says of every workflow at ``load`` times the target rates."""
+    loads = tuple(
+        Load(
+            trace=question.traces[target.workflow],
+            arrivals=msgspec.structs.replace(target.arrivals, rate_per_s=load * (target.arrivals.rate_per_s or 0.0)),
+            path=target.trace,
+        )
+        for target in question.plan.targets
+    )
+    problem = prepare(loads, question.plan.cluster, question.profiles)
+    return {document["workflow"]: document for document in forecast(question.plan, problem, question.predictor)}
+
+
+def measure_all(question: Comparison, options: LocalOptions, output: Path | None, say: Say) -> dict[tuple[float, int], Records]:
+    """Deploy once, replay every (load, seed), tear down; records in ``output`` are not measured again."""
+    found: dict[tuple[float, int], Records] = {}
+    todo = []
+    for load in question.loads:
+        for seed in question.seeds:
+            path = output / f"load{load:g}-seed{seed}" if output is not None else None
+            if path is not None and Path(f"{path}.runs.parquet").exists():
+                found[load, seed] = load_records(path)
+            else:
+                todo.append((load, seed, path))
+    if not todo:
+        return found
+    folder = (output or Path.cwd()) / "engines"
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    try:
+        state = apply(question.plan, question.profiles, options, folder, say)
+        assert state.gateway is not None
+        url = state.gateway.url
+        warm_up = workload_of(question.plan, question.traces, runs=5, seed=2**31, scale=min(question.loads))
+        replay_deployed(question.plan, warm_up, url, question.profiles, folder)
+        for load, seed, path in todo:
+            workload = workload_of(question.plan, question.traces, runs=question.runs, seed=seed, scale=load)
+            records = replay_deployed(question.plan, workload, url, question.profiles, folder)
+            records = Records(runs=records.runs, calls=records.calls, meta={**records.meta, "load": f"{load:g}"})
+            if path is not None:
+                save_records(path, records)
+            found[load, seed] = records
+            say(f"measured load {load:g}, seed {seed}: {records.runs.num_rows} runs")
+    finally:
+        delete(folder, options.stop_timeout_s)
+    return found

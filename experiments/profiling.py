@@ -1,0 +1,215 @@
+"""Profiles from measurements: sweep every (LLM, degree, share), fit step models and the share law, keep the errors."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from executor.local.options import LocalOptions
+from executor.profiler.instance import profile_instance
+from executor.profiler.sweep import Sweep, latencies_s, read_rows
+from scepsy.cluster import GpuType
+from scepsy.errors import InputError
+from scepsy.llm import Llm
+from scepsy.profile.fits import ShareSample, StepSamples, fit_share_law, fit_step
+from scepsy.profile.model import EngineLimits, Profile, ProfileSet
+from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
+from scepsy.profile.step import StepModel
+from scepsy.workload import Call, Trace
+from sim.enginerun import EngineRun, load_engine_run
+from sim.replay import replay
+from sim.stepfit import fit_step_model
+from sim.validate import errors as replay_errors
+
+CORE_LAW = ShareLaw(
+    prefill_k=1.0,
+    prefill_small_k=1.0,
+    decode_k=1.0,
+    decode_large_k=1.0,
+    source="a quota of a core's time: work at share s takes 1/s as long (arithmetic, no measurement)",
+)
+
+CPU_ENGINE = EngineLimits(max_num_seqs=32, max_num_batched_tokens=2048, block_tokens=32, activation_bytes=128 * 2**20)
+"""Settings for small models on a core: vLLM's defaults would let one prompt batch hold everything up for seconds."""
+
+
+def core_type() -> GpuType:
+    """A CPU core of this machine in a GPU's place: an equal part of three quarters of the memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cores = os.cpu_count() or 1
+    return GpuType(
+        name="cpu-core",
+        memory_bytes=min(4 * 2**30, int(0.75 * memory / cores) // 2**20 * 2**20),
+        bandwidth_bytes_per_s=1e10,
+        flops_per_s=5e10,
+        source="one core of this machine; bandwidth and rate are nominal (assumed), only measured step times are used",
+    )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One profile with what is wrong with it, on data that the fit has not seen."""
+
+    llm: str
+    tensor_parallel: int
+    share_pct: int
+    step: StepModel
+    residual_pct: float
+    held_out: Mapping[str, float | None]
+    """Signed errors of a simulated replay of the held-out run: mean latency, p95, TPOT, TTFT, percent."""
+    capacity_per_s: float
+    """Highest rate that the instance kept up with."""
+
+
+def calls_of(trace: Trace) -> dict[str, list[Call]]:
+    """All calls of each LLM."""
+    found: dict[str, list[Call]] = {}
+    for run in trace.runs:
+        for call in run.calls:
+            found.setdefault(call.llm, []).append(call)
+    return found
+
+
+def fit_folder(folder: Path) -> Fitted:
+    """Fit the step model of one swept instance and score it on the held-out run. Raises ``InputError``."""
+    meta = json.loads((folder / "meta.json").read_text())
+    llm = Llm(**meta["llm"])
+    run = load_engine_run(folder)
+    if llm.kind == "generate":
+        fit = fit_step_model(run, len(run))
+        step, residual = fit.step, fit.residual_pct
+    else:
+        step, residual = fit_pooling(run)
+    held = load_engine_run(folder / "held-out")
+    scored = replay_errors(held, replay(held, step), slice(0, len(held)))
+    kept = [rows for path in sorted(folder.glob("rate-*")) if (rows := read_rows(path))]
+    alone = latencies_s(read_rows(folder / "unloaded") or [])
+    fast = [rows for rows in kept if latencies_s(rows).mean() < 4 * alone.mean()]
+    capacity = max((len(r) / (r[-1]["last_token_ts"] - r[0]["arrival_time"]) for r in fast), default=0.0)
+    return Fitted(
+        llm=llm.name,
+        tensor_parallel=int(meta["engine_kwargs"]["tensor_parallel_size"]),
+        share_pct=int(meta["share_pct"]),
+        step=step,
+        residual_pct=residual,
+        held_out={name: (float(value) if np.isfinite(value) else None) for name, value in scored.items()},
+        capacity_per_s=capacity,
+    )
+
+
+def fit_pooling(run: EngineRun) -> tuple[StepModel, float]:
+    """``base + prefill · tokens`` from the requests that had the engine to themselves: their latency is one iteration."""
+    free_s = np.concatenate([[-np.inf], np.maximum.accumulate(run.last_token_s)[:-1]])
+    overlapped = np.concatenate([run.arrival_s[1:] < run.last_token_s[:-1], [False]])
+    alone = (run.arrival_s >= free_s) & ~overlapped
+    if alone.sum() < 5:
+        raise InputError(f"{run.name}: {alone.sum()} requests without company: must be at least 5 (lower the first rate)")
+    tokens, zeros = run.input_tokens[alone].astype(float), np.zeros(int(alone.sum()))
+    step, errors = fit_step(StepSamples(tokens, zeros, zeros, zeros, run.latency_s[alone]))
+    return step, errors.median_pct
+
+
+def fit_shares(found: Sequence[Fitted], gpu: GpuType) -> ShareLaw | None:
+    """Refit the share law from instances measured at several shares; None when there is no such pair.
+
+    Ratios of whole steps at typical sizes, from the fitted step models of one LLM at share s and at 100 %.
+    """
+    whole = {(f.llm, f.tensor_parallel): f for f in found if f.share_pct == 100}
+    samples = []
+    for part in found:
+        reference = whole.get((part.llm, part.tensor_parallel))
+        if part.share_pct == 100 or reference is None:
+            continue
+        for phase, sizes in (("prefill", (64, 256, 512, 1024, 2048)), ("decode", (1, 8, 32, 128, 256))):
+            for size in sizes:
+                work = (size, 0, 0, 0) if phase == "prefill" else (0, 0, size, 256 * size)
+                ratio = part.step.step_s(*work) / reference.step.step_s(*work)
+                samples.append(ShareSample(part.llm, phase, size, part.share_pct, ratio))
+    if not samples:
+        return None
+    pairs = sorted({f"{f.llm} at {f.share_pct} %" for f in found if f.share_pct < 100})
+    law, _ = fit_share_law(samples, source=f"measured on {gpu.name}: {', '.join(pairs)} against 100 %")
+    return law
+
+
+def profile_trace(
+    trace: Trace,
+    llms: Mapping[str, Llm],
+    gpu: GpuType,
+    out: Path,
+    *,
+    local: LocalOptions,
+    engine: EngineLimits,
+    degrees: Sequence[int] = (1,),
+    shares: Sequence[int] = (100,),
+    options: Sweep | None = None,
+    default_law: ShareLaw = CORE_LAW,
+    uuids: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[ProfileSet, list[Fitted]]:
+    """Measure and fit everything asked for; instances whose folders under ``out`` are complete are not measured again."""
+    found: list[Fitted] = []
+    start_s: list[tuple[float, float]] = []
+    for name, calls in calls_of(trace).items():
+        for degree in degrees:
+            for share in shares:
+                folder = out / f"{name}-tp{degree}-share{share}"
+                folder.mkdir(parents=True, exist_ok=True)
+                profile_instance(
+                    llms[name], calls, gpu, degree, share, engine, folder,
+                    local=local, options=options or Sweep(), uuids=uuids, say=say,
+                )  # fmt: skip
+                found.append(fit_folder(folder))
+                meta = json.loads((folder / "meta.json").read_text())
+                start_s.append((llms[name].parameters / 1e9, float(meta.get("start_s", 0.0))))
+                advance()
+    law = fit_shares(found, gpu) or default_law
+    profiles = [_profile(fitted, llms[fitted.llm], gpu, engine, out) for fitted in found if fitted.share_pct == max(shares)]
+    cold = ColdStartLaw(base_s=float(np.median([seconds for _, seconds in start_s])), s_per_billion=0.0)
+    return ProfileSet(
+        profiles=tuple(profiles), share_law=law, contention=ContentionLaw(interference=0.0), cold_start=cold
+    ), found
+
+
+def _profile(fitted: Fitted, llm: Llm, gpu: GpuType, engine: EngineLimits, out: Path) -> Profile:
+    if fitted.share_pct != 100:
+        raise InputError(f"shares are up to {fitted.share_pct}: must include 100, which profiles describe")
+    meta = json.loads((out / f"{fitted.llm}-tp{fitted.tensor_parallel}-share100" / "meta.json").read_text())
+    held = fitted.held_out.get("latency_mean_err_pct")
+    return Profile(
+        llm=llm,
+        gpu=gpu,
+        tensor_parallel=fitted.tensor_parallel,
+        step=fitted.step,
+        engine=engine,
+        source=(
+            f"measured: {meta['engine']} on {meta['hardware']['machine']}, {meta['date']}; held-out mean latency {held:+.1f} %"
+            if held is not None
+            else f"measured: {meta['engine']}, {meta['date']}"
+        ),
+        residual_pct=fitted.residual_pct,
+    )
+
+
+def document_of(found: Sequence[Fitted]) -> list[dict[str, Any]]:
+    """Rows for ``scepsy profile run``."""
+    return [
+        {
+            "llm": fitted.llm,
+            "tensor_parallel": fitted.tensor_parallel,
+            "share_pct": fitted.share_pct,
+            "base_ms": fitted.step.base_s * 1e3,
+            "prefill_us_per_token": fitted.step.prefill_s_per_token * 1e6,
+            "decode_us_per_sequence": fitted.step.decode_s_per_sequence * 1e6,
+            "context_us_per_token": fitted.step.context_s_per_token * 1e6,
+            "capacity_per_s": fitted.capacity_per_s,
+            "residual_pct": fitted.residual_pct,
+            **{f"held_out_{name}": value for name, value in fitted.held_out.items()},
+        }
+        for fitted in found
+    ]

@@ -1,0 +1,85 @@
+"""``scepsy compare``: predicted, simulated and measured side by side."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scepsy.cli.output import command, emit_json, show_table, stdout
+from scepsy.errors import InputError
+
+
+@command
+def compare(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file.")],
+    records: Annotated[list[Path] | None, typer.Option(help="Measured records of an earlier comparison, repeatable.")] = None,
+    measure: Annotated[bool, typer.Option(help="Deploy on this host and measure (see: docs/engines.md).")] = False,
+    runs: Annotated[int, typer.Option(min=1, help="Runs to issue in each measurement.")] = 100,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeat with these seeds; the medians are compared.")] = None,
+    load: Annotated[list[float] | None, typer.Option(help="Parts of the plan's target rate to compare at.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to keep measured records in.")] = None,
+    max_mean_err: Annotated[float | None, typer.Option(help="Exit 1 if simulated mean latency is further off (%).")] = None,
+    max_p95_err: Annotated[float | None, typer.Option(help="Exit 1 if simulated p95 latency is further off (%).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare what the predictor expects, what the simulator shows and what real engines did, with errors.
+
+    Without --measure and --records, predicted and simulated are compared.
+
+    Example: `scepsy compare x.plan.yaml --measure --runs 100 --seed 1 --seed 2 --seed 3 -o measured`
+    """
+    from experiments.compare import medians
+    from experiments.measured import Comparison, compare_plan
+    from scepsy.cli.inputs import plan_inputs
+    from scepsy.cli.output import stderr
+    from scepsy.files.plan import load_plan
+
+    plan = load_plan(plan_file)
+    traces, profiles = plan_inputs(plan, plan_file)
+    if records and measure:
+        raise InputError("--records and --measure are both given: give one")
+    options = None
+    if measure:
+        from scepsy.cli.local import read_options
+
+        options = read_options(plan_file)
+    question = Comparison(
+        plan=plan,
+        traces={target.workflow: trace for target, (trace, _) in zip(plan.targets, traces, strict=True)},
+        profiles=profiles,
+        runs=runs,
+        seeds=tuple(seed or [0]),
+        loads=tuple(load or [1.0]),
+    )
+    rows = compare_plan(
+        question, options=options, records=tuple(records or ()), output=output,
+        say=lambda line: stderr.print(line, highlight=False, markup=False),
+    )  # fmt: skip
+    summary = medians(rows)
+    if as_json:
+        emit_json({"rows": rows, "medians": summary})
+    else:
+        columns = ["workflow", "rate_per_s", "source", "latency_mean_s", "latency_p95_s", "throughput_per_s",
+                   "latency_mean_err_pct", "latency_p95_err_pct"]  # fmt: skip
+        title = f"medians over {len(question.seeds)} seed(s); errors against measured"
+        show_table(
+            title, [name.replace("_", " ") for name in columns], [[row.get(name) for name in columns] for row in summary]
+        )
+    problems = _beyond(summary, "latency_mean_err_pct", max_mean_err) + _beyond(summary, "latency_p95_err_pct", max_p95_err)
+    if problems:
+        if not as_json:
+            stdout.print("\n".join(problems), highlight=False)
+        raise typer.Exit(1)
+
+
+def _beyond(rows: list[dict[str, Any]], name: str, limit: float | None) -> list[str]:
+    if limit is None:
+        return []
+    found = [row for row in rows if row["source"] == "simulated" and row.get(name) is not None]
+    if not found:
+        raise InputError(f"--max-{name.split('_')[1]}-err: nothing was measured to compare with: give --measure or --records")
+    return [
+        f"{row['workflow']} at {row['rate_per_s']:.3g}/s: {name} is {row[name]:+.1f} %: must be within ±{limit:g} %"
+        for row in found
+        if abs(row[name]) > limit
+    ]
