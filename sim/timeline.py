@@ -108,19 +108,26 @@ class Timeline:
             name = "prefill" if work.prompt_tokens and not work.decoding else "mixed" if work.prompt_tokens else "decode"
             arguments = {"iterations": work.steps, "decoding": work.decoding, "prompt tokens": work.prompt_tokens}
             yield _slice(_INSTANCES, replica.number + 1, name, work.start, work.end, arguments)
-        for replica, samples in self.samples.items():
-            for sample in samples:
+        for replica in self.samples:
+            for sample in self._closed(replica):
                 share = replica.spec.share_pct if sample.busy else 0
                 counts = {"running": sample.running, "waiting": sample.waiting}
                 yield _counter(_INSTANCES, f"{replica.name} calls", sample.at, counts)
                 yield _counter(_INSTANCES, f"{replica.name} KV %", sample.at, {"KV": round(100 * sample.kv_use, 2)})
                 yield _counter(_INSTANCES, f"{replica.name} SM %", sample.at, {"SM": share})
 
+    def _closed(self, replica: Replica) -> Iterator[_Sample]:
+        """The samples of an instance, its last busy period ended: the simulation stops before it could say it is idle."""
+        samples = self.samples[replica]
+        yield from samples
+        if samples[-1].busy:
+            yield _Sample(max(work.end for owner, work in reversed(self.works) if owner is replica), 0, 0, 0.0, False)
+
     def _gpu_events(self) -> Iterator[Event]:
         changes: dict[str, dict[int, int]] = {}
-        for replica, samples in self.samples.items():
+        for replica in self.samples:
             busy = False
-            for sample in samples:
+            for sample in self._closed(replica):
                 if sample.busy is not busy:
                     busy = sample.busy
                     for gpu in replica.gpu_names:
