@@ -127,7 +127,8 @@ def _profiles(names: list[str], types: tuple[GpuType, ...], size: Size) -> Profi
         llm = Llm(name=name, parameters=1e9, weight_bytes=2 * GIB, kv_bytes_per_token=65536, context_limit=8192)
         for gpu in types:
             for degree in size.degrees:
-                step = StepModel(base_s=0.004, prefill_s_per_token=2e-5)
+                # Without a base there is nothing to draw bandwidth for, so neighbours do not slow each other at all.
+                step = StepModel(base_s=0.004 if size.interference > 0 else 0.0, prefill_s_per_token=2e-5)
                 engine = EngineLimits(activation_bytes=GIB)
                 profiles.append(
                     Profile(llm=llm, gpu=gpu, tensor_parallel=degree, step=step, engine=engine, source="simulated: closed form")

@@ -12,6 +12,7 @@ profiled at a few replica counts and read between them on a logarithmic scale.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -78,6 +79,53 @@ def capacity_calls_per_s(by_replicas: Mapping[int, Curve], replicas: npt.ArrayLi
     return np.asarray(counts * np.interp(np.log(counts), np.log(profiled), each))
 
 
+@dataclass(frozen=True)
+class Stack:
+    """All curves of one (workflow, LLM) as one array, to be read for thousands of options at once."""
+
+    kinds: tuple[tuple[str, int, int], ...]
+    """(GPU type, degree, share) by row."""
+    counts: Floats
+    """Profiled replica counts, ascending."""
+    utilisation: Floats
+    capacity_per_s: Floats
+    """Shape (kinds, counts): per instance."""
+    busy_s: Floats
+    """Shape (kinds, counts, utilisations)."""
+
+    def capacity(self, kind: Integers, replicas: Integers) -> Floats:
+        """Calls per second of all replicas when saturated, as ``capacity_calls_per_s``; shape in = shape out."""
+        lower, weight = self._between(replicas)
+        each = self.capacity_per_s[kind, lower] * (1 - weight)
+        if len(self.counts) > 1:
+            each = each + self.capacity_per_s[kind, np.minimum(lower + 1, len(self.counts) - 1)] * weight
+        return np.asarray(replicas * each)
+
+    def busy(self, kind: Integers, replicas: Integers, calls_per_s: float) -> Floats:
+        """Busy seconds as ``read_replicas``; shape in = shape out."""
+        load = calls_per_s / self.capacity(kind, replicas)
+        lower, weight = self._between(replicas)
+        value = self._at(kind, lower, load)
+        if len(self.counts) > 1:
+            value = value * (1 - weight) + self._at(kind, np.minimum(lower + 1, len(self.counts) - 1), load) * weight
+        return np.where(load >= 1.0, np.inf, value)
+
+    def _between(self, replicas: Integers) -> tuple[Integers, Floats]:
+        position = np.interp(np.log(replicas), np.log(self.counts), np.arange(len(self.counts), dtype=float))
+        lower = np.minimum(position.astype(np.int64), max(len(self.counts) - 2, 0))
+        return lower, position - lower
+
+    def _at(self, kind: Integers, count: Integers, load: Floats) -> Floats:
+        """One replica count's column: as ``read_curve`` below capacity."""
+        last = self.utilisation[-1]
+        position = np.interp(load, self.utilisation, np.arange(len(self.utilisation), dtype=float))
+        lower = np.minimum(position.astype(np.int64), len(self.utilisation) - 2)
+        weight = position - lower
+        value = self.busy_s[kind, count, lower] * (1 - weight) + self.busy_s[kind, count, lower + 1] * weight
+        beyond = self.busy_s[kind, count, -1] * (1.0 - last) / np.maximum(1.0 - load, 1e-12)
+        return np.where(load > last, beyond, value)
+
+
 class CurveIndex:
     """Curves by (LLM, GPU type, degree, share) and workflow, so that a reading needs no search."""
 
@@ -86,10 +134,39 @@ class CurveIndex:
         for c in curves:
             kind = self._curves.setdefault((c.llm, c.gpu_type, c.tensor_parallel, c.share_pct), {})
             kind.setdefault(c.workflow, {})[c.replicas] = c
+        self._kinds: dict[str, list[tuple[str, int, int]]] = {}
+        for llm, *rest in sorted(self._curves):
+            self._kinds.setdefault(llm, []).append((rest[0], rest[1], rest[2]))
+        self._stacks: dict[tuple[str, str], Stack | None] = {}
+
+    def stack(self, workflow: str, llm: str) -> Stack | None:
+        """All curves of one (workflow, LLM), built once; None where they differ in replica counts or utilisations."""
+        key = (workflow, llm)
+        if key not in self._stacks:
+            self._stacks[key] = self._make_stack(workflow, llm)
+        return self._stacks[key]
+
+    def _make_stack(self, workflow: str, llm: str) -> Stack | None:
+        kinds = [kind for kind in self.kinds(llm) if workflow in self.by_workflow(llm, *kind)]
+        families = [self.by_workflow(llm, *kind)[workflow] for kind in kinds]
+        if not families:
+            return None
+        first = families[0]
+        counts = sorted(first)
+        grid = first[counts[0]].utilisation
+        if any(sorted(family) != counts or any(c.utilisation != grid for c in family.values()) for family in families):
+            return None
+        return Stack(
+            kinds=tuple(kinds),
+            counts=np.array(counts, dtype=float),
+            utilisation=np.array(grid),
+            capacity_per_s=np.array([[family[count].capacity_per_s for count in counts] for family in families]),
+            busy_s=np.array([[family[count].busy_s for count in counts] for family in families]),
+        )
 
     def kinds(self, llm: str) -> list[tuple[str, int, int]]:
         """The (GPU type, degree, share) at which ``llm`` was profiled, sorted."""
-        return sorted(key[1:] for key in self._curves if key[0] == llm)
+        return self._kinds.get(llm, [])
 
     def by_workflow(self, llm: str, gpu_type: str, tensor_parallel: int, share_pct: int) -> Mapping[str, Mapping[int, Curve]]:
         """Curves of one instance type by workflow and replica count; empty when it was not profiled."""

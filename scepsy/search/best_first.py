@@ -59,12 +59,15 @@ def cheapest_first(
     tables: Sequence[Floats],
     budgets: tuple[int, ...],
     upper: Callable[[], float],
+    *,
+    prune: bool,
 ) -> Iterator[tuple[float, tuple[int, ...]]]:
     """Yield (relaxed cost, one option number per LLM) in ascending cost while it is below ``upper()``, asked each time.
 
-    Costs exclude tool time. Ties come in a fixed order.
+    Costs exclude tool time. Ties come in a fixed order. With ``prune`` only options are combined that no other one
+    dominates in cost and geometry; where neighbours slow each other a dominated one may still turn out better.
     """
-    search = _Search(space, items, tables, budgets, upper)
+    search = _Search(space, items, tables, budgets, upper, prune)
     heap: list[tuple[float, int, _Node, int]] = []
     number = count()
     root = search.node(0, 0.0, budgets, np.zeros(search.room.shape), ())
@@ -94,13 +97,17 @@ class _Search:
         tables: Sequence[Floats],
         budgets: tuple[int, ...],
         upper: Callable[[], float],
+        prune: bool,
     ) -> None:
         self.items, self.tables, self.upper = items, tables, upper
         gpus = [budget * space.unit_pct / 100 for budget in budgets]
         self.weights = [_option_weights(options, len(budgets)) for options in space.llms]
         functions = self.weights[0].shape[0]
         self.room = np.broadcast_to(np.floor(np.asarray(gpus) + SLACK), (functions, len(budgets)))
-        self.finite = [np.flatnonzero(np.isfinite(item.cost)) for item in items]
+        self.finite = [
+            undominated(options, item) if prune else np.flatnonzero(np.isfinite(item.cost))
+            for options, item in zip(space.llms, items, strict=True)
+        ]
         # What the LLMs from k on need at the very least, of each function and type.
         least = [weights[:, :, keep].min(axis=2) for weights, keep in zip(self.weights, self.finite, strict=True)]
         self.rest = [sum(least[k:], np.zeros((functions, len(budgets)))) for k in range(len(items) + 1)]
@@ -124,6 +131,26 @@ class _Search:
         keep, bounds = keep[good], bounds[good]
         order = np.lexsort((keep, item.units[keep], bounds))
         return _Node(depth, cost, left, weights, choices, keep[order], bounds[order])
+
+
+def undominated(options: Options, item: Items) -> Integers:
+    """Options that no cheaper one can stand in for wherever they pack.
+
+    A stands in for B when its groups fit into B's slots: same GPU type, and each of B's groups of t slices holds
+    ⌊t_B / t_A⌋ · ⌊share_B / share_A⌋ groups of A. Equal ones: the first stays.
+    """
+    finite = np.flatnonzero(np.isfinite(item.cost))
+    order = finite[np.lexsort((finite, item.units[finite], item.cost[finite]))]
+    kept: list[int] = []
+    shape = np.zeros((len(order), 4), dtype=np.int64)
+    for n in order.tolist():
+        mine = (options.gpu_type[n], options.share_pct[n], options.tensor_parallel[n], options.replicas[n])
+        before = shape[: len(kept)]
+        holds = (mine[2] // before[:, 2]) * (mine[1] // before[:, 1]) * mine[3]
+        if not ((before[:, 0] == mine[0]) & (holds >= before[:, 3])).any():
+            shape[len(kept)] = mine
+            kept.append(n)
+    return np.array(sorted(kept), dtype=np.int64)
 
 
 def _option_weights(options: Options, types: int) -> Floats:

@@ -229,8 +229,5 @@ class _Local:
 
     def _started(self, allocations: tuple[Allocation, ...], placement: Placement) -> int:
         running = Counter(shape(instance) for instance in self.running.instances)
-        new = Counter(
-            (a.llm, a.share_pct, tuple(sorted(slot))) for a in allocations for slot in placement[a.llm]
-        )
+        new = Counter((a.llm, a.share_pct, tuple(sorted(slot))) for a in allocations for slot in placement[a.llm])
         return (new - running).total()
-

@@ -18,12 +18,14 @@ def best_within(
     tables: list[Floats],
     caps: tuple[int, ...] | None = None,
     accept: Accept = accept_all,
+    *,
+    first_only: bool = False,
 ) -> Found:
-    """The best accepted allocation that packs onto ``caps`` GPUs by type. Raises ``Infeasible``."""
+    """The best accepted allocation that packs onto ``caps`` GPUs by type; any one with ``first_only``. Raises ``Infeasible``."""
     caps = caps or space.gpus_of
-    search = Search(problem, space, tables, caps, accept)
+    search = Search(problem, space, tables, caps, accept, first_only=first_only)
     search.run()
-    found = rerank(search)
+    found = search.best if first_only else rerank(search)
     if found is not None:
         return found
     if search.nearest is not None and problem.goal.limits_s:

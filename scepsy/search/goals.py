@@ -95,39 +95,36 @@ def most_rate(problem: Problem) -> Plan:
     bound = rate_bound(problem)
     if bound.factor <= 0:
         raise not_enough_gpus(problem, build_space(problem), len(problem.cluster.gpus))
-    best = _try_factor(problem, bound.factor * (1 - 1e-9))
-    if best is not None:
-        return _at_rate(best, started, proved=True)
-    low, high = 0.0, bound.factor
-    for _ in range(RATE_STEPS):
+    top = bound.factor * (1 - 1e-9)
+    proved = _carries(problem, top)
+    low, high = (top, top) if proved else (0.0, top)
+    for _ in range(0 if proved else RATE_STEPS):
         middle = (low + high) / 2
-        plan = _try_factor(problem, middle)
-        if plan is None:
-            high = middle
+        if _carries(problem, middle):
+            low = middle
         else:
-            best, low = plan, middle
-    if best is None:
+            high = middle
+    if low == 0.0:
         raise Infeasible(
             f"no plan meets the latency limits even at {high:.3g} times the target rates "
             f"({bound.binding_llm} binds at {bound.factor:.3g})"
         )
-    return _at_rate(best, started, proved=False)
+    scaled = at_factor(problem, low)
+    space = build_space(scaled)
+    found = best_within(scaled, space, solve(cost_items(space), space.budgets), accept=_within_percentile(scaled))
+    proof = Proof(optimal=proved, bound_latency_s=found.proof.bound_latency_s)
+    return assemble(scaled, "exact", found.allocations, found.placement, started, proof)
 
 
-def _try_factor(problem: Problem, factor: float) -> tuple[Problem, Found] | None:
+def _carries(problem: Problem, factor: float) -> bool:
+    """Whether some plan carries ``factor`` times the target rates within the limits."""
     scaled = at_factor(problem, factor)
     try:
         space = build_space(scaled)
-        tables = solve(cost_items(space), space.budgets)
-        return scaled, best_within(scaled, space, tables, accept=_within_percentile(scaled))
+        best_within(scaled, space, solve(cost_items(space), space.budgets), accept=_within_percentile(scaled), first_only=True)
     except Infeasible:
-        return None
-
-
-def _at_rate(best: tuple[Problem, Found], started: float, *, proved: bool) -> Plan:
-    problem, found = best
-    proof = Proof(optimal=proved, bound_latency_s=found.proof.bound_latency_s)
-    return assemble(problem, "exact", found.allocations, found.placement, started, proof)
+        return False
+    return True
 
 
 def at_factor(problem: Problem, factor: float) -> Problem:

@@ -20,9 +20,13 @@ import numpy as np
 from scepsy.cluster import GpuType
 from scepsy.errors import Infeasible, InputError
 from scepsy.plan import Allocation
-from scepsy.predict.aggregate import Floats, Integers, call_rates_per_s, capacity_calls_per_s, read_replicas
+from scepsy.predict.aggregate import Floats, Integers, Stack, call_rates_per_s, capacity_calls_per_s
 from scepsy.profile.model import kv_capacity_tokens
 from scepsy.search.problem import Problem
+
+
+Columns = tuple[Integers, Integers, Integers, Integers, Integers, Floats, Floats]
+"""GPU type, share, degree, replicas, units, capacity, busy seconds: as in ``Options``."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +157,10 @@ class _Builder:
         usable = [kind for kind in kinds if self._usable(llm, *kind)]
         if not usable:
             raise Infeasible(self._why_unusable(llm))
-        blocks = [block for kind in usable if (block := self._block(llm, load, *kind)) is not None]
-        if not blocks:
+        columns = self._columns(llm, load, usable)
+        if columns is None:
             raise Infeasible(self._why_overloaded(llm, load, usable))
-        merged = [np.concatenate(columns, axis=-1) for columns in zip(*blocks, strict=True)]
-        gpu_type, share, degree, replicas, units, capacity, busy = merged
+        gpu_type, share, degree, replicas, units, capacity, busy = columns
         weights = np.asarray(self.problem.normal_weights)
         with np.errstate(invalid="ignore"):
             cost = np.where(np.isfinite(busy).all(axis=0), weights @ np.where(np.isfinite(busy), busy, 0.0), np.inf)
@@ -176,32 +179,46 @@ class _Builder:
     def _largest_domain(self, gpu_type: str) -> int:
         return max(len(domain) for node in self.problem.cluster.nodes if node.gpu_type == gpu_type for domain in node.domains)
 
-    def _block(self, llm: str, load: float, gpu_type: str, degree: int, share: int) -> list[Integers | Floats] | None:
-        """Options of one instance type for every replica count, or None when none carries the load."""
+    def _columns(self, llm: str, load: float, usable: list[tuple[str, int, int]]) -> Columns | None:
+        """Every usable instance type at every replica count, as columns; None when none carries the load."""
         index = self.problem.index
-        curves = index.by_workflow(llm, gpu_type, degree, share)
         callers = [(w, use) for w, use in enumerate(self.problem.uses) if use.calls_per_run(llm) > 0]
-        if any(use.workflow not in curves for _, use in callers):
-            return None
-        most = self.counts[gpu_type] * 100 // (share * degree)
-        if not self.keep_all:
-            families = [curves[use.workflow] for _, use in callers]
-            flat = max(ceil(load / (c.capacity_per_s * c.utilisation[0])) for family in families for c in family.values())
-            most = min(most, max(flat, *(max(family) for family in families)))
-        replicas = np.arange(1, most + 1, dtype=np.int64)
-        capacity = np.min([capacity_calls_per_s(curves[use.workflow], replicas) for _, use in callers], axis=0)
+        stacks = [index.stack(use.workflow, llm) for _, use in callers]
+        whole = [stack for stack in stacks if stack is not None]
+        if len(whole) < len(stacks) or any(stack.kinds != whole[0].kinds for stack in whole):
+            raise InputError(
+                f"LLM {llm}: its curves differ in replica counts or utilisations by workflow: profile them together"
+            )
+        number = {kind: n for n, kind in enumerate(whole[0].kinds)}
+        kinds = [kind for kind in usable if kind in number]
+        most = [self._most(load, whole, number[kind], kind) for kind in kinds]
+        row = np.repeat([number[kind] for kind in kinds], most).astype(np.int64)
+        replicas = np.concatenate([np.arange(1, count + 1, dtype=np.int64) for count in most]) if kinds else row
+        which = np.repeat(np.arange(len(kinds)), most)
+        capacity = np.min([stack.capacity(row, replicas) for stack in whole], axis=0) if len(row) else np.zeros(0)
         fits = load <= capacity * self.problem.max_utilisation
         if not self.keep_all:
-            replicas, capacity, fits = replicas[fits], capacity[fits], fits[fits]
-        if len(replicas) == 0:
+            row, replicas, which, capacity, fits = (column[fits] for column in (row, replicas, which, capacity, fits))
+        if len(row) == 0:
             return None
-        busy = np.zeros((len(self.problem.uses), len(replicas)))
-        for w, use in callers:
-            busy[w] = read_replicas(curves[use.workflow], "busy_s", replicas, load)
+        busy = np.zeros((len(self.problem.uses), len(row)))
+        for (w, _), stack in zip(callers, whole, strict=True):
+            busy[w] = stack.busy(row, replicas, load)
         busy[:, ~fits] = np.inf
-        size = len(replicas)
-        kind = [np.full(size, value, dtype=np.int64) for value in (self.gpu_types.index(gpu_type), share, degree)]
-        return [*kind, replicas, replicas * (share * degree // self.unit), capacity, busy]
+        gpu_type, degree, share = (
+            np.array(values, dtype=np.int64)[which]
+            for values in zip(*((self.gpu_types.index(name), degree, share) for name, degree, share in kinds), strict=True)
+        )
+        return gpu_type, share, degree, replicas, replicas * (share * degree // self.unit), capacity, busy
+
+    def _most(self, load: float, stacks: list[Stack], row: int, kind: tuple[str, int, int]) -> int:
+        """Replicas worth listing: what the GPUs hold, and no more than change the curves."""
+        gpu_type, degree, share = kind
+        most = self.counts[gpu_type] * 100 // (share * degree)
+        if self.keep_all:
+            return most
+        flat = max(ceil(load / float(stack.capacity_per_s[row].min() * stack.utilisation[0])) for stack in stacks)
+        return min(most, max(flat, *(int(stack.counts[-1]) for stack in stacks)))
 
     def _why_unusable(self, llm: str) -> str:
         need = needed_tokens(self.problem, llm)

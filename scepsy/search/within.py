@@ -28,11 +28,11 @@ from scepsy.search.nogoods import NoGoods
 from scepsy.search.problem import Problem
 from scepsy.search.space import Space
 
-CANDIDATES = 24
+CANDIDATES = 12
 """Allocations that are predicted on their GPUs, in order of relaxed cost, before settling for the bound."""
 PACKED = 2000
 """Allocations that are tried for packing."""
-PROOFS = 60
+PROOFS = 40
 """CP-SAT calls to show that an allocation does not pack, about 2 ms each on 16 GPUs."""
 MAX_PROOF_GPUS = 64
 """Clusters up to this size are worth a packing proof; beyond, the heuristic and the bound stand."""
@@ -62,15 +62,22 @@ class Search:
     best: Found | None = None
     nearest: Outlook | None = None
     """The lowest objective seen, accepted or not: what an error message quotes."""
-    tried: set[tuple[int, ...]] = field(default_factory=set)
+    tried: dict[tuple[int, ...], bool] = field(default_factory=dict)
+    """Allocations considered, and whether it is known if they pack."""
     pool: list[Found] = field(default_factory=list)
     """Everything accepted, in order of discovery."""
     predicted: int = 0
+    first_only: bool = False
+    """Stop at the first accepted allocation: enough to know that there is one."""
+    slowed: bool = field(init=False)
+    """Whether neighbours on a GPU slow each other at all."""
     where: Layout = field(init=False)
     nogoods: NoGoods = field(init=False)
 
     def __post_init__(self) -> None:
         self.where = layout(self.problem.cluster)
+        drawing = {p.llm.name for p in self.problem.profiles.profiles if p.decode_bandwidth_demand > 0}
+        self.slowed = any(options.llm in drawing for options in self.space.llms)
         self.items = cost_items(self.space)
         self.budgets = tuple(cap * 100 // self.space.unit_pct for cap in self.caps)
         proofs = PROOFS if len(self.where.gpus) <= MAX_PROOF_GPUS else 0
@@ -88,15 +95,20 @@ class Search:
         if relaxed is None:
             return None
         self.consider(relaxed)
+        if self.first_only and self.best is not None:
+            return self.best
         if self.best is None or self.best.outlook.objective_s > self.bound_s * (1 + 1e-12):
             self._incumbents()
+        if self.first_only and self.best is not None:
+            return self.best
         return self._close()
 
     def _close(self) -> Found | None:
         """Walk up from the relaxed optimum until it meets the incumbent, or effort runs out."""
         tool, unresolved = self.space.tool_s, np.inf
         bound, closed = np.inf, True
-        ahead = cheapest_first(self.space, self.items, self.tables, self.budgets, lambda: self.upper_s - tool)
+        alone = not self.slowed
+        ahead = cheapest_first(self.space, self.items, self.tables, self.budgets, lambda: self.upper_s - tool, prune=alone)
         self.predicted = 0
         for tried, (relaxed, choices) in enumerate(ahead):
             if self.predicted >= CANDIDATES or tried >= PACKED:
@@ -104,6 +116,8 @@ class Search:
                 break
             if not self.consider(choices):
                 unresolved = min(unresolved, relaxed + tool)
+            if self.first_only and self.best is not None:
+                return self.best
         if self.best is None:
             return None
         bound = min(bound, unresolved, self.best.outlook.objective_s)
@@ -118,9 +132,11 @@ class Search:
 
     def consider(self, choices: tuple[int, ...]) -> bool:
         """Pack and predict one allocation; False when it stays unknown whether it packs."""
-        if choices in self.tried:
-            return True
-        self.tried.add(choices)
+        if choices not in self.tried:
+            self.tried[choices] = self._consider(choices)
+        return self.tried[choices]
+
+    def _consider(self, choices: tuple[int, ...]) -> bool:
         allocations = self.space.allocations(choices)
         placement, known = self._pack(allocations)
         if placement is None:
