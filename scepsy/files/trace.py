@@ -118,8 +118,8 @@ class TraceReader:
 def _untyped(line: bytes) -> object:
     try:
         return msgspec.json.decode(line)
-    except msgspec.DecodeError:
-        return None  # a number out of range: the typed error has said so already
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None  # a second thing is wrong with the line; the typed error has named the first
 
 
 class _Opened:

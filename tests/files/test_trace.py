@@ -85,6 +85,13 @@ def test_bad_lines_are_named(tmp_path, lines, message):
     assert str(caught.value).startswith(str(path))
 
 
+def test_two_things_wrong_in_one_line(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(HEADER.encode() + b"\n" + RUN.replace(":3", ':"x"').encode()[:-1] + b',"session":"\x83"}\n')
+    with pytest.raises(InputError, match=r"line 2: .*(input_tokens|UTF-8)"):
+        load_trace(path)
+
+
 def test_cycle_through_other_calls_is_named(tmp_path):
     run = (
         '{"id":"r","workflow":"w","calls":[{"id":"a","llm":"m","input_tokens":3,"output_tokens":1,"parents":["b"]},'
