@@ -235,8 +235,8 @@ class Api:
         headers = {"Accept": "application/json, */*"}
         if body is not None:
             headers["Content-Type"] = content_type
-        # The client serialises only plain JSON; other types it takes as text.
-        payload: Any = body if content_type == "application/json" else json.dumps(body)
+        # The client serialises JSON types itself; other types it takes as text.
+        payload: Any = body if content_type.endswith("json") else json.dumps(body)
         try:
             request = self._client.param_serialize(
                 method, path, query_params=list(query), header_params=headers, body=payload, auth_settings=["BearerToken"]

@@ -7,7 +7,7 @@ from typing import Any
 from executor.cluster.api import Object
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
-_SCALE = {
+_SCALE: dict[str | None, Decimal] = {
     **{None: Decimal(1), "m": Decimal("0.001")},
     **{"k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9), "T": Decimal(10**12)},
     **{"Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40)},

@@ -20,6 +20,7 @@ class PodState:
 
     name: str
     node: str
+    phase: str
     ready: bool
     restarts: int
     going: bool
@@ -43,6 +44,7 @@ def pod_state(pod: Object) -> PodState:
     return PodState(
         name=pod["metadata"]["name"],
         node=pod.get("spec", {}).get("nodeName", ""),
+        phase=status.get("phase", ""),
         ready=conditions.get("Ready", {}).get("status") == "True",
         restarts=restarts,
         going="deletionTimestamp" in pod["metadata"],

@@ -98,7 +98,7 @@ class ApiServer(kmock.KubernetesScaffold):
             return _json({"major": "1", "minor": self.minor, "gitVersion": f"v1.{self.minor}.0"})
         if request.resource is None or any(path.startswith(f"/apis/{group}") for group in self.missing):
             return _status(404, "the server could not find the requested resource")
-        if request.resource.plural is None:
+        if not seen.plural:
             return _json({"kind": "APIResourceList", "groupVersion": path.removeprefix("/apis/"), "resources": []})
         if f"{seen.verb} {seen.plural}" in self.forbidden:
             return _status(403, f'{seen.plural} is forbidden: User "tester" cannot {seen.verb} resource "{seen.plural}"')
@@ -106,7 +106,7 @@ class ApiServer(kmock.KubernetesScaffold):
         return self._close(request) if fault == "cut" else answer
 
     async def _serve(self, request: kmock.Request, seen: Seen) -> aiohttp.web.StreamResponse:
-        plural, namespace = seen.plural, request.namespace or ""
+        plural, namespace = seen.plural, "" if seen.plural in CLUSTER_SCOPED else request.namespace or ""
         if seen.subresource.startswith("proxy"):
             text = self.proxied(f"{seen.name}/{seen.subresource.removeprefix('proxy').lstrip('/')}")
             return _status(503, "no endpoints available") if text is None else aiohttp.web.Response(text=text)
@@ -137,11 +137,13 @@ class ApiServer(kmock.KubernetesScaffold):
             return _status(404, f'{plural} "{seen.name}" not found') if obj is None else _json(obj)
         if seen.verb == "delete":
             return self._delete(plural, namespace, seen, request.data or {})
+        if request.headers["Content-Type"] == "application/merge-patch+json":  # what a test's own kubelet sends
+            return self._edit((plural, namespace, seen.name), json.loads(request.text))
         return self._apply(request, plural, namespace, seen)
 
     def _apply(self, request: kmock.Request, plural: str, namespace: str, seen: Seen) -> aiohttp.web.StreamResponse:
         assert request.headers["Content-Type"] == "application/apply-patch+yaml", request.headers
-        assert request.params["fieldManager"] == "scepsy"
+        assert request.params["fieldManager"].startswith("scepsy")
         wanted = json.loads(request.text)
         reason = self.refuse(wanted)
         if reason:
@@ -158,12 +160,21 @@ class ApiServer(kmock.KubernetesScaffold):
         self.controllers.settle()
         return _json(stored, 200 if old else 201)
 
+    def _edit(self, key: tuple[str, str, str], patch: Object) -> aiohttp.web.StreamResponse:
+        if key not in self.store.objects:
+            return _status(404, f'{key[0]} "{key[2]}" not found')
+        self.store.change(key, lambda obj: _patch(obj, patch))
+        self.controllers.settle()
+        return _json(self.store.objects[key])
+
     def _delete(self, plural: str, namespace: str, seen: Seen, options: Object) -> aiohttp.web.StreamResponse:
         key = (plural, namespace, seen.name)
         obj = self.store.objects.get(key)
         if obj is None:
             return _status(404, f'{plural} "{seen.name}" not found')
-        if plural in ("deployments", "jobs", "resourceclaims", "pods"):
+        if plural == "pods" and options.get("gracePeriodSeconds") == 0:
+            self.store.remove(key)
+        elif plural in ("deployments", "jobs", "resourceclaims", "pods"):
             self.store.mark_deleted(key)
         else:
             self.store.remove(key)
@@ -204,11 +215,14 @@ class ApiServer(kmock.KubernetesScaffold):
         verb = {"PATCH": "patch", "DELETE": "delete", "POST": "create"}.get(method)
         verb = verb or ("watch" if watching else "get" if request.name else "list")
         plural, group = (resource.plural or "", resource.group or "") if resource else ("", "")
+        name = request.name or ""
+        if not plural and request.namespace:  # a namespace itself
+            plural, name = "namespaces", request.namespace
         seen = Seen(
             verb=verb,
             group=group,
             plural=plural,
-            name=(request.name or ""),
+            name=name,
             subresource=request.subresource or "",
             dry="dryRun" in params,
             path=request.url.path,
@@ -246,6 +260,14 @@ def _merge(old: Object | None, wanted: Object) -> Object:
     if "status" in old:
         new["status"] = old["status"]
     return new
+
+
+def _patch(obj: Object, patch: Object) -> None:
+    for key, value in patch.items():
+        if isinstance(value, dict) and isinstance(obj.get(key), dict):
+            _patch(obj[key], value)
+        else:
+            obj[key] = value
 
 
 def _bare(obj: Object) -> Object:
@@ -343,7 +365,7 @@ class Double:
         return ApiClient(configuration=settings)
 
     def api(self, **changes: Any) -> Api:
-        quick = Patience(total_s=5.0, first_s=0.001, longest_s=0.02, request_s=5.0)
+        quick = Patience(total_s=60.0, first_s=0.001, longest_s=0.02, request_s=25.0)  # answers wait for a busy machine
         return Api(self.client, NAMESPACE, **{"patience": quick, **changes})
 
 

@@ -18,9 +18,12 @@ from hypothesis import given, settings
 from executor.gateway.config import load_gateway
 from executor.manifests import Rendered, RenderOptions, read_plan_config_map, render, to_json, to_yaml
 from executor.manifests.options import Target
+from executor.manifests.replay import replay_objects
+from scepsy.backend import Stream, Workload
 from scepsy.capabilities import TARGETS, refusals
 from scepsy.errors import Infeasible, InputError
 from scepsy.plan import Plan
+from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
 from tests.executor import plans
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -66,6 +69,16 @@ def test_golden(target: str) -> None:
 def test_every_object_is_valid_under_the_strict_schema_of_every_supported_minor(target: str, minor: str, chosen: Any) -> None:
     assert minor in {".".join(version.split(".")[:2]) for version in kubernetes_validate.utils.all_versions()}
     for each in render(for_target(target), PROFILES, chosen(target)).objects:
+        kubernetes_validate.validate(each, minor, strict=True)
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_the_replay_job_is_valid_too(minor: str) -> None:
+    calls = (Call(id="c", llm="qwen3-8b", input_tokens=5, output_tokens=1),)
+    trace = Trace(source=TraceSource(origin="test"), runs=(Run(id="r", workflow="rag", calls=calls),))
+    load = Workload(streams=(Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0)),), runs=1)
+    plan = plans.two_nodes()
+    for each in replay_objects(plan, render(plan, PROFILES, full("dra")), load, PROFILES, deadline_s=60):
         kubernetes_validate.validate(each, minor, strict=True)
 
 
