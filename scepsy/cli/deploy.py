@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from scepsy.cli.deploying import check_by_simulation, connect, local, read_limits, read_options, read_pairs, read_plan, teller
+from scepsy.cli import deploying_local
+from scepsy.cli.deploying import check_by_simulation, connect, read_limits, read_options, read_pairs, read_plan, teller
 from scepsy.cli.output import command, emit_json, show_table, stdout
 from scepsy.errors import InputError
 
@@ -20,7 +21,7 @@ Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namesp
 Release = Annotated[str | None, typer.Option("--release", help="Name of the deployment; a new plan under it replaces the old.")]
 Context = Annotated[str, typer.Option("--context", help="Context of the kubeconfig; the current one when absent.")]
 Settings = Annotated[
-    Path | None, typer.Option("--options", help="Deploy file (format: scepsy.deploy): images, secrets, limits.")
+    Path | None, typer.Option("--options", help="Deploy file (format: scepsy.deploy; scepsy.local for local).")
 ]
 Profiles = Annotated[Path | None, typer.Option("--profiles", "-p", help="Profiles file; the plan's own when absent.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that one instance may take to start.")]
@@ -102,7 +103,7 @@ def apply(
     if dry_run not in ("", "client", "server"):
         raise InputError(f"--dry-run is {dry_run!r}: must be client or server")
     if target == "local":
-        local().apply(plan, profiles=profiles, validate=validate, timeout_s=timeout, as_json=as_json)
+        deploying_local.apply(plan, profiles, options, release, validate=validate, timeout_s=timeout, as_json=as_json)
         return
     from executor.cluster.apply import apply as bring
 
@@ -178,7 +179,7 @@ def status(
     Example: `scepsy status --json`
     """
     if target == "local":
-        local().status(as_json=as_json)
+        deploying_local.status(release, as_json=as_json)
         return
     from executor.cluster.status import status as state_of
 
@@ -205,7 +206,7 @@ def delete(
     Example: `scepsy delete --release scepsy`
     """
     if target == "local":
-        local().delete(as_json=as_json)
+        deploying_local.delete(release, as_json=as_json)
         return
     from executor.cluster.delete import delete as remove
 

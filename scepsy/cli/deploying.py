@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scepsy.cli.output import stderr
 from scepsy.errors import InputError, ScepsyError
@@ -118,10 +118,3 @@ def read_pairs(option: str, items: list[str]) -> dict[str, str]:
             raise InputError(f"{option} is {item!r}: must be KEY=VALUE")
         found[key] = value
     return found
-
-
-def local() -> Any:
-    """What runs a plan on this host: ``apply``, ``status`` and ``delete`` of ``scepsy.cli.local``."""
-    import importlib
-
-    return importlib.import_module("scepsy.cli.local")

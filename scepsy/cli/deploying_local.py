@@ -1,0 +1,73 @@
+"""``--target local``: the deploying commands on this host, by ``executor.local``."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from scepsy.cli.deploying import check_by_simulation, read_plan
+from scepsy.cli.output import emit_json, show_table, stderr, stdout
+
+
+def apply(
+    path: Path,
+    profiles: Path | None,
+    options: Path | None,
+    release: str | None,
+    *,
+    validate: bool,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Start a plan's engines and gateway here, and return when they serve."""
+    import msgspec
+
+    from executor.local import deployment
+    from executor.local.options import LocalOptions
+    from scepsy.files.document import read_yaml
+
+    plan, known = read_plan(path, profiles)
+    if validate:
+        check_by_simulation(plan, known, path)
+    settings = LocalOptions() if options is None else read_yaml(options, LocalOptions, "scepsy.local", 1)
+    settings = msgspec.structs.replace(settings, start_timeout_s=timeout_s)
+    folder = deployment.default_folder(release or "default")
+
+    def say(line: str) -> None:
+        stderr.print(line, highlight=False, markup=False)
+
+    deployment.apply(plan, known, settings, folder, say)
+    _show(deployment.status(folder), as_json)
+
+
+def status(release: str | None, *, as_json: bool) -> None:
+    """Print what runs here; exit 1 unless every engine is healthy."""
+    from executor.local import deployment
+
+    found = deployment.status(deployment.default_folder(release or "default"))
+    _show(found, as_json)
+    if not found["instances"] or any(each["phase"] != "healthy" for each in found["instances"]):
+        raise typer.Exit(1)
+
+
+def delete(release: str | None, *, as_json: bool) -> None:
+    """Stop everything that was started here."""
+    from executor.local import deployment
+
+    name = release or "default"
+    stopped = deployment.delete(deployment.default_folder(name))
+    if as_json:
+        emit_json({"release": name, "stopped": stopped})
+    else:
+        stdout.print(f"{name}: {'stopped' if stopped else 'nothing was running'}", highlight=False)
+
+
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        emit_json(found)
+        return
+    stdout.print(f"{found['phase']}, gateway {found['gateway'] or '–'}", highlight=False)
+    columns = ["instance", "phase", "url", "restarts", "problem"]
+    show_table("Instances", columns, [[each[column] for column in columns] for each in found["instances"]])
+    for note in found["notes"]:
+        stdout.print(f"note: {note}", highlight=False, markup=False)
