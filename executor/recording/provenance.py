@@ -1,13 +1,14 @@
 """Whose output is in this input? Found by hashes of 24-byte windows, in memory, within one run; text is never kept.
 
 Every window of an output gets a rolling hash (a polynomial modulo 2^64 with a secret base, all windows at once by prefix
-sums), and a quarter of them, chosen by the hash itself, are remembered. An input that contains the output contains
+sums), and one in eight, chosen by the hash itself, is remembered. An input that contains the output contains
 the same windows, wherever a template put them. Outputs shorter than a few windows are compared as whole messages.
 """
 
 import hashlib
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +20,27 @@ Hashes = npt.NDArray[np.uint64]
 WINDOW = 24
 """Bytes: long enough that common phrases rarely match, short enough for one-line answers."""
 
-SAMPLE = 4
+SAMPLE = 8
 """One window in so many is remembered."""
 
-MAX_MARKS = 256
+MIN_MARKS = 2
+"""With fewer an output is too short to be found by its windows."""
+
+MAX_MARKS = 64
 """Per output: the smallest hashes are kept, so that any two texts keep the same ones."""
 
 MIN_CONTAINED = 0.6
 """Part of an output's marks that an input must hold: templates cut and strip, other texts share a few phrases at most."""
 
 MAX_PREFIXES = 2048
-MAX_RUNS = 4096
+MAX_RUNS = 2048
 """Runs remembered at once; the one used longest ago is forgotten first."""
 
-MAX_CALLS_PER_RUN = 1024
+MAX_CALLS_PER_RUN = 512
+"""A conversation of thousands of calls is linked to its latest ones, which contain what came before."""
+
+MAX_SAME = 8
+"""Calls remembered for one and the same text."""
 
 
 class Windows:
@@ -83,12 +91,43 @@ class Windows:
 
 
 class _Run:
-    __slots__ = ("calls", "messages", "tools")
+    """What one run said, by hash: which calls each mark, message and tool-call id came from."""
+
+    __slots__ = ("calls", "marks", "messages", "tools")
 
     def __init__(self) -> None:
-        self.calls: OrderedDict[str, Hashes] = OrderedDict()
+        self.calls: OrderedDict[str, frozenset[int]] = OrderedDict()
+        self.marks: dict[int, list[str]] = {}
         self.messages: dict[bytes, list[str]] = {}
         self.tools: dict[bytes, str] = {}
+
+    def add(self, call: str, marks: frozenset[int]) -> None:
+        self.calls[call] = marks
+        for mark in marks:
+            _append(self.marks, mark, call)
+        if len(self.calls) > MAX_CALLS_PER_RUN:
+            oldest, old_marks = self.calls.popitem(last=False)
+            for mark in old_marks:
+                owners = self.marks.get(mark)
+                if owners is not None and oldest in owners:
+                    owners.remove(oldest)
+                    if not owners:
+                        del self.marks[mark]
+
+    def contained(self, mine: set[int]) -> dict[str, float]:
+        """The part of each call's marks that is among ``mine``."""
+        hits: Counter[str] = Counter()
+        for mark in mine & self.marks.keys():
+            hits.update(self.marks[mark])
+        return {call: count / len(self.calls[call]) for call, count in hits.items() if len(self.calls[call]) >= MIN_MARKS}
+
+
+def _append(index: dict[Any, list[str]], key: Any, call: str) -> None:
+    """Note one more call that said it; of many that said the same, the latest are kept."""
+    owners = index.setdefault(key, [])
+    owners.append(call)
+    if len(owners) > MAX_SAME:
+        del owners[0]
 
 
 class Provenance:
@@ -115,16 +154,14 @@ class Provenance:
             call = known.tools.get(self._digest(tool_id))
             if call is not None:
                 found[call] = Source(call=call, contained_pct=100, by="tool")
-        for text in texts:
-            for call in known.messages.get(self._digest(text), ()):
-                found.setdefault(call, Source(call=call, contained_pct=100, by="message"))
-        if any(len(marks) for marks in known.calls.values()):
-            mine = self._windows.marks(sums)
-            for call, marks in known.calls.items():
-                if len(marks) >= 2 and call not in found:
-                    contained = float(np.isin(marks, mine, assume_unique=True).mean())
-                    if contained >= MIN_CONTAINED:
-                        found[call] = Source(call=call, contained_pct=round(100 * contained))
+        if known.messages:
+            for text in texts:
+                for call in known.messages.get(self._digest(text), ()):
+                    found.setdefault(call, Source(call=call, contained_pct=100, by="message"))
+        if known.marks:
+            for call, part in known.contained(set(self._windows.marks(sums).tolist())).items():
+                if part >= MIN_CONTAINED:
+                    found.setdefault(call, Source(call=call, contained_pct=round(100 * part)))
         return tuple(found.values()), prefixes
 
     def see_output(self, run: str, call: str, texts: list[str], tool_call_ids: list[str]) -> bool:
@@ -135,12 +172,10 @@ class Provenance:
             if len(self._runs) > MAX_RUNS:
                 self._runs.popitem(last=False)
         marks = self._windows.marks(self._windows.sums("\n".join(texts).encode(errors="surrogatepass")))
-        known.calls[call] = marks[:MAX_MARKS]
-        if len(known.calls) > MAX_CALLS_PER_RUN:
-            known.calls.popitem(last=False)
+        known.add(call, frozenset(marks[:MAX_MARKS].tolist()))
         for text in texts:
             if len(text.strip()) >= 4:  # a bare "yes" or "7" says nothing about where it came from
-                known.messages.setdefault(self._digest(text), []).append(call)
+                _append(known.messages, self._digest(text), call)
         for tool_id in tool_call_ids:
             known.tools[self._digest(tool_id)] = call
-        return bool(tool_call_ids) or len(marks) >= 2
+        return bool(tool_call_ids) or len(marks) >= MIN_MARKS
