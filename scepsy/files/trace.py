@@ -5,9 +5,11 @@ a reader notice a file that was cut off between two lines; the writer fills it i
 (a gzip stream has an end mark of its own).
 """
 
+import gc
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
@@ -157,7 +159,20 @@ def stream_runs(path: str | Path, progress: Progress | None = None) -> Iterator[
 def load_trace(path: str | Path, progress: Progress | None = None) -> Trace:
     """Read a whole trace into memory. Raises ``InputError`` naming file, line, field and remedy."""
     reader = TraceReader(path, progress)
-    return Trace(source=reader.source, runs=tuple(reader), prefix_block_tokens=reader.prefix_block_tokens)
+    with _uncollected():
+        return Trace(source=reader.source, runs=tuple(reader), prefix_block_tokens=reader.prefix_block_tokens)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection while millions of values that hold no cycles are built: it would walk them over and over."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class TraceWriter:
