@@ -158,6 +158,6 @@ def test_real_engines(scepsy_data):
     easy, bound = rows["RTXPRO6000_llama31_8b"], rows["RTX4090_llama31_8b"]
     for name, limit in (("latency_mean", 1.0), ("latency_p95", 2.0), ("tpot_mean", 1.0), ("ttft_mean", 3.0)):
         assert abs(easy[f"{name}_err_pct"]) <= limit, name
-    # the KV-bound run: its GPU decodes 4 % faster late in the run than early at the same batch and context
+    # the KV-bound run misses the aim of 1 % on mean latency: the coefficients trade against each other (docs/simulator.md)
     for name, limit in (("latency_mean", 1.8), ("latency_p95", 2.0), ("tpot_mean", 1.0), ("ttft_mean", 3.0)):
         assert abs(bound[f"{name}_err_pct"]) <= limit, name
