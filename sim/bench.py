@@ -6,7 +6,7 @@ GPUs to itself. The same seed gives the same arrivals, in proportion to the rate
 and for every instance type, so that differences between options are not noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 
 from scepsy.arrivals import issue, users
 from scepsy.backend import Stream, Workload
-from scepsy.dag import project
+from scepsy.dag import project, sibling_groups
 from scepsy.predict.aggregate import Floats, Integers
 from scepsy.predict.paths import Paths
 from scepsy.profile.model import Profile, ProfileSet
@@ -153,6 +153,8 @@ class Load:
                 self.calling.append(len(projected) / len(stream.trace.runs))
         self.workflows = {trace.workflows[0]: number for number, trace in enumerate(self.traces)}
         self.paths = [Paths(trace.runs) for trace in self.traces]
+        self.largest_group = max(len(group) for trace in self.traces for run in trace.runs for group in sibling_groups(run))
+        """Most calls that one run issues at once."""
         self.calls_per_run = [len(paths) / paths.runs for paths in self.paths]
         rates = np.array([float(a.rate_per_s or 1.0) * part for a, part in zip(self.arrivals, self.calling, strict=True)])
         self.mix = rates / float(rates @ np.array(self.calls_per_run))
@@ -169,15 +171,37 @@ class Load:
         for trace, arrivals, mix in zip(self.traces, self.arrivals, self.mix, strict=True):
             kind = arrivals.kind if arrivals.kind in ("poisson", "gamma", "deterministic") else "poisson"
             rate = float(calls_per_s * mix)
-            streams.append(Stream(trace=trace, arrivals=msgspec.structs.replace(arrivals, kind=kind, rate_per_s=rate)))
+            timed = msgspec.structs.replace(arrivals, kind=kind, rate_per_s=rate)
+            streams.append(Stream(trace=trace, arrivals=timed, order="shuffled"))
         return Workload(streams=tuple(streams), seed=self.seed, runs=runs)
+
+    def offering(self, calls_per_s: float, runs: int, work: Callable[[Floats, Floats], float]) -> Workload:
+        """Like ``open``, but the drawn runs' work over the drawn span is exactly what ``calls_per_s`` mean calls would bring.
+
+        A hundred drawn runs may bring a tenth more or less than their mean: near saturation that is the difference between
+        queues and none, and would be taken for the instance's doing.
+        """
+        drawn = list(issue(self.open(calls_per_s, runs)))
+        done = sum(
+            work(
+                np.array([call.input_tokens for call in run.calls], dtype=float),
+                np.array([call.output_tokens for call in run.calls], dtype=float),
+            )
+            for _, _, run in drawn
+        )
+        mean = sum(
+            float(mix) * work(paths.input_tokens, paths.output_tokens) / paths.runs
+            for mix, paths in zip(self.mix, self.paths, strict=True)
+        )
+        factor = calls_per_s * mean * drawn[-1][0] / done
+        return self.open(calls_per_s * factor, runs)
 
     def closed(self, total_users: int, runs: int) -> Workload:
         """``total_users`` users without think time or gaps, divided among the workflows as their runs come."""
         part = self.mix / self.mix.sum()
         counts = np.maximum(1, np.round(part * total_users)).astype(int)
         streams = [
-            Stream(trace=trace, arrivals=Arrivals(kind="closed", users=int(count)))
+            Stream(trace=trace, arrivals=Arrivals(kind="closed", users=int(count)), order="shuffled")
             for trace, count in zip(self.dense, counts, strict=True)
         ]
         return Workload(streams=tuple(streams), seed=self.seed, runs=max(runs, int(counts.sum())))

@@ -5,7 +5,8 @@ Simulating every option at every rate would take minutes, and most of it would r
 - one reference instance type (whole GPUs, the smallest degree with room for several of the longest calls) is simulated
   unloaded, saturated and at
   ``LOADS``; with several replicas at ``REPLICA_LOADS``;
-- other degrees, and two smaller shares, are simulated unloaded, saturated and at ``CHECK_LOAD``; in between they follow the
+- other degrees, and two smaller shares, are simulated unloaded, saturated and at ``CHECK_LOAD`` (one and ``MANY``
+  replicas); in between they follow the
   shape of the reference, since another instance of the same LLM mostly has another clock;
 - other shares are interpolated in 1/share, the form of the share law; other replica counts follow the reference's ratios.
 
@@ -34,7 +35,7 @@ from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "8"
+VERSION = "11"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -43,14 +44,21 @@ LOADS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
 REPLICA_LOADS = (0.6, 0.9)
 CHECK_LOAD = 0.8
 REPLICAS = (1, 4, 16)
+MANY = 16
+"""The replica count besides 1 at which every instance type is simulated."""
+FAN_OUT_REPLICAS = 64
+"""Profiled too where a run issues more calls at once than the other counts have instances."""
+LONG_PROMPT_BLOCKS = 64
+"""Mean prompts longer than this many KV blocks are replayed with coarser blocks: rounding then costs under 1 % of a prompt."""
 SHARES = tuple(range(10, 101, 10))
 
-CALLS = 1200
+CALLS = 1800
 """Calls per simulation to aim at."""
 MAX_CALLS = 12_000
 AFFORDABLE = 2.5
 """Replica counts whose simulation would want more than this many times ``MAX_CALLS`` calls follow the next smaller count."""
-MIN_RUNS = 30
+MIN_RUNS = 100
+"""Queueing behind other runs shows only with many of them, however many calls each makes."""
 WARMUP_PART = 0.3
 SPANS = 3.0
 """Arrivals last at least this many run durations, so that the window sees the steady state."""
@@ -204,8 +212,13 @@ def _key(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple
 
 def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple[int, ...], seed: int) -> list[Curve]:
     of_degree = {degree: profiles.of(task.llm, task.gpu_type, degree) for degree in task.degrees}
-    engine = next(iter(of_degree.values())).engine
-    load = Load(task.llm, streams, engine.block_tokens, seed)
+    prompts = [
+        call.input_tokens for stream in streams for run in stream.trace.runs for call in run.calls if call.llm == task.llm
+    ]
+    of_degree = {degree: _coarser(profile, float(np.mean(prompts))) for degree, profile in of_degree.items()}
+    load = Load(task.llm, streams, next(iter(of_degree.values())).engine.block_tokens, seed)
+    if counts == REPLICAS and load.largest_group > counts[-1]:
+        counts = (*counts, FAN_OUT_REPLICAS)
     longest = max(int((paths.input_tokens + paths.output_tokens).max()) for paths in load.paths)
     mean = max(float((paths.input_tokens + paths.output_tokens).mean()) for paths in load.paths)
     kinds = _kinds(of_degree, task.shares, max(longest, ceil(IN_FLIGHT * mean)))
@@ -227,6 +240,15 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
             measured = known.get(share) or _between(known, share)
             curves.extend(_curves(task, load, degree, share, measured, counts))
     return curves
+
+
+def _coarser(profile: Profile, mean_prompt: float) -> Profile:
+    """The profile with KV blocks doubled until a mean prompt has few of them: long prompts are slow to simulate block by
+    block."""
+    tokens = profile.engine.block_tokens
+    while mean_prompt > LONG_PROMPT_BLOCKS * tokens:
+        tokens *= 2
+    return msgspec.structs.replace(profile, engine=msgspec.structs.replace(profile.engine, block_tokens=tokens))
 
 
 def _kinds(of_degree: dict[int, Profile], shares: tuple[int, ...], longest: int) -> list[tuple[int, int]]:
@@ -288,20 +310,30 @@ def _by_ratio(rows: dict[tuple[int, float], Rows], seen: dict[float, Rows], util
 
 
 def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...]) -> Measured:
-    """Unloaded, saturated and one point; the reference gives the shape between and the ratio of more replicas."""
+    """Unloaded, saturated and one load for one and for ``MANY`` replicas; the reference gives the shape between.
+
+    Other replica counts follow the reference's ratio to the nearer of the two.
+    """
     unloaded = _unloaded(bench, 1)
     single, _ = _capacity(bench, unloaded)
-    check = _loaded(bench, single, CHECK_LOAD, 1, unloaded)
-    rows: dict[tuple[int, float], Rows] = {}
-    for (replicas, utilisation), like in reference.rows.items():
-        if replicas == 1:
-            base, top = reference.rows[1, UNLOADED], reference.rows[1, CHECK_LOAD]
-            rows[1, utilisation] = _shaped(unloaded, check, base, top, like, utilisation)
-    for (replicas, utilisation), like in reference.rows.items():
-        if replicas > 1:
-            rows[replicas, utilisation] = _scaled(like, reference.rows[1, utilisation], rows[1, utilisation])
     known = reference.capacity_per_s
-    return Measured({replicas: single * known[replicas] / known[1] for replicas in counts}, rows)
+    capacity = {replicas: single * known[replicas] / known[1] for replicas in counts}
+    measured = [1, *(count for count in counts if count == MANY)]
+    rows: dict[tuple[int, float], Rows] = {}
+    for replicas in measured:
+        low = unloaded if replicas == 1 else _unloaded(bench, replicas)
+        high = _loaded(bench, capacity[replicas], CHECK_LOAD, replicas, low)
+        base, top = reference.rows[replicas, UNLOADED], reference.rows[replicas, CHECK_LOAD]
+        for utilisation in (UNLOADED, *LOADS):
+            like = reference.rows[replicas, utilisation]
+            rows[replicas, utilisation] = _shaped(low, high, base, top, like, utilisation)
+    for replicas in counts:
+        if replicas not in measured:
+            near = min(measured, key=lambda count: (abs(np.log(count / replicas)), count))
+            for utilisation in (UNLOADED, *LOADS):
+                like = reference.rows[replicas, utilisation]
+                rows[replicas, utilisation] = _scaled(like, reference.rows[near, utilisation], rows[near, utilisation])
+    return Measured(capacity, rows)
 
 
 def _shaped(low: Rows, high: Rows, ref_low: Rows, ref_high: Rows, like: Rows, utilisation: float) -> Rows:
@@ -310,9 +342,11 @@ def _shaped(low: Rows, high: Rows, ref_low: Rows, ref_high: Rows, like: Rows, ut
     for a, b, ra, rb, r in zip(low, high, ref_low, ref_high, like, strict=True):
         row = {}
         for name in COLUMNS:
-            span = rb[name] - ra[name]
-            steady = abs(span) <= 0.02 * abs(ra[name]) or span == 0
-            part = utilisation / CHECK_LOAD if steady else (r[name] - ra[name]) / span
+            # Coefficients of a regression trade places from point to point: they follow the mean they add up to.
+            guide = "mean_s" if name in REGRESSION else name
+            span = rb[guide] - ra[guide]
+            steady = abs(span) <= 0.02 * abs(ra[guide]) or span == 0
+            part = utilisation / CHECK_LOAD if steady else (r[guide] - ra[guide]) / span
             row[name] = max(a[name] + (b[name] - a[name]) * part, 0.0)
         made.append(row)
     return made
@@ -378,7 +412,7 @@ def _runs_needed(bench: Bench, capacity: float, utilisation: float, replicas: in
 
 def _unloaded(bench: Bench, replicas: int) -> Rows:
     """One run at a time."""
-    runs = max(MIN_RUNS // 2, min(ceil(CALLS / 2 / _calls_per_run(bench)), 100))
+    runs = max(MIN_RUNS // 5, min(ceil(CALLS / 2 / _calls_per_run(bench)), MIN_RUNS))
     calls, duty = bench.replay(bench.load.closed(1, runs), replicas)
     return _rows(bench.load, calls, duty)
 
@@ -387,7 +421,9 @@ def _loaded(bench: Bench, capacity: float, utilisation: float, replicas: int, un
     """Open-loop arrivals at a part of the capacity; calls issued after the warm-up and before the last arrival count."""
     runs = _runs_needed(bench, capacity, utilisation, replicas, unloaded)
     runs = min(runs, max(MIN_RUNS, int(MAX_CALLS / _calls_per_run(bench))))
-    workload = bench.load.open(utilisation * capacity * replicas, runs)
+    workload = bench.load.offering(
+        utilisation * capacity * replicas, runs, lambda inputs, outputs: _work_s(bench, inputs, outputs, 0.0)
+    )
     calls, duty = bench.replay(workload, replicas, max(1, int(WARMUP_PART * runs)))
     first = calls.run > WARMUP_PART * runs
     # Run numbers follow arrivals, so a run's first call tells when it arrived, up to its first gap.
@@ -526,6 +562,8 @@ def _anchored(curve: Curve, paths: Paths, calling: float) -> Curve:
     for n, mean in enumerate(curve.mean_s):
         base, per_input, per_output = (getattr(curve, name)[n] for name in REGRESSION)
         durations = base + per_input * paths.input_tokens + per_output * paths.output_tokens
+        if not durations.any():
+            base, durations = mean, np.full(len(paths), mean)
         factor = mean / float(durations.mean())
         for name, value in zip(REGRESSION, (base, per_input, per_output), strict=True):
             columns[name].append(value * factor)

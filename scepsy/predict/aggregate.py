@@ -123,7 +123,7 @@ class Stack:
         weight = position - lower
         value = self.busy_s[kind, count, lower] * (1 - weight) + self.busy_s[kind, count, lower + 1] * weight
         beyond = self.busy_s[kind, count, -1] * (1.0 - last) / np.maximum(1.0 - load, 1e-12)
-        return np.where(load > last, beyond, value)
+        return np.asarray(np.where(load > last, beyond, value))
 
 
 class CurveIndex:
@@ -135,8 +135,8 @@ class CurveIndex:
             kind = self._curves.setdefault((c.llm, c.gpu_type, c.tensor_parallel, c.share_pct), {})
             kind.setdefault(c.workflow, {})[c.replicas] = c
         self._kinds: dict[str, list[tuple[str, int, int]]] = {}
-        for llm, *rest in sorted(self._curves):
-            self._kinds.setdefault(llm, []).append((rest[0], rest[1], rest[2]))
+        for llm, gpu_type, degree, share in sorted(self._curves):
+            self._kinds.setdefault(llm, []).append((gpu_type, degree, share))
         self._stacks: dict[tuple[str, str], Stack | None] = {}
 
     def stack(self, workflow: str, llm: str) -> Stack | None:

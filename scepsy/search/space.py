@@ -198,7 +198,8 @@ class _Builder:
         capacity = np.min([stack.capacity(row, replicas) for stack in whole], axis=0) if len(row) else np.zeros(0)
         fits = load <= capacity * self.problem.max_utilisation
         if not self.keep_all:
-            row, replicas, which, capacity, fits = (column[fits] for column in (row, replicas, which, capacity, fits))
+            row, replicas, which, capacity = row[fits], replicas[fits], which[fits], capacity[fits]
+            fits = fits[fits]
         if len(row) == 0:
             return None
         busy = np.zeros((len(self.problem.uses), len(row)))
