@@ -114,7 +114,7 @@ def _claim(plan: Plan, domain: Domain, options: RenderOptions) -> Manifest:
         parameters = {
             "apiVersion": "resource.nvidia.com/v1beta1",
             "kind": "GpuConfig",
-            "sharing": {"strategy": "MPS", "mpsConfig": {}},
+            "sharing": {"strategy": "MPS", "mpsConfig": {"multiUser": True} if options.mps_multi_user else {}},
         }
         devices["config"] = [{"requests": names, "opaque": {"driver": options.driver, "parameters": parameters}}]
     # A claim's spec is immutable, so its name follows from it: other devices or another sharing make another claim.

@@ -43,6 +43,9 @@ class RenderOptions(Value, frozen=True, kw_only=True):
     """Extra vLLM arguments, by LLM name."""
     uid: int = 10001
     """User and group of every engine. MPS serves one user per daemon, so all pods of a domain need the same."""
+    mps_multi_user: bool = False
+    """Ask the DRA driver for an MPS daemon that serves several users (``multiUser``); where pods that are not root cannot
+    reach a daemon that root has started. Needs a driver that knows the field."""
     device_class: str = "gpu.nvidia.com"
     driver: str = "gpu.nvidia.com"
     """DRA driver; also the prefix of its device attributes."""
