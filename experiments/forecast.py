@@ -5,6 +5,7 @@ from typing import Any
 
 from scepsy.cluster import Gpu
 from scepsy.plan import Plan
+from scepsy.predict import critical_path
 from scepsy.predict.aggregate import Formula, busy_seconds, call_rates_per_s, capacity_of, predict
 from scepsy.predict.contention import stretches
 from scepsy.search.problem import Problem
@@ -25,6 +26,7 @@ def forecast(plan: Plan, problem: Problem, predictor: str = "aggregate") -> list
     formula: Formula = "paper" if predictor == "paper" else "measured"
     expected = predict(problem.uses, rates, problem.index, plan.allocations, formula=formula, stretch=pull)
     loads = call_rates_per_s(problem.uses, rates)
+    paths = {path.workflow: path for path in _critical_paths(plan, problem, pull)} if predictor == "critical-path" else {}
     documents = []
     for use, one in zip(problem.uses, expected, strict=True):
         parts = {}
@@ -38,7 +40,8 @@ def forecast(plan: Plan, problem: Problem, predictor: str = "aggregate") -> list
             }
         latency: dict[str, float | None] = {"mean": one.latency_s, "p50": None, "p95": None, "p99": None}
         if predictor == "critical-path":
-            latency = _critical_path(plan, problem, use.workflow, pull)
+            path = paths[use.workflow]
+            latency = {"mean": path.mean_s, "p50": path.p50_s, "p95": path.p95_s, "p99": path.p99_s}
         documents.append(
             {
                 "workflow": use.workflow,
@@ -50,3 +53,8 @@ def forecast(plan: Plan, problem: Problem, predictor: str = "aggregate") -> list
             }
         )
     return documents
+
+
+def _critical_paths(plan: Plan, problem: Problem, pull: Mapping[str, float]) -> tuple[critical_path.Latencies, ...]:
+    models = {name: critical_path.RunModel(runs) for name, runs in problem.runs.items()}
+    return critical_path.predict(models, problem.uses, problem.rates_per_s, problem.index, plan.allocations, stretch=pull)

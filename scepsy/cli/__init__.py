@@ -2,7 +2,7 @@
 
 import typer
 
-from scepsy.cli import compare, demo, deploy, gateway, plan, profile, profiling, trace
+from scepsy.cli import advice, compare, demo, deploy, experiment, figures, gateway, plan, profile, profiling, trace
 
 app = typer.Typer(
     name="scepsy",
@@ -14,7 +14,7 @@ app = typer.Typer(
 )
 
 app.command()(demo.demo)
-for verb in (plan.plan, plan.predict, plan.simulate, plan.validate, plan.report):
+for verb in (plan.plan, plan.predict, plan.simulate, plan.validate, plan.report, advice.frontier, advice.admit, advice.changes):
     app.command()(verb)
 profiling.register(profile.app)
 app.add_typer(profile.app)
@@ -22,6 +22,8 @@ app.add_typer(trace.app)
 app.command()(gateway.gateway)
 app.command()(compare.compare)
 deploy.register(app)
+app.add_typer(experiment.app)
+app.command()(figures.figures)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from scepsy.plan import Plan
     from scepsy.profile.model import ProfileSet
     from scepsy.records import Records
-    from scepsy.search.problem import Problem
+    from scepsy.search.problem import Goal, Problem
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 PlanFile = Annotated[Path, typer.Argument(help="A plan file, as `scepsy plan -o` writes it.")]
@@ -42,6 +43,11 @@ def plan(
     share_unit: Annotated[int, typer.Option(help="Shares are multiples of this many percent.")] = 10,
     arrivals: Annotated[str, typer.Option(help="poisson, deterministic, trace or gamma:CV.")] = "poisson",
     seed: Seed = 0,
+    target: Annotated[str | None, typer.Option(help="Obey what this back end can do: dra, mps, hami or local.")] = None,
+    running: Annotated[
+        Path | None, typer.Option("--from", help="A running plan: start at most --max-started instances.")
+    ] = None,
+    max_started: Annotated[int, typer.Option(help="With --from: instances that may be started.")] = 4,
     jobs: Annotated[int, typer.Option(help="Processes that profile curves.")] = 2,
     as_json: Json = False,
 ) -> None:
@@ -49,10 +55,11 @@ def plan(
 
     Example: `scepsy plan -t traces/rag-rerank.jsonl.gz --rate 8 --gpus 16 -o rag.plan.yaml`
     """
-    from experiments.pipeline import loads_of
-    from scepsy.cli.inputs import read_arrivals, read_cluster, read_profiles, read_traces
+    from scepsy.capabilities import TARGETS
+    from scepsy.files.plan import load_plan
     from scepsy.plan import plan_summary
     from scepsy.search import PLANNERS
+    from scepsy.search.change import plan_change
     from scepsy.search.problem import Goal
 
     if planner not in PLANNERS:
@@ -63,14 +70,30 @@ def plan(
         raise InputError(f"--max-latency is {max_latency:g}: must be a finite number of seconds > 0")
     if output is not None and not output.parent.exists():
         raise InputError(f"--output {output}: folder {output.parent} does not exist")
-    loads = loads_of(read_traces(trace), rate, read_arrivals(arrivals))
-    machines = read_cluster(cluster, gpus, gpu_type)
-    llms = list(dict.fromkeys(llm for load in loads for llm in load.trace.llms))
-    known = read_profiles(profiles, llms, machines, rename or [])
-    limits = {load.workflow: max_latency for load in loads} if max_latency is not None else {}
+    limits = {"": max_latency} if max_latency is not None else {}
     wanted = Goal(kind=goal, limits_s=limits, percentile=percentile)  # type: ignore[arg-type]  # checked above
-    problem = _problem(loads, machines, known, share_unit=share_unit, goal=wanted, seed=seed, jobs=jobs)
-    result = PLANNERS[planner](problem)
+    problem, _, known = state_problem(
+        trace,
+        rate,
+        profiles=profiles,
+        rename=rename,
+        cluster=cluster,
+        gpus=gpus,
+        gpu_type=gpu_type,
+        arrivals=arrivals,
+        share_unit=share_unit,
+        goal=wanted,
+        seed=seed,
+        jobs=jobs,
+    )
+    if target is not None:
+        if target not in TARGETS:
+            raise InputError(f"--target is {target!r}: must be one of {', '.join(TARGETS)}")
+        problem = replace(problem, capabilities=TARGETS[target])
+    if running is not None:
+        result = plan_change(problem, load_plan(running), max_started)
+    else:
+        result = PLANNERS[planner](problem)
     if output is not None:
         result = _save(result, output, known, profiles)
     if as_json:
@@ -79,6 +102,37 @@ def plan(
     show_plan(result)
     if output is not None:
         stdout.print(f"wrote {output}", highlight=False)
+
+
+def state_problem(
+    trace: list[Path],
+    rate: list[float],
+    *,
+    profiles: Path | None,
+    rename: list[str] | None,
+    cluster: str | None,
+    gpus: int | None,
+    gpu_type: str,
+    arrivals: str = "poisson",
+    share_unit: int = 10,
+    goal: "Goal | None" = None,
+    seed: int = 0,
+    jobs: int = 2,
+) -> "tuple[Problem, tuple[Load, ...], ProfileSet]":
+    """The planning question that a command's options ask; a latency limit under the name "" holds for every workflow."""
+    from experiments.pipeline import loads_of
+    from scepsy.cli.inputs import read_arrivals, read_cluster, read_profiles, read_traces
+    from scepsy.search.problem import Goal
+
+    loads = loads_of(read_traces(trace), rate, read_arrivals(arrivals))
+    machines = read_cluster(cluster, gpus, gpu_type)
+    llms = list(dict.fromkeys(llm for load in loads for llm in load.trace.llms))
+    known = read_profiles(profiles, llms, machines, rename or [])
+    wanted = goal or Goal()
+    if "" in wanted.limits_s:
+        wanted = replace(wanted, limits_s={load.workflow: wanted.limits_s[""] for load in loads})
+    problem = _problem(loads, machines, known, share_unit=share_unit, goal=wanted, seed=seed, jobs=jobs)
+    return problem, loads, known
 
 
 def _problem(
@@ -327,13 +381,29 @@ def _replay(
     import msgspec
 
     from experiments.pipeline import workload_of
+    from sim.policies import SYSTEMS
     from sim.run import simulate as run
+    from sim.timeline import Timeline
 
+    if system not in SYSTEMS:
+        raise InputError(f"--system is {system!r}: must be one of {', '.join(SYSTEMS)}")
+    watched = Timeline() if timeline is not None else None
     workload = msgspec.structs.replace(workload_of(loads, runs=runs, seed=seed), drain_s=drain_s)
     began = time.perf_counter()
     with stderr.status("simulating"):
-        outcome = run(result, workload, profiles=profiles, router=router, queue_order=queue_order)
-    return outcome, time.perf_counter() - began
+        outcome = run(
+            result,
+            workload,
+            profiles=profiles,
+            router=router,
+            queue_order=queue_order,
+            policies=SYSTEMS[system],
+            timeline=watched,
+        )
+    wall_s = time.perf_counter() - began
+    if watched is not None and timeline is not None:
+        watched.save(timeline)
+    return outcome, wall_s
 
 
 @command
