@@ -22,15 +22,16 @@ from scepsy.records import Records
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import accepts, assemble, evaluate
 from scepsy.search.best_first import cheapest_first
-from scepsy.search.exact import best_within, cost_items
+from scepsy.search.exact import best_within
 from scepsy.search.knapsack import solve
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, build_space
+from scepsy.search.within import cost_items
 from sim.run import simulate
 
-JUDGED = 5
+JUDGED = 4
 """Candidates that simulation judges."""
-LOOKED_AT = 400
+LOOKED_AT = 120
 """Allocations in order of predicted cost that are looked at to find them."""
 MOST_EXHAUSTIVE = 600
 """Allocations that the exhaustive oracle simulates at most."""
@@ -52,6 +53,12 @@ def planner(name: str) -> Deploy:
         return static(PLANNERS[name](case.problem), case.problem.profiles)
 
     return deploy
+
+
+def aggregate_only(case: Case, option: Option) -> Deployment:
+    """The exact planner under the aggregate pipeline alone: without runs it has no critical path to re-rank by."""
+    plan = PLANNERS["exact"](replace(case.problem, runs={}))
+    return static(plan, case.problem.profiles)
 
 
 # ---- ablations ---------------------------------------------------------------------------------------------------------
@@ -113,7 +120,7 @@ def exact_candidates(problem: Problem, count: int) -> Iterator[Plan]:
     tables = solve(items, space.budgets)
     where = layout(problem.cluster)
     found = 1
-    ahead = cheapest_first(space, items, tables, space.budgets, lambda: np.inf)
+    ahead = cheapest_first(space, items, tables, space.budgets, lambda: np.inf, prune=True)
     for _, choices in itertools.islice(ahead, LOOKED_AT):
         allocations = space.allocations(choices)
         placement = pack(where, allocations)
@@ -184,7 +191,7 @@ def every_plan(problem: Problem) -> list[Plan]:
     started = perf_counter()
     space = build_space(problem)
     where = layout(problem.cluster)
-    plans = []
+    plans: list[Plan] = []
     for choices in itertools.product(*(range(len(options)) for options in space.llms)):
         units = sum(int(options.units[choice]) for options, choice in zip(space.llms, choices, strict=True))
         if units > sum(space.budgets):
@@ -206,8 +213,3 @@ def every_plan(problem: Problem) -> list[Plan]:
 def exhaustive(case: Case, option: Option) -> Deployment:
     """Every allocation simulated, the fastest taken."""
     return static(fastest(every_plan(case.problem), case), case.problem.profiles)
-
-
-def critical_path(case: Case, option: Option) -> Deployment:
-    """The exact planner, its best allocations re-ranked by the critical-path predictor."""
-    return static(PLANNERS["critical-path"](case.problem), case.problem.profiles)

@@ -11,7 +11,7 @@ from scepsy.plan import Plan
 from scepsy.records import Records
 from scepsy.search.problem import Problem
 
-Option = Mapping[str, str | int | bool]
+Option = Mapping[str, str | int | float | bool]
 """One configuration of a system: option names and values."""
 
 

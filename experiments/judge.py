@@ -9,7 +9,7 @@ from scepsy.backend import Workload
 from scepsy.plan import Plan
 from sim.run import simulate
 
-CALLS = 3_000
+CALLS = 2_500
 """Simulated calls per judged plan."""
 SEED = 1_000_003
 """Arrivals and sampled runs of the judge; measurements use small seeds."""

@@ -11,9 +11,9 @@ import numpy as np
 from experiments.deployment import Deployment, Option, label_of
 from experiments.forecast import forecast
 from experiments.measure import measure, unloaded_s
-from experiments.questions import Question, measured_streams, planning_case, reference_rates
+from experiments.questions import Question, measured_streams, planning_case, reference_of, trace_of
 from experiments.systems import deploy, find_system
-from scepsy.backend import Stream, Workload
+from scepsy.backend import Workload
 from scepsy.errors import Infeasible
 from scepsy.plan import Plan
 from scepsy.records import COMPLETED, Records
@@ -28,10 +28,11 @@ NO_PLAN = cast(Plan, None)
 class Effort:
     """How much is simulated per point."""
 
-    calls: int
-    """Calls of all runs together; runs follow from the workflows' calls per run."""
+    spans: float
+    """Arrivals last this many times the workload's predicted latency, so that a queue has time to grow."""
     least_runs: int = 80
-    most_runs: int = 5_000
+    """Of the workflow with the fewest."""
+    most_calls: int = 1_000_000
 
 
 class _Tap:
@@ -46,13 +47,26 @@ class _Tap:
         return self.last
 
 
-def runs_of(streams: Sequence[Stream], effort: Effort) -> int:
-    """Runs of one point."""
-    rates = [stream.arrivals.rate_per_s or 1.0 for stream in streams]
-    mean = [sum(len(run.calls) for run in stream.trace.runs) / len(stream.trace.runs) for stream in streams]
-    per_run = sum(r * m for r, m in zip(rates, mean, strict=True)) / sum(rates)
-    least = effort.least_runs * sum(rates) / min(rates)
-    return round(min(max(effort.calls / per_run, least), effort.most_runs))
+def runs_of(question: Question, load: float, effort: Effort) -> int:
+    """Runs of one point: the same for every system."""
+    reference = reference_of(question)
+    rates = [rate * load for rate in reference.rates_per_s]
+    total = sum(rates)
+    per_run = sum(rate * calls for rate, calls in zip(rates, calls_per_run(question), strict=True)) / total
+    wanted = max(effort.spans * reference.latency_s * total, effort.least_runs * total / min(rates))
+    return max(effort.least_runs, round(min(wanted, effort.most_calls / per_run)))
+
+
+def calls_per_run(question: Question) -> list[float]:
+    """Mean calls per run of each workflow, as measured."""
+    traces = [trace_of(workflow, question.measured_on) for workflow in question.workflows]
+    return [sum(len(run.calls) for run in trace.runs) / len(trace.runs) for trace in traces]
+
+
+def expected_calls(question: Question, load: float, effort: Effort) -> float:
+    """Simulated calls of one point, for time estimates: the point itself and the unloaded replay."""
+    mean = sum(calls_per_run(question)) / len(question.workflows)
+    return (runs_of(question, load, effort) + 40 * len(question.workflows)) * mean
 
 
 @functools.lru_cache(maxsize=8)
@@ -83,7 +97,7 @@ def measured_point(question: Question, system: str, option: Option, load: float,
     """Simulate one point: one row per workflow, or one that says why the system has nothing to run."""
     base = common(question, system, option, load, seed)
     deployment = _deployed(question, system, tuple(option.items()), load)
-    rates = dict(zip(question.workflows, [rate * load for rate in reference_rates(question)], strict=True))
+    rates = dict(zip(question.workflows, [rate * load for rate in reference_of(question).rates_per_s], strict=True))
     if isinstance(deployment, str):
         return [
             base
@@ -93,7 +107,7 @@ def measured_point(question: Question, system: str, option: Option, load: float,
     streams = measured_streams(question, load)
     tap = _Tap(deployment)
     alone = {s.workflow: unloaded_s(NO_PLAN, s, tap, 0) for s in streams}
-    rows = measure(NO_PLAN, streams, tap, runs=runs_of(streams, effort), seed=seed, unloaded=alone)
+    rows = measure(NO_PLAN, streams, tap, runs=runs_of(question, load, effort), seed=seed, unloaded=alone)
     extra = _spent(cast(Records, tap.last), deployment)
     return [base | row | extra for row in rows]
 
@@ -127,7 +141,7 @@ def predicted_point(question: Question, system: str, option: Option, load: float
             common(question, system, option, load, -1)
             | {
                 "workflow": document["workflow"],
-                "rate_per_s": dict(zip(question.workflows, problem.rates_per_s, strict=True))[document["workflow"]],
+                "rate_per_s": dict(zip(question.workflows, problem.rates_per_s, strict=True))[str(document["workflow"])],
                 "source": "predicted",
                 "predictor": predictor,
                 "latency_mean_s": _number(latency["mean"]),

@@ -4,17 +4,22 @@ Problems are kept per process: a worker that simulates many points of one questi
 """
 
 import functools
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
+from experiments.code_version import code_hash
 from experiments.deployment import Case
 from experiments.pipeline import Load, prepare
 from experiments.real_traces import read_real
 from experiments.variants import fan_out_trace, varied
 from scepsy.backend import Stream
 from scepsy.errors import Infeasible
+from scepsy.files.atomic import atomic_path
 from scepsy.files.trace import load_trace
 from scepsy.generate import generate
 from scepsy.profile import catalogue
@@ -91,7 +96,7 @@ def _stand_in(llm: str) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def base_case(question: Question, rates_per_s: tuple[float, ...]) -> Case:
+def base_case(question: Question, rates_per_s: tuple[float, ...], jobs: int = 1) -> Case:
     """The planning problem at the given rates, planned on the question's own variant. Arrivals are Poisson for the planner."""
     traces = [trace_of(workflow, question.planned_on) for workflow in question.workflows]
     cluster = catalogue.cluster_of(question.gpus, question.gpu_type, question.gpus_per_node)
@@ -99,33 +104,68 @@ def base_case(question: Question, rates_per_s: tuple[float, ...]) -> Case:
     profiles = catalogue.builtin_profiles(_models(llms), cluster.gpu_types)
     loads = tuple(Load(trace=t, arrivals=Arrivals(rate_per_s=rate)) for t, rate in zip(traces, rates_per_s, strict=True))
     problem = prepare(
-        loads, cluster, profiles, share_unit_pct=question.share_unit_pct, seed=CURVE_SEED, cache_dir=cache_dir(), jobs=1
+        loads, cluster, profiles, share_unit_pct=question.share_unit_pct, seed=CURVE_SEED, cache_dir=cache_dir(), jobs=jobs
     )
     return Case(problem=problem, streams=tuple(load.stream for load in loads))
 
 
-STEPS = 10
-"""Halvings of the search for reference rates: to 0.1 % of the first guess."""
+STEPS = 6
+"""Halvings of the search for reference rates: to 2 % of the first guess."""
+REFERENCE_LOAD = 0.5
 
 
-@functools.lru_cache(maxsize=64)
-def reference_rates(question: Question) -> tuple[float, ...]:
-    """Rates (runs/s) of load 1: the highest for which the exact planner finds a plan, all workflows scaled together.
+@dataclass(frozen=True)
+class Reference:
+    """What loads and lengths of experiments are relative to."""
 
-    For several workflows the rates are in the proportion in which the cluster could carry each alone, times ``mix``.
+    rates_per_s: tuple[float, ...]
+    """Rates (runs/s) of load 1, one per workflow."""
+    latency_s: float
+    """Predicted latency of the slowest workflow at half that load."""
+
+
+_REFERENCES: dict[Question, Reference] = {}
+
+
+def reference_of(question: Question, jobs: int = 1) -> Reference:
+    """Load 1: the highest rates for which the exact planner finds a plan, all workflows scaled together.
+
+    For several workflows the rates are in the proportion in which the cluster could carry each alone, times ``mix``. What is
+    measured does not matter, only what is planned on. Kept in memory and on disk, since every process needs it; ``jobs``
+    processes profile what is not known yet.
     """
-    if len(question.workflows) == 1:
-        return (_highest(question, (1.0,)),)
-    mix = question.mix or (1.0,) * len(question.workflows)
-    alone = [reference_rates(replace(question, workflows=(workflow,), mix=()))[0] for workflow in question.workflows]
-    shape = tuple(part * rate for part, rate in zip(mix, alone, strict=True))
-    factor = _highest(question, shape)
-    return tuple(rate * factor for rate in shape)
+    asked = replace(question, measured_on="", arrivals="poisson")
+    if asked not in _REFERENCES:
+        _REFERENCES[asked] = _reference(asked, jobs)
+    return _REFERENCES[asked]
 
 
-def _highest(question: Question, rates_per_s: tuple[float, ...]) -> float:
-    """The largest factor on the rates for which the exact planner finds a plan."""
-    case = base_case(question, rates_per_s)
+def _reference(asked: Question, jobs: int) -> Reference:
+    path = cache_dir() / "references" / f"{_reference_key(asked)}.json"
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes(), type=Reference)
+    if len(asked.workflows) == 1:
+        shape: tuple[float, ...] = (1.0,)
+    else:
+        mix = asked.mix or (1.0,) * len(asked.workflows)
+        alone = [reference_of(replace(asked, workflows=(name,), mix=()), jobs).rates_per_s[0] for name in asked.workflows]
+        shape = tuple(part * rate for part, rate in zip(mix, alone, strict=True))
+    factor = _highest(base_case(asked, shape, jobs))
+    rates = tuple(rate * factor for rate in shape)
+    plan = PLANNERS["exact"](base_case(asked, rates).at_factor(REFERENCE_LOAD).problem)
+    found = Reference(rates_per_s=rates, latency_s=max(e.latency_s for e in plan.expected))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as aside:
+        aside.write_bytes(msgspec.json.encode(found))
+    return found
+
+
+def _reference_key(question: Question) -> str:
+    return hashlib.sha256(f"{question!r} {code_hash()}".encode()).hexdigest()[:24]
+
+
+def _highest(case: Case) -> float:
+    """The largest factor on the case's rates for which the exact planner finds a plan."""
 
     def carried(factor: float) -> bool:
         try:
@@ -145,12 +185,13 @@ def _highest(question: Question, rates_per_s: tuple[float, ...]) -> float:
 
 def planning_case(question: Question, load: float) -> Case:
     """What systems are asked at a load."""
-    return base_case(question, reference_rates(question)).at_factor(load)
+    asked = replace(question, measured_on="", arrivals="poisson")
+    return base_case(asked, reference_of(question).rates_per_s).at_factor(load)
 
 
 def measured_streams(question: Question, load: float) -> tuple[Stream, ...]:
     """What is measured at a load."""
     return tuple(
         Stream(trace=trace_of(workflow, question.measured_on), arrivals=arrivals_of(question.arrivals, rate * load))
-        for workflow, rate in zip(question.workflows, reference_rates(question), strict=True)
+        for workflow, rate in zip(question.workflows, reference_of(question).rates_per_s, strict=True)
     )

@@ -4,10 +4,9 @@ A task is a small JSON document. Its rows are stored under the SHA-256 of the ex
 own sources, so an interrupted experiment goes on where it stopped, and a changed program recomputes what it must.
 """
 
-import functools
 import hashlib
 import json
-import subprocess
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,9 @@ from typing import Any, Literal
 import joblib
 import pandas as pd
 
+from experiments.code_version import code_hash, commit
+from experiments.points import Effort, expected_calls, measured_point
+from experiments.questions import Question, reference_of
 from scepsy import __version__
 from scepsy.errors import InputError
 from scepsy.files.atomic import atomic_path
@@ -25,7 +27,6 @@ from scepsy.files.atomic import atomic_path
 Params = Mapping[str, Any]
 Row = dict[str, Any]
 Backend = Literal["joblib", "dask", "ray"]
-SOURCES = ("scepsy", "sim", "experiments")
 SECONDS_PER_TASK_S = 0.15
 """What a task costs beside its simulated calls: planning, tables."""
 
@@ -35,31 +36,40 @@ class Scale:
     """How much is run: ``quick`` for minutes on two cores, ``full`` for hours."""
 
     name: str
-    calls: int
-    """Simulated calls per point."""
+    effort: Effort
     seeds: tuple[int, ...]
     loads: tuple[float, ...]
+    """Parts of the highest rate that the exact planner plans for."""
     halvings: int
-    full: bool
+    """Steps that narrow each system's border of stability."""
+
+    @property
+    def full(self) -> bool:
+        """Whether every option and workflow is tried."""
+        return self.name == "full"
 
 
-QUICK = Scale("quick", calls=1_500, seeds=(1,), loads=(0.2, 0.5, 0.8, 1.1), halvings=1, full=False)
+QUICK = Scale("quick", effort=Effort(spans=5.0, most_calls=20_000), seeds=(1,), loads=(0.3, 0.6, 0.9, 1.2), halvings=0)
 FULL = Scale(
     "full",
-    calls=40_000,
+    effort=Effort(spans=60.0, least_runs=1_000),
     seeds=(1, 2, 3, 4, 5),
     loads=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0),
     halvings=4,
-    full=True,
 )
+SCALES = {scale.name: scale for scale in (QUICK, FULL)}
 
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work: parameters, and about how many calls it simulates."""
+    """One piece of work: a JSON document, and the question whose problem it needs (profiled before workers start)."""
 
     params: Params
-    calls: float = 0.0
+    question: Question | None = None
+
+
+def _none(params: Params) -> float:
+    return 0.0
 
 
 @dataclass(frozen=True)
@@ -73,31 +83,8 @@ class Experiment:
     tasks: Callable[[Scale], Sequence[Task]]
     run: Callable[[Params], list[Row]]
     """Pure in its parameters; runs in any process."""
-
-
-@functools.cache
-def code_hash() -> str:
-    """Hash of the sources that rows depend on, data files included."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent.parent
-    for package in SOURCES:
-        for path in sorted((root / package).rglob("*")):
-            if path.suffix in (".py", ".yaml") and not path.is_relative_to(root / "scepsy" / "cli"):
-                digest.update(str(path.relative_to(root)).encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@functools.cache
-def commit() -> str:
-    """The repository's commit, ``-dirty`` when files differ from it; empty outside a checkout."""
-    root = Path(__file__).parent.parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        state = subprocess.run(["git", "status", "--porcelain", *SOURCES], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return head.stdout.strip() + ("-dirty" if state.stdout.strip() else "")
+    calls: Callable[[Params], float] = _none
+    """About how many calls a task simulates, for time estimates."""
 
 
 def row_key(experiment: str, params: Params) -> str:
@@ -137,12 +124,9 @@ def parallel_backend(backend: Backend, jobs: int) -> Iterator[None]:
             from distributed import Client
         except ImportError as error:
             raise InputError("--backend is 'dask': not installed here: pip install 'scepsy[cluster]'") from error
-        import os
-
         address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-        client = (
-            Client(address) if address else Client(n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None)
-        )
+        local: dict[str, Any] = {"n_workers": jobs, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+        client: Any = Client(address) if address else Client(**local)  # type: ignore[no-untyped-call]
         with client, joblib.parallel_config(backend="dask"):
             yield
     else:
@@ -179,6 +163,9 @@ def run_experiment(
         progress(len(found), len(tasks))
     missing = [n for n in range(len(tasks)) if n not in found]
     if missing:
+        for question in dict.fromkeys(tasks[n].question for n in missing):
+            if question is not None:
+                reference_of(question, jobs=jobs)
         with parallel_backend(backend, jobs):
             work = (joblib.delayed(_numbered)(n, experiment, tasks[n].params, paths[n]) for n in missing)
             mode = "generator_unordered" if backend == "joblib" else "list"
@@ -207,17 +194,26 @@ def tidy(experiment: Experiment, scale: Scale, rows: Sequence[Row]) -> pd.DataFr
 
 def calls_per_s() -> float:
     """Simulated calls per second on this machine, from one brief run: what time estimates rest on."""
-    from experiments.points import Effort, measured_point
-    from experiments.questions import Question
+    question = Question(workflows=("reflection",), gpus=2)
+    effort = Effort(spans=10.0)
+    measured_point(question, "scepsy", {}, 0.5, 0, effort)
+    began = time.perf_counter()
+    measured_point(question, "scepsy", {}, 0.5, 0, effort)
+    return expected_calls(question, 0.5, effort) / (time.perf_counter() - began)
 
-    question = Question(workflows=("rag-rerank",))
-    measured_point(question, "equal", {}, 0.5, 0, Effort(calls=200, least_runs=60))
-    began, calls = time.perf_counter(), 6_000
-    measured_point(question, "equal", {}, 0.5, 0, Effort(calls=calls))
-    return calls / (time.perf_counter() - began)
+
+def save_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as parquet, aside and then renamed; the same table gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as aside:
+        table.to_parquet(aside, index=False, compression="zstd")
 
 
 def estimate_s(experiment: Experiment, scale: Scale, *, folder: Path, jobs: int, speed_per_s: float) -> float:
     """Seconds that the tasks which are not cached will take, roughly."""
-    left = [t for t in experiment.tasks(scale) if not (folder / "rows" / f"{row_key(experiment.name, t.params)}.json").exists()]
-    return sum(task.calls / speed_per_s + SECONDS_PER_TASK_S for task in left) / jobs
+    left = [
+        task.params
+        for task in experiment.tasks(scale)
+        if not (folder / "rows" / f"{row_key(experiment.name, task.params)}.json").exists()
+    ]
+    return sum(experiment.calls(params) / speed_per_s + SECONDS_PER_TASK_S for params in left) / jobs

@@ -1,20 +1,34 @@
 """Systems with a run time of their own: autoscaling, pooled engines, dataflow engines, queue orders."""
 
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from typing import Any
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import simpy
 
 from experiments.allocations import oracle_user, planner, static
-from experiments.deployment import Case, Deployment, Option
+from experiments.deployment import Case, Deployment, Option, allocations_text
+from experiments.judge import SEED
 from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible
-from scepsy.plan import Plan
+from scepsy.place.hierarchical import layout, pack
+from scepsy.plan import Allocation, Plan
+from scepsy.profile.model import Profile, kv_capacity_tokens
+from scepsy.profile.share import ColdStartLaw
 from scepsy.records import Records
+from scepsy.search.assemble import instances
+from scepsy.search.problem import Problem
 from scepsy.workload import Trace
+from sim.control import READY, Control
 from sim.policies.aegaeon import simulate_aegaeon
 from sim.policies.aegaeon_rules import Settings, splits
 from sim.policies.ayo import optimised
+from sim.policies.hpa import KEDA, METRICS, HpaSettings
+from sim.policies.hpa import hpa as autoscaler
 from sim.policies.muxserve import simulate_muxserve
 from sim.policies.muxserve_placement import Demand, Estimator, place
 from sim.run import simulate
@@ -131,10 +145,90 @@ def _plan(deployment: Deployment) -> Plan:
 
 
 def hpa_options(cluster: Cluster) -> tuple[Option, ...]:
-    """The four metrics with their targets, and KEDA."""
-    return ({"metric": "waiting"},)
+    """The four metrics at their usual targets, each with a gentler one, and KEDA."""
+    options: list[Option] = []
+    for metric, (_, target) in METRICS.items():
+        options += [{"metric": metric, "target": target}, {"metric": metric, "target": target / 2}]
+    return (*options, {"metric": "waiting", "target": METRICS["waiting"][1], "keda": True})
+
+
+WARM_UP_S = 12.0
+"""Seconds of load under which the autoscaler settles before it is measured."""
+HASTE = 15.0
+"""While it settles, the autoscaler acts this many times as fast and pods start at once."""
 
 
 def hpa(case: Case, option: Option) -> Deployment:
-    """Every LLM scaled by itself."""
-    raise Infeasible("hpa")
+    """Every LLM scaled by itself, from what its own autoscaler settles on under this load, whole GPUs at the least degree
+    that fits.
+
+    Measured windows are shorter than an autoscaler's minutes, so it is given a start: from one pod per LLM it runs
+    ``HASTE`` times as fast and without cold starts until it has settled. From there it acts at its published pace, cold
+    starts included.
+    """
+    settings = replace(
+        KEDA if option.get("keda") else HpaSettings(), metric=str(option["metric"]), target=float(option["target"])
+    )
+    problem = case.problem
+    start = pods_plan(problem, dict.fromkeys(_llms(problem), 1))
+    counts = settled(start, case, settings)
+    plan = pods_plan(problem, counts)
+
+    def run(workload: Workload) -> Records:
+        return simulate(plan, workload, profiles=problem.profiles, policies=[autoscaler(settings)])
+
+    return Deployment(replay=run, decided=f"starts at {allocations_text(plan)}", gpus=len(problem.cluster.gpus))
+
+
+def settled(start: Plan, case: Case, settings: HpaSettings) -> dict[str, int]:
+    """Pods per LLM that the autoscaler has ready after ``WARM_UP_S`` of load, acting fast."""
+    problem = case.problem
+    eager = msgspec.structs.replace(problem.profiles, cold_start=ColdStartLaw(base_s=0.0, s_per_billion=0.0))
+    fast = replace(settings, sync_s=settings.sync_s / HASTE, stabilisation_s=settings.stabilisation_s / HASTE)
+    seen: dict[str, int] = {}
+
+    def watch(control: Control) -> Generator[simpy.Event, Any, None]:
+        while True:
+            yield control.sleep(fast.sync_s)
+            seen.update({llm: max(1, len(control.of(llm, READY))) for llm in control.llms})
+
+    load = Workload(streams=case.streams, seed=SEED, horizon_s=WARM_UP_S, drain_s=0.0)
+    simulate(start, load, profiles=eager, policies=[autoscaler(fast), watch])
+    return seen
+
+
+def pods_plan(problem: Problem, pods: Mapping[str, int]) -> Plan:
+    """Whole-GPU pods at the least degree at which each LLM's longest call fits, as one would configure a deployment.
+
+    Raises ``Infeasible`` when they do not fit the cluster.
+    """
+    gpu_type = problem.cluster.gpu_types[0].name
+    allocations = []
+    for llm, count in pods.items():
+        need = problem.longest_call_tokens.get(llm, 1)
+        degrees = [d for d in problem.profiles.degrees(llm, gpu_type) if fits(problem.profiles.of(llm, gpu_type, d), need)]
+        if not degrees:
+            raise Infeasible(f"hpa: LLM {llm} fits no pod on {gpu_type} with a call of {need} tokens")
+        allocations.append(Allocation(llm=llm, share_pct=100, tensor_parallel=degrees[0], replicas=count, gpu_type=gpu_type))
+    placement = pack(layout(problem.cluster), allocations)
+    if placement is None:
+        gpus = sum(a.replicas * a.tensor_parallel for a in allocations)
+        raise Infeasible(f"hpa: {gpus} GPUs of pods do not fit {len(problem.cluster.gpus)} GPUs")
+    made = instances(problem, allocations, placement)
+    return Plan(
+        planner="hpa",
+        cluster=problem.cluster,
+        targets=problem.targets,
+        allocations=tuple(allocations),
+        instances=made,
+        assumptions=problem.assumptions,
+    )
+
+
+def fits(profile: Profile, tokens: int) -> bool:
+    """Whether a whole-GPU instance holds a call of so many tokens."""
+    return kv_capacity_tokens(profile, 100) >= tokens
+
+
+def _llms(problem: Problem) -> list[str]:
+    return list(dict.fromkeys(llm.llm for use in problem.uses for llm in use.llms))

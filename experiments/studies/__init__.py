@@ -1,0 +1,1 @@
+"""One module per experiment; each has a ``STUDY``. ``experiments.catalogue`` lists them."""

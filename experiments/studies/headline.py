@@ -1,0 +1,39 @@
+"""Every system on RAG with a reranker, beam search, and both, at 16 GPUs: latency against rate, and the highest stable rate."""
+
+from experiments.questions import Question
+from experiments.runner import Experiment, Scale, Task
+from experiments.studies.loads import calls_of_loads, load_tasks, run_loads
+
+QUESTIONS = (
+    Question(workflows=("rag-rerank",)),
+    Question(workflows=("beam-search",)),
+    Question(workflows=("rag-rerank", "beam-search")),
+)
+SYSTEMS = (
+    "scepsy",
+    "scepsy-exact",
+    "scepsy-paper",
+    "scepsy-judged",
+    "equal",
+    "proportional",
+    "independent",
+    "oracle-user",
+    "hpa",
+    "ayo",
+    "aegaeon",
+    "muxserve",
+    "scepsy-plas",
+)
+
+
+FULL_ONLY = ("scepsy-exact", "scepsy-judged")
+"""Variants that the ``oracle`` and ``robustness`` experiments have at the quick scale."""
+
+
+def tasks(scale: Scale) -> list[Task]:
+    """All systems on all three workloads."""
+    systems = [system for system in SYSTEMS if scale.full or system not in FULL_ONLY]
+    return load_tasks(QUESTIONS, systems, scale)
+
+
+STUDY = Experiment("headline", "latency against rate at 16 GPUs, every system", "fig_05_main", tasks, run_loads, calls_of_loads)
