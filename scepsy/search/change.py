@@ -1,6 +1,7 @@
 """From a running plan to a better one: what changes, what it costs, and how far to go with a bound on moved instances.
 
-An instance stays when the new plan has one of the same LLM, degree and share on the same GPUs. Every other instance of the new plan
+An instance stays when the new plan has one of the same LLM, degree and share on the same GPUs. Every other instance of the
+new plan
 is *started* (cold start: weights are loaded, ``ColdStartLaw``) and every other one of the old plan *stopped*.
 """
 
@@ -103,7 +104,8 @@ def plan_change(problem: Problem, running: Plan, max_started: int) -> Plan:
     """The best plan found that starts at most ``max_started`` instances beyond the running ones.
 
     Two ways are tried. The exact plan, placed so that it keeps as many running instances as it can. And a local search
-    from the running plan: one LLM's option is exchanged at a time, everything else stays on its GPUs, and the exchange with the lowest predicted
+    from the running plan: one LLM's option is exchanged at a time, everything else stays on its GPUs, and the exchange
+    with the lowest predicted
     latency is taken, until none helps or the bound is used up. Where the running plan no longer carries the rates, exchanges
     that lower the highest utilisation come first. Raises ``Infeasible`` when nothing within the bound carries the rates,
     ``InputError`` when the running plan is for another cluster.
@@ -131,7 +133,8 @@ def plan_change(problem: Problem, running: Plan, max_started: int) -> Plan:
 
 
 def keep_instances(problem: Problem, plan: Plan, running: Plan) -> Plan:
-    """The same allocations, placed again around the running instances that they still want; unchanged when that does not pack."""
+    """The same allocations, placed again around the running instances that they still want; unchanged when that does not
+    pack."""
     slots = _stay(plan.allocations, running)
     placement = pack_around(layout(problem.cluster), plan.allocations, slots)
     if placement is None:

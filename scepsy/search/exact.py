@@ -21,7 +21,8 @@ def best_within(
     *,
     first_only: bool = False,
 ) -> Found:
-    """The best accepted allocation that packs onto ``caps`` GPUs by type; any one with ``first_only``. Raises ``Infeasible``."""
+    """The best accepted allocation that packs onto ``caps`` GPUs by type; any one with ``first_only``. Raises
+    ``Infeasible``."""
     caps = caps or space.gpus_of
     search = Search(problem, space, tables, caps, accept, first_only=first_only)
     search.run()

@@ -1,0 +1,133 @@
+"""How far the predictors are from the simulator: every workflow, 10 to 90 % of a plan's capacity, mean and p95.
+
+    python -m experiments.predictor_error                       # all generated workflows →
+    experiments/results/predictor_error.parquet
+    python -m experiments.predictor_error --workflow rag-rerank --runs 600 --out /tmp/error.parquet
+    python -m experiments.predictor_error --table               # the table of docs/predictors.md from the stored rows
+
+Per workflow one exact plan is made for half of the cluster's highest rate, and simulated at parts of the highest rate *of that
+plan*. One row per (workflow, load, predictor, statistic), errors signed. Runs that arrive in the first quarter are left out.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.pipeline import Load, prepare
+from scepsy.backend import Stream, Workload
+from scepsy.generate import WORKFLOWS, generate
+from scepsy.profile.catalogue import builtin_profiles, cluster_preset
+from scepsy.search import PLANNERS, Problem
+from scepsy.search.assemble import evaluate, latencies_of, slots_of
+from scepsy.search.goals import at_factor
+from scepsy.search.infeasible import rate_bound
+from scepsy.workload import Arrivals, Trace
+from sim.run import simulate
+
+LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
+CLUSTER = "2x8-a100-80g"
+WARMUP_PART = 0.25
+MAX_CALLS = 40_000
+DEFAULT_OUT = Path(__file__).parent / "results" / "predictor_error.parquet"
+
+
+def rows_of(trace: Trace, *, runs: int, seed: int, cache_dir: Path | None, planner: str = "exact") -> Iterator[dict[str, Any]]:
+    """Plan, then simulate and predict at every load."""
+    workflow = trace.workflows[0]
+    cluster = cluster_preset(CLUSTER)
+    profiles = builtin_profiles(list(trace.llms), [gpu.name for gpu in cluster.gpu_types])
+    load = Load(trace=trace, arrivals=Arrivals(rate_per_s=1.0))
+    problem = prepare([load], cluster, profiles, seed=seed, cache_dir=cache_dir)
+    problem = at_factor(problem, 0.5 * rate_bound(problem).factor)
+    plan = PLANNERS[planner](problem)
+    top = plan.expected[0].throughput_per_s
+    per_run = sum(len(run.calls) for run in trace.runs) / len(trace.runs)
+    for part in LOADS:
+        rate = part * top
+        at = at_factor(problem, rate / problem.rates_per_s[0])
+        predicted = predictions(at, plan.allocations, slots_of(plan))
+        wanted = int(min(max(runs, 3 * rate * predicted["aggregate", "mean"]), max(100.0, MAX_CALLS / per_run)))
+        stream = Stream(trace=trace, arrivals=Arrivals(rate_per_s=rate))
+        records = simulate(plan, Workload(streams=(stream,), runs=wanted, seed=seed + 1), profiles=profiles)
+        arrival, end = (np.asarray(records.runs[name]) for name in ("arrival_s", "end_s"))
+        latency = (end - arrival)[arrival > WARMUP_PART * arrival.max()]
+        simulated = {"mean": float(latency.mean()), "p95": float(np.percentile(latency, 95))}
+        for (predictor, statistic), value in predicted.items():
+            yield {
+                "workflow": workflow,
+                "planner": planner,
+                "load": part,
+                "rate_per_s": rate,
+                "seed": seed,
+                "runs": wanted,
+                "predictor": predictor,
+                "statistic": statistic,
+                "predicted_s": value,
+                "simulated_s": simulated[statistic],
+                "error_pct": 100.0 * (value / simulated[statistic] - 1.0),
+            }
+
+
+def predictions(problem: Problem, allocations: Any, slots: Any) -> dict[tuple[str, str], float]:
+    """What each predictor says at the problem's rate: the aggregate's mean, the critical path's mean and p95."""
+    outlook = evaluate(problem, allocations, slots)
+    found = {("aggregate", "mean"): outlook.expected[0].latency_s}
+    walked = latencies_of(problem, allocations, outlook)
+    if walked is not None:
+        found["critical-path", "mean"] = walked[0].mean_s
+        found["critical-path", "p95"] = walked[0].p95_s
+    return found
+
+
+def table(rows: pd.DataFrame) -> str:
+    """MAPE by load for every predictor and statistic, and the mean signed error by workflow up to 80 % load, as Markdown."""
+    by_load = rows.assign(off=rows["error_pct"].abs()).pivot_table(
+        index=["predictor", "statistic"], columns="load", values="off", aggfunc="mean"
+    )
+    lines = ["| predictor | statistic | " + " | ".join(f"{load:.0%}" for load in by_load.columns) + " |"]
+    lines.append("|---|---|" + "---|" * len(by_load.columns))
+    kinds = [(str(predictor), str(statistic)) for predictor, statistic in by_load.index.tolist()]
+    for (predictor, statistic), values in zip(kinds, by_load.to_numpy().tolist(), strict=True):
+        lines.append(f"| {predictor} | {statistic} | " + " | ".join(f"{value:.1f} %" for value in values) + " |")
+    lines += ["", "| workflow | " + " | ".join(f"{p} {s}, worst to 70 %" for p, s in kinds) + " |"]
+    lines.append("|---|" + "---|" * len(kinds))
+    light = rows[rows["load"] <= 0.7]
+    for workflow, part in light.groupby("workflow", sort=False):
+        cells = []
+        for predictor, statistic in kinds:
+            mine = part[(part["predictor"] == predictor) & (part["statistic"] == statistic)]["error_pct"]
+            cells.append(f"{mine.loc[mine.abs().idxmax()]:+.1f} %" if len(mine) else "–")
+        lines.append(f"| {workflow} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the comparison and write one tidy parquet, workflow by workflow."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workflow", action="append", help="generated workflow (default: all)")
+    parser.add_argument("--runs", type=int, default=400, help="runs per simulation, at least")
+    parser.add_argument("--traces", type=int, default=200, help="traced runs per workflow")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=None, help="folder in which curves are kept")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
+    parser.add_argument("--table", action="store_true", help="print the table of what is stored, run nothing")
+    options = parser.parse_args(argv)
+    if not options.table:
+        made = pd.read_parquet(options.out) if options.out.exists() and options.workflow else pd.DataFrame()
+        for name in options.workflow or list(WORKFLOWS):
+            trace = generate(name, runs=options.traces, seed=options.seed + 1)
+            fresh = pd.DataFrame(list(rows_of(trace, runs=options.runs, seed=options.seed, cache_dir=options.cache)))
+            kept = made[made["workflow"] != name] if len(made) else made
+            made = pd.concat([kept, fresh], ignore_index=True)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            made.to_parquet(options.out, index=False)
+            print(f"{name}: {len(fresh)} rows", flush=True)
+    print(table(pd.read_parquet(options.out)))
+
+
+if __name__ == "__main__":
+    main()
