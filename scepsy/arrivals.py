@@ -123,7 +123,7 @@ def issue(workload: Workload) -> Iterator[Issue]:
         for item, name in zip(workload.streams, names, strict=True)
         if item.arrivals.kind != "closed"
     ]
-    merged = heapq.merge(*sources, key=lambda entry: entry[0])
+    merged: Iterator[Issue] = sources[0] if len(sources) == 1 else heapq.merge(*sources, key=lambda entry: entry[0])
     for entry in islice(merged, workload.runs):
         if workload.horizon_s is not None and entry[0] > workload.horizon_s:
             return

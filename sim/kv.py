@@ -108,14 +108,18 @@ class BlockPool:
 
     def find(self, keys: list[int], limit: int) -> list[Block]:
         """Return the cached blocks of the longest known prefix of ``keys``, at most ``limit``."""
-        found = []
         cache = self._cache
-        for key in keys[:limit]:
-            block = cache.get(key)
-            if block is None:
-                break
-            found.append(block)
-        return found
+        if limit < len(keys):
+            keys = keys[:limit]
+        try:
+            return [cache[key] for key in keys]
+        except KeyError:
+            found = []
+            for key in keys:
+                if key not in cache:
+                    break
+                found.append(cache[key])
+            return found
 
     def hold(self, blocks: list[Block]) -> None:
         """Share cached blocks with one more call."""
@@ -126,26 +130,32 @@ class BlockPool:
                 self.free -= 1
             block.refs += 1
 
-    def cache(self, key: int) -> Block:
-        """Register the content of a block just handed out under its prefix key."""
-        block = Block(key)
-        if key in self._cache:
-            self._duplicates.setdefault(key, []).append(block)
-        else:
-            self._cache[key] = block
-        return block
+    def cache(self, keys: list[int]) -> list[Block]:
+        """Register the content of blocks just handed out under their prefix keys."""
+        cache = self._cache
+        blocks = [Block(key) for key in keys]
+        for block in blocks:
+            if cache.setdefault(block.key, block) is not block:
+                self._duplicates.setdefault(block.key, []).append(block)
+        return blocks
 
     def release(self, blocks: list[Block]) -> None:
         """Let go of cached blocks, the last one first; those that nobody holds join the back of the queue."""
         queue = self._queue
+        idle = 0
         for block in reversed(blocks):
-            block.refs -= 1
-            if block.refs == 0:
+            block.refs = refs = block.refs - 1
+            if not refs:
                 queue[block] = None
-                self.free += 1
-                self._last = None
+                idle += 1
+        if idle:
+            self.free += idle
+            self._last = None
 
     def _evict(self, block: Block) -> None:
+        if not self._duplicates:
+            del self._cache[block.key]
+            return
         others = self._duplicates.get(block.key)
         if self._cache.get(block.key) is block:
             if others:

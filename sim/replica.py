@@ -104,6 +104,7 @@ class Replica:
         self._max_queued = spec.engine.max_num_queued
         self.shared = False
         """Whether any of the GPUs has another instance."""
+        self._longest = min(spec.kv_blocks * spec.engine.block_tokens, spec.context_limit)
         self._slots = Slots(self, gpus)
         self.gpu_names = tuple(gpu.name for gpu in gpus)
         self._slow = 1.0
@@ -136,7 +137,9 @@ class Replica:
 
     def submit(self, request: Request) -> None:
         """Take a call in, or reject it when the queue is full. Raises ``SimulationError`` for one that can never fit."""
-        self._check_fits(request)
+        tokens = request.input_tokens + request.output_tokens
+        if tokens > self._longest:
+            self._check_fits(request)
         request.instance = self.name
         idle = self._alarm is None
         if (
@@ -521,8 +524,9 @@ class Replica:
         request.computed = end
         keys, blocks = request.keys, request.blocks
         if keys and self._prefix_caching:
-            for index in range(len(blocks), min(len(keys), end // self._block_tokens)):
-                blocks.append(self.pool.cache(keys[index]))
+            full = end // self._block_tokens
+            if len(blocks) < full and len(blocks) < len(keys):
+                blocks += self.pool.cache(keys[len(blocks) : full])
 
     # ---- preemption ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,75 @@
+"""Speed of the simulator: calls per second of one core, and how it scales. ``make bench`` runs them; numbers in docs/benchmarks.md.
+
+Processor time, not wall time, so that a busy machine does not look like a slow simulator.
+"""
+
+import time
+
+import numpy as np
+import pytest
+
+from scepsy.workload import Trace
+from sim.run import simulate
+from sim.sweep import grid, sweep
+from tests.sim.made import call, load, plan, profile, profile_set, run, single_calls, trace
+
+pytestmark = pytest.mark.benchmark(timer=time.process_time, min_rounds=3, warmup=False)
+
+RATE_PER_INSTANCE = 5.4
+"""70 % of what one instance completes when saturated (7.7 calls/s)."""
+
+
+def hashed_calls(count: int = 2000, seed: int = 0) -> Trace:
+    """As ``single_calls``, every prompt starting with one of ten 256-token system prompts, the rest its own."""
+    rng = np.random.default_rng(seed)
+    runs = []
+    for number in range(count):
+        inputs, outputs = 1 + int(rng.exponential(500)), 1 + int(rng.exponential(250))
+        ids = [1000 * int(rng.integers(10)) + n for n in range(4)] + [10**6 + 100 * number + n for n in range(100)]
+        runs.append(run([call(inputs, outputs, prefix_hashes=tuple(ids[: inputs // 64]))], id=f"r{number}"))
+    return trace(*runs, prefix_block_tokens=64)
+
+
+def measure(benchmark, what, *, share=100, replicas=4, rate=RATE_PER_INSTANCE, calls=20_000, per_round=1):
+    one = profile()
+    the_plan, profiles = plan((one, share, replicas)), profile_set(one)
+    workload = load(what, rate * replicas, runs=calls, seed=1)
+    records = benchmark(simulate, the_plan, workload, profiles=profiles)
+    assert set(records.runs["status"].to_pylist()) == {"completed"}
+    if benchmark.stats:
+        benchmark.extra_info["calls_per_s"] = round(calls / benchmark.stats["min"])
+
+
+def test_bench_calls(benchmark):
+    measure(benchmark, single_calls())
+
+
+def test_bench_calls_with_prefix_caching_and_sharing(benchmark):
+    measure(benchmark, hashed_calls(), share=50, replicas=8, rate=0.7 * 6.0)
+
+
+@pytest.mark.parametrize("calls", [10_000, 100_000])
+def test_bench_cost_per_call_does_not_grow_with_their_number(benchmark, calls):
+    measure(benchmark, single_calls(), calls=calls)
+
+
+@pytest.mark.parametrize("replicas", [1, 16, 256])
+def test_bench_cost_per_call_and_instances(benchmark, replicas):
+    measure(benchmark, single_calls(), replicas=replicas, calls=max(20_000, 200 * replicas))
+
+
+def test_bench_output_length_costs_nothing(benchmark):
+    measure(benchmark, single_calls(output_mean=2000), rate=0.6, calls=10_000)
+
+
+def one_point(seed: int) -> float:
+    one = profile()
+    records = simulate(plan((one, 100, 4)), load(single_calls(), 20.0, runs=4000, seed=seed), profiles=profile_set(one))
+    return float(records.runs.num_rows)
+
+
+@pytest.mark.benchmark(timer=time.perf_counter, min_rounds=1, warmup=False)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_bench_sweep(benchmark, jobs):
+    sweep(one_point, grid(seed=range(2)), jobs=jobs)  # processes started
+    benchmark.pedantic(sweep, (one_point, grid(seed=range(16))), {"jobs": jobs}, rounds=1)
