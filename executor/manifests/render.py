@@ -49,6 +49,17 @@ class Rendered:
     gateway: tuple[Manifest, ...]
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the target does not quite do; to be shown to whoever applies this."""
+        limited = [engine.instance for engine in self.engines if engine.share_pct < 100]
+        if self.options.target == "hami" and limited:
+            return (
+                f"HAMi limits kernel launches, not kernels replayed from CUDA graphs: {limited[0]} and {len(limited) - 1} more may "
+                f"take more than their share while they decode (--enforce-eager in engine_args prevents it, at a price)",
+            )
+        return ()
+
+    @property
     def objects(self) -> Iterator[Manifest]:
         """All objects in the order in which they can be applied."""
         yield self.plan

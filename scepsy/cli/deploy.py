@@ -7,7 +7,7 @@ import typer
 
 from scepsy.cli import deploying_local
 from scepsy.cli.deploying import check_by_simulation, connect, read_limits, read_options, read_pairs, read_plan, teller
-from scepsy.cli.output import command, emit_json, show_table, stdout
+from scepsy.cli.output import command, emit_json, show_table, stderr, stdout
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -264,7 +264,10 @@ def register(app: typer.Typer) -> None:
 def _render(plan: "Plan", profiles: "ProfileSet", options: "RenderOptions") -> "Rendered":
     from executor.manifests import render as make
 
-    return make(plan, profiles, options)
+    made = make(plan, profiles, options)
+    for note in made.notes:
+        stderr.print(f"note: {note}", highlight=False, markup=False)
+    return made
 
 
 def _show_dry(made: "Rendered", as_json: bool) -> None:

@@ -4,8 +4,10 @@ A real one needs the API server, the scheduler and the controller manager; no ku
 the DeviceClass are made here and removed again; a thread plays the kubelet for pods on the fake nodes.
 """
 
+import datetime
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,21 +171,35 @@ class RealLab:
                 if status is not None:
                     path = f"{where[plural]}/{obj['metadata']['name']}"
                     self.send("PATCH", f"{path}/status", {"status": status}, "application/merge-patch+json")
-                    self.send("PATCH", path, {"spec": {"taints": []}}, "application/merge-patch+json")
+        self._heartbeat()
         kubelet = threading.Thread(target=self._kubelet, daemon=True)
         kubelet.start()
         try:
             yield self
         finally:
-            for path in reversed(made):
-                self.send("DELETE", path)
-            self.stop.wait(3)
+            self.send("DELETE", f"/api/v1/namespaces/{self.namespace}")
+            self.stop.wait(3)  # its pods go first, while there is still a kubelet to let go of them
             self.stop.set()
             kubelet.join(10)
+            for path in reversed(made):
+                self.send("DELETE", path)
+
+    def _heartbeat(self) -> None:
+        """Without a sign of life the node lifecycle controller taints a node after less than a minute."""
+        now = datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ready_now = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now}
+        for node in map(self._rename, self.cluster.nodes):
+            path = f"/api/v1/nodes/{node.name}"
+            self.send("PATCH", f"{path}/status", {"status": {"conditions": [ready_now]}}, "application/merge-patch+json")
+            self.send("PATCH", path, {"spec": {"taints": []}}, "application/merge-patch+json")
 
     def _kubelet(self) -> None:
         """Pods that are bound to a fake node are ready; those on their way out are gone. Nodes stay ready."""
+        beaten_s = 0.0
         while not self.stop.wait(0.3):
+            if time.monotonic() - beaten_s > 10:
+                self._heartbeat()
+                beaten_s = time.monotonic()
             path = f"/api/v1/namespaces/{self.namespace}/pods"
             for pod in (self.send("GET", path) or {"items": []})["items"]:
                 here = f"{path}/{pod['metadata']['name']}"

@@ -271,6 +271,11 @@ def test_what_a_target_cannot_do_is_refused() -> None:
     assert "not isolated" in refusals(plans.two_nodes(), "dra", isolated=True)[0]
 
 
+def test_what_hami_does_not_limit_is_said() -> None:
+    assert "not kernels replayed from CUDA graphs" in render(plans.one_node(), PROFILES, options("hami")).notes[0]
+    assert render(plans.one_node(), PROFILES).notes == ()
+
+
 def test_unknown_devices_and_profiles_are_named() -> None:
     bare = plans.plan(
         plans.cluster(msgspec.structs.replace(plans.node("n1", 1), gpu_uuids=())), plans.instance("qwen3-8b", 0, "n1", (0,), 50)
