@@ -16,6 +16,7 @@ from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 
 from executor.cluster.kinds import Kind, kind_of
+from executor.cluster.problems import Failed, Problem, explain, read_problem, shorten
 from executor.manifests.names import FIELD_MANAGER
 from scepsy.errors import BackendError
 
@@ -50,14 +51,6 @@ class Patience:
         [0.25, 0.5, 1.0, 10.0]
         """
         return min(self.first_s * 2.0 ** min(attempt, 30), self.longest_s)
-
-
-@dataclass(frozen=True)
-class _Problem:
-    status: int
-    """0: no answer."""
-    message: str
-    retry_after_s: float = 0.0
 
 
 class Api:
@@ -125,7 +118,7 @@ class Api:
         """A plain-text document (metrics through the proxy, a log), or None when it cannot be had right now."""
         try:
             return self._send("GET", path, query, None, "", self.patience.request_s).decode(errors="replace")
-        except _Failed:
+        except Failed:
             return None
 
     def watch(self, kind: Kind, selector: str, version: str, *, longest_s: float) -> Iterator[tuple[str, Object]]:
@@ -143,7 +136,7 @@ class Api:
         try:
             response = self._open("GET", kind.path(self.namespace), query, None, "", (self.patience.request_s, longest_s + 15))
             yield from _events(response)
-        except _Failed as failure:
+        except Failed as failure:
             if failure.problem.status == 410:
                 raise Gone from failure
             if failure.problem.status in (401, 403):
@@ -174,8 +167,8 @@ class Api:
                 raw = self._send(method, path, query, body, content_type, (patience or self.patience).request_s)
                 return json.loads(raw) if raw else {}
             except json.JSONDecodeError:
-                problem = _Problem(0, "the answer was cut off or is not JSON")
-            except _Failed as failure:
+                problem = Problem(0, "the answer was cut off or is not JSON")
+            except Failed as failure:
                 problem = failure.problem
             if problem.status == 404 and absent_ok:
                 return None
@@ -185,7 +178,7 @@ class Api:
             attempt += 1
 
     def _settle(
-        self, problem: _Problem, method: str, path: str, *, attempt: int, started: float, patience: Patience | None
+        self, problem: Problem, method: str, path: str, *, attempt: int, started: float, patience: Patience | None
     ) -> None:
         """Wait before the next attempt, or raise when there is no point in one."""
         patience = patience or self.patience
@@ -193,10 +186,10 @@ class Api:
         if unknown and attempt < _CREDENTIAL_TRIES:
             self._client = self._connect()
         elif problem.status not in _PASSING and problem.status != 0:
-            raise BackendError(_explain(problem, method, path, self.host))
+            raise BackendError(explain(problem, method, path, self.host))
         pause = max(patience.pause_s(attempt), problem.retry_after_s)
         if self.clock() - started + pause > patience.total_s:
-            raise BackendError(_explain(problem, method, path, self.host, tried_s=self.clock() - started))
+            raise BackendError(explain(problem, method, path, self.host, tried_s=self.clock() - started))
         self.sleep(pause)
 
     def _list(self, kind: Kind, selector: str) -> tuple[list[Object], str]:
@@ -220,7 +213,7 @@ class Api:
         try:
             return bytes(self._open(method, path, query, body, content_type, (limit_s, limit_s)).data)
         except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-            raise _Failed(_Problem(0, _short(error))) from error
+            raise Failed(Problem(0, shorten(error))) from error
 
     def _open(
         self,
@@ -231,7 +224,7 @@ class Api:
         content_type: str,
         limits_s: tuple[float, float],
     ) -> Any:
-        """Send once; the response is not read yet. Raises ``_Failed`` for every answer that is not 2xx."""
+        """Send once; the response is not read yet. Raises ``Failed`` for every answer that is not 2xx."""
         headers = {"Accept": "application/json, */*"}
         if body is not None:
             headers["Content-Type"] = content_type
@@ -243,18 +236,12 @@ class Api:
             )
             response = self._client.call_api(*request, _request_timeout=limits_s).response
         except ApiException as error:
-            raise _Failed(_Problem(error.status or 0, str(error.reason))) from error
+            raise Failed(Problem(error.status or 0, str(error.reason))) from error
         except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-            raise _Failed(_Problem(0, _short(error))) from error
+            raise Failed(Problem(0, shorten(error))) from error
         if response.status >= 300:
-            raise _Failed(_read_problem(response))
+            raise Failed(read_problem(response))
         return response
-
-
-class _Failed(Exception):
-    def __init__(self, problem: _Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
 
 
 def _events(response: Any) -> Iterator[tuple[str, Object]]:
@@ -267,43 +254,7 @@ def _events(response: Any) -> Iterator[tuple[str, Object]]:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     status = event["object"]
-                    raise _Failed(_Problem(int(status.get("code", 0)), str(status.get("message", ""))))
+                    raise Failed(Problem(int(status.get("code", 0)), str(status.get("message", ""))))
                 yield event["type"], event["object"]
     finally:
         response.close()
-
-
-def _read_problem(response: Any) -> _Problem:
-    try:
-        raw = bytes(response.data)
-    except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-        return _Problem(0, _short(error))
-    try:
-        message = str(json.loads(raw).get("message", ""))
-    except (json.JSONDecodeError, AttributeError):
-        message = raw.decode(errors="replace")[:200]
-    after = response.headers.get("Retry-After", "")
-    return _Problem(response.status, message, float(after) if after.isdigit() else 0.0)
-
-
-def _short(error: BaseException) -> str:
-    """The cause without urllib3's own names around it."""
-    return str(getattr(error, "reason", None) or error).rpartition(": ")[2]
-
-
-def _explain(problem: _Problem, method: str, path: str, host: str, tried_s: float | None = None) -> str:
-    """One line: what failed, why, and what to do about it."""
-    what = f"{method} {path}"
-    tried = "" if tried_s is None else f" (tried for {tried_s:.0f} s)"
-    if problem.status == 0:
-        return f"cluster {host} does not answer: {problem.message}{tried}: check the address, the network and KUBECONFIG"
-    if problem.status == 401:
-        return f"cluster {host} rejects the credentials (401){tried}: log in again, or check the user of the kubeconfig context"
-    if problem.status == 403:
-        return f"cluster {host} forbids {what}: {problem.message}: grant what executor/cluster/rbac.yaml lists to this user"
-    if problem.status == 404:
-        remedy = "create the namespace" if "namespaces" in problem.message else "is the name right, and its API enabled?"
-        return f"cluster {host} has no {path}: {problem.message}: {remedy}"
-    if problem.status in (400, 422):
-        return f"cluster {host} refuses {what} ({problem.status}): {problem.message}: is the plan for this cluster?"
-    return f"cluster {host} answers {problem.status} to {what}{tried}: {problem.message}: look at its log, then run this again"

@@ -54,8 +54,8 @@ class Rendered:
         limited = [engine.instance for engine in self.engines if engine.share_pct < 100]
         if self.options.target == "hami" and limited:
             return (
-                f"HAMi limits kernel launches, not kernels replayed from CUDA graphs: {limited[0]} and {len(limited) - 1} more may "
-                f"take more than their share while they decode (--enforce-eager in engine_args prevents it, at a price)",
+                f"HAMi limits kernel launches, not kernels replayed from CUDA graphs: {limited[0]} and {len(limited) - 1} more "
+                f"may take more than their share while they decode (--enforce-eager in engine_args prevents it, at a price)",
             )
         return ()
 

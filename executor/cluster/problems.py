@@ -1,0 +1,62 @@
+"""What can go wrong with one request, as a value, and as one line with its remedy. Pure."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3.exceptions
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why one attempt failed."""
+
+    status: int
+    """0: no answer."""
+    message: str
+    retry_after_s: float = 0.0
+
+
+class Failed(Exception):
+    """An attempt that got no 2xx answer."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def read_problem(response: Any) -> Problem:
+    """The problem that an answer reports."""
+    try:
+        raw = bytes(response.data)
+    except (urllib3.exceptions.HTTPError, ConnectionError) as error:
+        return Problem(0, shorten(error))
+    try:
+        message = str(json.loads(raw).get("message", ""))
+    except (json.JSONDecodeError, AttributeError):
+        message = raw.decode(errors="replace")[:200]
+    after = response.headers.get("Retry-After", "")
+    return Problem(response.status, message, float(after) if after.isdigit() else 0.0)
+
+
+def shorten(error: BaseException) -> str:
+    """The cause without urllib3's own names around it."""
+    return str(getattr(error, "reason", None) or error).rpartition(": ")[2]
+
+
+def explain(problem: Problem, method: str, path: str, host: str, tried_s: float | None = None) -> str:
+    """One line: what failed, why, and what to do about it."""
+    what = f"{method} {path}"
+    tried = "" if tried_s is None else f" (tried for {tried_s:.0f} s)"
+    if problem.status == 0:
+        return f"cluster {host} does not answer: {problem.message}{tried}: check the address, the network and KUBECONFIG"
+    if problem.status == 401:
+        return f"cluster {host} rejects the credentials (401){tried}: log in again, or check the user of the kubeconfig context"
+    if problem.status == 403:
+        return f"cluster {host} forbids {what}: {problem.message}: grant what executor/cluster/rbac.yaml lists to this user"
+    if problem.status == 404:
+        remedy = "create the namespace" if "namespaces" in problem.message else "is the name right, and its API enabled?"
+        return f"cluster {host} has no {path}: {problem.message}: {remedy}"
+    if problem.status in (400, 422):
+        return f"cluster {host} refuses {what} ({problem.status}): {problem.message}: is the plan for this cluster?"
+    return f"cluster {host} answers {problem.status} to {what}{tried}: {problem.message}: look at its log, then run this again"
