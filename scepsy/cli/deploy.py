@@ -1,13 +1,24 @@
 """``render``, ``diff``, ``apply``, ``wait``, ``status``, ``delete``, ``discover``: a plan on a cluster, or on this host."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from scepsy.cli import deploying_local
-from scepsy.cli.deploying import check_by_simulation, connect, read_limits, read_options, read_pairs, read_plan, teller
-from scepsy.cli.output import command, emit_json, show_table, stderr, stdout
+from scepsy.cli.deploying import (
+    check_by_simulation,
+    connect,
+    read_limits,
+    read_options,
+    read_pairs,
+    read_plan,
+    require_client,
+    show_dry,
+    show_status,
+    teller,
+)
+from scepsy.cli.output import command, emit_json, stderr, stdout
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +78,7 @@ def diff(
 
     Example: `scepsy diff rag.plan.yaml --target dra`
     """
+    require_client()
     from executor.cluster.diff import diff as differences
 
     chosen = read_options(options, target, namespace, release)
@@ -105,24 +117,25 @@ def apply(
     if target == "local":
         deploying_local.apply(plan, profiles, options, release, validate=validate, timeout_s=timeout, as_json=as_json)
         return
-    from executor.cluster.apply import apply as bring
-
     chosen = read_options(options, target, namespace, release)
     read = read_plan(plan, profiles)
     if validate:
         check_by_simulation(read[0], read[1], plan)
     made = _render(*read, chosen)
     if dry_run == "client":
-        _show_dry(made, as_json)
+        show_dry(made, as_json)
         return
+    require_client()
     api = connect(chosen, context)
     if dry_run == "server":
         from executor.cluster.preflight import preflight, rehearse
 
         preflight(api, made)
         rehearse(api, made.objects)
-        _show_dry(made, as_json)
+        show_dry(made, as_json)
         return
+    from executor.cluster.apply import apply as bring
+
     done = bring(api, made, limits=read_limits(timeout, gate), tell=teller())
     document = {
         "plan": done.plan_hash,
@@ -152,6 +165,7 @@ def wait(
 
     Example: `scepsy wait --timeout 600`
     """
+    require_client()
     from executor.cluster.status import recorded
     from executor.cluster.waits import bring_up
 
@@ -181,6 +195,7 @@ def status(
     if target == "local":
         deploying_local.status(release, as_json=as_json)
         return
+    require_client()
     from executor.cluster.status import status as state_of
 
     chosen = read_options(None, None, namespace, release)
@@ -188,7 +203,7 @@ def status(
     if as_json:
         emit_json(found)
     else:
-        _show_status(found)
+        show_status(found)
     if found["state"] != "serving":
         raise typer.Exit(1)
 
@@ -208,6 +223,7 @@ def delete(
     if target == "local":
         deploying_local.delete(release, as_json=as_json)
         return
+    require_client()
     from executor.cluster.delete import delete as remove
 
     chosen = read_options(None, None, namespace, release)
@@ -232,6 +248,7 @@ def discover(
 
     Example: `scepsy discover --topology n1=n1.topo.txt -o cluster.yaml`
     """
+    require_client()
     import msgspec
 
     from executor.cluster.discover import discover as find
@@ -268,36 +285,3 @@ def _render(plan: "Plan", profiles: "ProfileSet", options: "RenderOptions") -> "
     for note in made.notes:
         stderr.print(f"note: {note}", highlight=False, markup=False)
     return made
-
-
-def _show_dry(made: "Rendered", as_json: bool) -> None:
-    rows = [[obj["kind"], obj["metadata"]["name"]] for obj in made.objects]
-    if as_json:
-        emit_json({"plan": made.plan_hash, "objects": [{"kind": kind, "name": name} for kind, name in rows]})
-    else:
-        show_table(f"plan {made.plan_hash}: would be applied", ["kind", "name"], rows)
-
-
-def _show_status(found: dict[str, Any]) -> None:
-    stdout.print(f"release {found['release']}: {found['state']}, plan {found['plan'] or '–'}", highlight=False)
-    if found["instances"]:
-        show_table(
-            "Instances",
-            ["instance", "node", "GPUs", "share %", "ready", "restarts", "running", "waiting", "problem"],
-            [
-                [
-                    each["instance"],
-                    each["node"]["actual"] or f"({each['node']['planned']})",
-                    ", ".join(each["gpus"]["planned"]),
-                    each["share_pct"],
-                    each["ready"],
-                    each["restarts"],
-                    (each["load"] or {}).get("num_requests_running"),
-                    (each["load"] or {}).get("num_requests_waiting"),
-                    each["problem"],
-                ]
-                for each in found["instances"]
-            ],
-        )
-    for line in found["drift"]:
-        stdout.print(f"drift: {line}", highlight=False, markup=False)

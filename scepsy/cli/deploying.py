@@ -1,16 +1,17 @@
 """What the deploying commands share: options and plans turned into values, the check by simulation, progress."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from scepsy.cli.output import stderr
+from scepsy.cli.output import emit_json, show_table, stderr, stdout
 from scepsy.errors import InputError, ScepsyError
 
 if TYPE_CHECKING:
     from executor.cluster.api import Api
     from executor.cluster.waits import Event, Limits
-    from executor.manifests import RenderOptions
+    from executor.manifests import Rendered, RenderOptions
     from scepsy.plan import Plan
     from scepsy.profile.model import ProfileSet
 
@@ -118,3 +119,44 @@ def read_pairs(option: str, items: list[str]) -> dict[str, str]:
             raise InputError(f"{option} is {item!r}: must be KEY=VALUE")
         found[key] = value
     return found
+
+
+def require_client() -> None:
+    """Raise ``InputError`` when the Kubernetes client is not installed: it is an extra."""
+    if importlib.util.find_spec("kubernetes") is None:
+        raise InputError("the Kubernetes client is not installed: pip install 'scepsy[k8s]'")
+
+
+def show_dry(made: "Rendered", as_json: bool) -> None:
+    """What a dry run would have applied."""
+    rows = [[obj["kind"], obj["metadata"]["name"]] for obj in made.objects]
+    if as_json:
+        emit_json({"plan": made.plan_hash, "objects": [{"kind": kind, "name": name} for kind, name in rows]})
+    else:
+        show_table(f"plan {made.plan_hash}: would be applied", ["kind", "name"], rows)
+
+
+def show_status(found: dict[str, Any]) -> None:
+    """A status document as a table, and its drift."""
+    stdout.print(f"release {found['release']}: {found['state']}, plan {found['plan'] or '–'}", highlight=False)
+    if found["instances"]:
+        show_table(
+            "Instances",
+            ["instance", "node", "GPUs", "share %", "ready", "restarts", "running", "waiting", "problem"],
+            [
+                [
+                    each["instance"],
+                    each["node"]["actual"] or f"({each['node']['planned']})",
+                    ", ".join(each["gpus"]["planned"]),
+                    each["share_pct"],
+                    each["ready"],
+                    each["restarts"],
+                    (each["load"] or {}).get("num_requests_running"),
+                    (each["load"] or {}).get("num_requests_waiting"),
+                    each["problem"],
+                ]
+                for each in found["instances"]
+            ],
+        )
+    for line in found["drift"]:
+        stdout.print(f"drift: {line}", highlight=False, markup=False)

@@ -1,5 +1,6 @@
 """What is refused before anything changes: one line, a remedy, exit 4."""
 
+import importlib.util
 import json
 import re
 import socket
@@ -242,6 +243,21 @@ def test_one_line_and_the_exit_code(plan_file: Path, arguments: list[str], code:
     assert (found, out) == (code, ""), err
     assert len(err.splitlines()) == 1
     assert re.search(message, err), err
+
+
+def test_without_the_client(plan_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for command in (
+        ["apply", str(plan_file), "--no-validate"],
+        ["status"],
+        ["delete"],
+        ["wait"],
+        ["discover"],
+        ["diff", str(plan_file)],
+    ):
+        code, _, err = run(*command)
+        assert (code, err) == (2, "scepsy: the Kubernetes client is not installed: pip install 'scepsy[k8s]'\n")
+    assert run("render", str(plan_file))[0] == 0
 
 
 def test_limits_are_kept(double: Double) -> None:

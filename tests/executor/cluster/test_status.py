@@ -1,5 +1,6 @@
 """What ``status`` says of pods in trouble, of load, and of what somebody else changed; what ``drain`` waits for."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,6 +10,9 @@ from executor.cluster.apply import apply
 from executor.cluster.pods import pod_state
 from executor.cluster.status import status
 from executor.cluster.waits import Event, Limits, NotReady
+from executor.gateway.config import load_gateway
+from executor.gateway.metrics import Metrics
+from executor.gateway.pool import Pool
 from executor.manifests import RenderOptions, render
 from tests.executor import plans
 from tests.executor.cluster.controllers import ready
@@ -147,29 +151,30 @@ def test_drift_names_what_somebody_else_changed(double: Double) -> None:
     assert status(double.api(), "scepsy")["drift"] == [], "apply repairs"
 
 
-def test_engines_leave_only_when_the_gateway_has_let_go(double: Double) -> None:
-    """The gateway reports a call in flight on an engine that is to go, for a while; the engine is deleted after that."""
+def test_engines_leave_only_when_the_gateway_has_let_go(double: Double, tmp_path: Path) -> None:
+    """A real gateway's pool and metrics, reading the stored configuration: calls in flight hold their engines back."""
     before, after = render(plans.two_nodes(), PROFILES), render(plans.one_node(), PROFILES)
     apply(double.api(), before, limits=QUICK)
     leaving = {e.name for e in before.engines} - {e.name for e in after.engines}
-    asked: list[int] = []
+    pool, metrics = Pool(()), Metrics()
     alive: list[bool] = []
 
     def gateway(path: str) -> str | None:
         if not path.endswith(":8080/metrics"):
             return None
-        asked.append(1)
-        alive.append(all(("deployments", "scepsy", name) in double.store.objects for name in leaving) or len(asked) > 5)
-        busy = 1 if len(asked) < 5 else 0
-        of = {name: f'{{instance="{name}",llm="m"}}' for name in leaving}
-        outstanding = "".join(f"scepsy_gateway_outstanding{labels} {busy}.0\n" for labels in of.values())
-        return outstanding + "".join(f"scepsy_gateway_instance_up{labels} 0.0\n" for labels in of.values())
+        stored = double.store.objects["configmaps", "scepsy", "scepsy-gateway"]
+        (tmp_path / "gateway.yaml").write_text(stored["data"]["gateway.yaml"])
+        pool.replace(load_gateway(tmp_path / "gateway.yaml").endpoints)
+        for upstream in pool.upstreams:
+            upstream.outstanding = 1 if upstream.name in leaving and len(alive) < 5 else 0
+        alive.append(all(("deployments", "scepsy", name) in double.store.objects for name in leaving))
+        return metrics.render(pool, 0, 0).decode()
 
     double.server.proxied = gateway
     events: list[Event] = []
-    apply(double.api(), after, limits=Limits(**{**vars(QUICK), "drain_s": 10.0}), tell=events.append)
+    apply(double.api(), after, limits=Limits(**{**vars(QUICK), "drain_s": 20.0}), tell=events.append)
+    assert len(alive) == 6, "it was asked until the calls had ended, and no longer"
     assert all(alive)
-    assert len(asked) >= 5
     whats = [event.what for event in events]
     assert whats.index("drained") < whats.index("deleted")
 
