@@ -8,8 +8,9 @@ from sim.clock import TICKS_PER_S
 class Costs:
     """Step model and share law of one (step model, law, share).
 
-    ``duration = f_dec·slow·(base + c·B + d·C) + f_pre·(b·P + e·X)``; without decoding sequences ``f_pre·(base + b·P + e·X)``. A pure
-    decode iteration is rounded in two parts, without context and per token of context, so that a sum over iterations is exact.
+    ``duration = f_dec·slow·(base + c·B + d·C) + f_pre·(b·P + e·X)``; without decoding sequences ``f_pre·(base + b·P +
+    e·X)``. A pure decode iteration is rounded in two parts, without context and per token of context, so that a sum over
+    iterations is exact.
     """
 
     __slots__ = ("_decode", "_decode_factors", "_law", "_prefill_factors", "_share_pct", "_step")
@@ -33,7 +34,7 @@ class Costs:
         return cost
 
     def mixed(self, tokens: int, area: float, sequences: int, context: int, slow: float) -> int:
-        """Ticks of an iteration with ``tokens`` prompt tokens (``area``: Σ over them of the tokens before) beside decoding sequences."""
+        """Ticks of an iteration with ``tokens`` prompt tokens (``area``: Σ of the tokens before each) beside decoding ones."""
         step = self._step
         prefill = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
         if not sequences:

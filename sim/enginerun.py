@@ -1,8 +1,9 @@
 """A recorded run of a real vLLM engine: ``requests.jsonl`` and ``meta.json`` in one folder.
 
-One line per request: ``input_toks, output_toks, queued_ts, scheduled_ts, first_token_ts, last_token_ts`` on the engine's clock (s) and,
-when there is one, ``arrival_time`` on the client's. The engine looks at its queue between iterations, so ``queued_ts`` lags the
-arrival by up to an iteration; the client's clock, shifted to the smallest lag seen, says when a request really came.
+One line per request: ``input_toks, output_toks, queued_ts, scheduled_ts, first_token_ts, last_token_ts`` on the engine's
+clock (s) and, when there is one, ``arrival_time`` on the client's. The engine looks at its queue between iterations, so
+``queued_ts`` lags the arrival by up to an iteration; the client's clock, shifted to the smallest lag seen, says when a
+request really came.
 """
 
 import json
@@ -24,8 +25,8 @@ Array = npt.NDArray[np.float64]
 
 ACTIVATION_BYTES = 1 << 30
 ACTIVATION_BYTES_PER_TOKEN = 100 << 10
-"""What an engine keeps beside weights and KV cache, where its KV capacity was not recorded: from one 8B model on an RTX 4090, whose
-capacity was (41,408 tokens with batches of 2,048; 41,030 by this rule)."""
+"""What an engine keeps beside weights and KV cache, where its KV capacity was not recorded: from one 8B model on an RTX
+4090, whose capacity was (41,408 tokens with batches of 2,048; 41,030 by this rule)."""
 
 _TIMES = ("queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts")
 

@@ -22,7 +22,7 @@ class Block:
 
 
 class Segment:
-    """``count`` consecutive free blocks. The first ``cached`` blocks of a preempted call's own come back if it returns in time."""
+    """``count`` consecutive free blocks; eviction takes the last first, so what is left is always a beginning."""
 
     __slots__ = ("count",)
 

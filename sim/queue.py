@@ -100,7 +100,7 @@ class OrderedQueue:
 
 
 def shortest_remaining_work(request: Request) -> tuple[float, ...]:
-    """Calls of the run with the fewest tokens left first (needs to know the run in advance: a bound, not a policy to deploy)."""
+    """Calls of the run with the fewest tokens left first. It knows the run in advance: a bound, not a policy to deploy."""
     return (float(request.caller.remaining_tokens),)
 
 

@@ -31,8 +31,8 @@ class Replay:
     work_end_s: Array
     """End of every event of the engine (an iteration with prompt tokens, or a span of decode iterations)."""
     work: Array
-    """Per event: iterations, prompt tokens, Σ decoding sequences, Σ context tokens, Σ prompt tokens' context: the columns a step
-    model is linear in."""
+    """Per event: iterations, prompt tokens, Σ decoding sequences, Σ context tokens, Σ prompt tokens' context: the columns a
+    step model is linear in."""
 
     def work_until(self, at_s: Array) -> Array:
         """Work done in all events that ended by each time; shape (times, 5)."""

@@ -164,13 +164,13 @@ class Replica:
         tokens = request.input_tokens + max(request.output_tokens - 1, 0)
         if tokens > self.pool.total * self._block_tokens:
             raise SimulationError(
-                f"a call of {request.input_tokens} input and {request.output_tokens} output tokens never fits instance {self.name}: "
-                f"it needs KV for {tokens} tokens, the instance holds {self.pool.total * self._block_tokens}"
+                f"a call of {request.input_tokens} input and {request.output_tokens} output tokens never fits instance "
+                f"{self.name}: it needs KV for {tokens} tokens, the instance holds {self.pool.total * self._block_tokens}"
             )
         if request.input_tokens + request.output_tokens > self.spec.context_limit:
             raise SimulationError(
-                f"a call of {request.input_tokens} input and {request.output_tokens} output tokens never fits instance {self.name}: "
-                f"{self.spec.llm} takes a context of {self.spec.context_limit} tokens"
+                f"a call of {request.input_tokens} input and {request.output_tokens} output tokens never fits instance "
+                f"{self.name}: {self.spec.llm} takes a context of {self.spec.context_limit} tokens"
             )
 
     def _wake(self) -> None:
@@ -348,8 +348,8 @@ class Replica:
             if not preempted:
                 head = waiting.peek()
                 raise SimulationError(
-                    f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(waiting)} calls wait, none runs, and the "
-                    f"next ({head.input_tokens} input tokens) does not fit {pool.free} free of {pool.total} KV blocks"
+                    f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(waiting)} calls wait, none runs, and "
+                    f"the next ({head.input_tokens} input tokens) does not fit {pool.free} free of {pool.total} KV blocks"
                 )
         if self._decoding_now:
             self._switch(now)
@@ -460,7 +460,7 @@ class Replica:
         return chunk, chunk * (2 * end - chunk) / 2
 
     def _admit(self, now: int, budget: int) -> tuple[int, float]:
-        """Admit waiting calls in order while they fit; return the prompt tokens scheduled and their Σ over them of the tokens before."""
+        """Admit waiting calls in order while they fit; return the prompt tokens scheduled and Σ of the tokens before each."""
         tokens, area = 0, 0.0
         pool, block_tokens, waiting, finishing = self.pool, self._block_tokens, self.waiting, self._finishing
         room = self._max_seqs - len(self._decoders) - len(finishing) - (self._partial is not None)

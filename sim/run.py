@@ -7,6 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
+
 from scepsy import __version__
 from scepsy.arrivals import issue, users
 from scepsy.backend import Workload
@@ -26,7 +27,6 @@ from sim.spec import replica_spec, spec_of
 from sim.timeline import Timeline, watch
 from sim.world import World
 
-
 __all__ = ["build", "instance_use", "queue_maker", "run_to_the_end", "simulate", "spec_of"]
 
 T = TypeVar("T")
@@ -45,9 +45,9 @@ def simulate(
 ) -> Records:
     """Replay the workload on the plan's instances; bind the keyword arguments with ``partial`` to get a ``Backend``.
 
-    ``policies`` act on the running cluster (``sim.control``); ``timeline`` watches it (``sim.timeline``). With ``sink``, batches of records go there as they come and the returned tables are empty. Raises ``InputError`` for
-    an unknown name, an LLM without profile or a plan that cannot be built, ``SimulationError`` when the
-    simulated system cannot go on.
+    ``policies`` act on the running cluster (``sim.control``); ``timeline`` watches it (``sim.timeline``). With ``sink``,
+    batches of records go there as they come and the returned tables are empty. Raises ``InputError`` for an unknown name,
+    an LLM without profile or a plan that cannot be built, ``SimulationError`` when the simulated system cannot go on.
     """
     kept: dict[str, list[pa.RecordBatch]] = {"runs": [], "calls": []}
 
@@ -144,7 +144,8 @@ def _check_llms(plan: Plan, workload: Workload) -> None:
         for llm in item.trace.llms:
             if llm not in allocated:
                 raise SimulationError(
-                    f"workflow {item.workflow} calls {llm}, of which the plan has 0 instances (it has {', '.join(sorted(allocated))})"
+                    f"workflow {item.workflow} calls {llm}, of which the plan has 0 instances "
+                    f"(it has {', '.join(sorted(allocated))})"
                 )
 
 

@@ -28,7 +28,8 @@ def spec_of(
     engine, llm = profile.engine, profile.llm
     if engine.max_num_batched_tokens < engine.max_num_seqs:
         raise InputError(
-            f"profile of {llm.name}: max_num_batched_tokens is {engine.max_num_batched_tokens}: must be >= max_num_seqs ({engine.max_num_seqs})"
+            f"profile of {llm.name}: max_num_batched_tokens is {engine.max_num_batched_tokens}: "
+            f"must be >= max_num_seqs ({engine.max_num_seqs})"
         )
     tokens = kv_capacity_tokens(profile, share_pct)
     if memory_bytes is not None and llm.kv_bytes_per_token > 0:

@@ -1,10 +1,10 @@
 """A step model from the request timestamps of a recorded engine run.
 
-No iteration was recorded, only when each request's first and last token came out. But given a step model, replaying the run says which
-work the engine did between the two: so many iterations, prompt tokens, decoding sequences, context tokens. The
-seconds between are linear in those with the step model's coefficients, so a least squares gives better ones, and replaying again
-gives better counts: a few rounds converge. Requests are weighted equally per second; a Huber weight keeps single stalls from
-moving the fit.
+No iteration was recorded, only when each request's first and last token came out. But given a step model, replaying the run
+says which work the engine did between the two: so many iterations, prompt tokens, decoding sequences, context tokens. The
+seconds between are linear in those with the step model's coefficients, so a least squares gives better ones, and replaying
+again gives better counts: a few rounds converge. Requests are weighted equally per second; a Huber weight keeps single
+stalls from moving the fit.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class StepFit:
     std_err_pct: dict[str, float | None]
     """Standard error of each coefficient, percent of it; None where it is zero: not needed."""
     condition: float
-    """Condition number of the scaled design: above about 30 the coefficients trade against each other, their sum is still good."""
+    """Condition number of the scaled design. Above about 30 coefficients trade against each other; their sum is still good."""
     residual_pct: float
     """Median error of the fitted seconds."""
     requests: int

@@ -1,7 +1,8 @@
 """Many simulations at once: every combination of named parameters, over all cores or a cluster, with progress and ETA.
 
-Parallelism is joblib's, so a sweep runs unchanged on its process pool (``loky``) or inside ``joblib.parallel_config("dask")`` or
-``("ray")`` with a cluster behind it. Results come back in the order of the points, whoever finished first.
+Parallelism is joblib's, so a sweep runs unchanged on its process pool (``loky``) or inside
+``joblib.parallel_config("dask")`` or ``("ray")`` with a cluster behind it. Results come back in the order of the points,
+whoever finished first.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +31,9 @@ def sweep(
 ) -> list[R]:
     """Call ``evaluate(**point)`` for every point; results in the same order.
 
-    ``jobs``: processes at once, −1 for one per core, 1 for none but this one. ``advance(1)`` is called as each result arrives (see
-    ``scepsy.cli.output.progress``). An exception in a worker ends the sweep and is raised here. Raises ``InputError`` without points.
+    ``jobs``: processes at once, −1 for one per core, 1 for none but this one. ``advance(1)`` is called as each result
+    arrives (see ``scepsy.cli.output.progress``). An exception in a worker ends the sweep and is raised here. Raises
+    ``InputError`` without points.
     """
     if not points:
         raise InputError("sweep has 0 points: give every axis at least one value")

@@ -1,7 +1,7 @@
 """What happened, for the eye: a Chrome/Perfetto trace, and occupancy over time for a heat map.
 
-Open the trace at ui.perfetto.dev or chrome://tracing. Tracks: per instance its iterations and counters (running, waiting, KV use,
-SM share); per GPU the SM share in use; per run its calls and tool gaps, with arrows from parent to child.
+Open the trace at ui.perfetto.dev or chrome://tracing. Tracks: per instance its iterations and counters (running, waiting,
+KV use, SM share); per GPU the SM share in use; per run its calls and tool gaps, with arrows from parent to child.
 """
 
 import json

@@ -101,9 +101,9 @@ class World:
         think_s, run_id, run = next(self._users[number])
 
         def arrive(_: Any) -> None:
-            if not self._more or (self._limit is not None and self.runs_issued >= self._limit):
-                self._last_arrival()
-            elif self._horizon is not None and self.env.now > self._horizon:
+            enough = self._limit is not None and self.runs_issued >= self._limit
+            late = self._horizon is not None and self.env.now > self._horizon
+            if not self._more or enough or late:
                 self._last_arrival()
             else:
                 self._begin(run_id, run, number)

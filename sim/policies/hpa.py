@@ -1,9 +1,9 @@
 """Kubernetes' Horizontal Pod Autoscaler, one per LLM.
 
 Every ``sync_s``: ratio = mean of the metric over ready instances / target; within ``tolerance`` of 1 nothing changes, else
-want = ceil(ready · ratio). When scaling up, instances that are not ready count as idle. Up: at most the larger of +100 % and +4 per
-sync, without delay. Down: the largest want of the last ``stabilisation_s``. Source: the algorithm and defaults of
-autoscaling/v2 (kubernetes.io, "Horizontal Pod Autoscaling"). Instances without a free GPU stay pending.
+want = ceil(ready · ratio). When scaling up, instances that are not ready count as idle. Up: at most the larger of +100 %
+and +4 per sync, without delay. Down: the largest want of the last ``stabilisation_s``. Source: the algorithm and defaults
+of autoscaling/v2 (kubernetes.io, "Horizontal Pod Autoscaling"). Instances without a free GPU stay pending.
 """
 
 from collections import deque

@@ -20,8 +20,8 @@ QWEN_7B_H100 = StepModel(
 
 
 def llm(name: str = "m", **fields) -> Llm:
-    values = dict(name=name, parameters=7e9, weight_bytes=15 * 10**9, kv_bytes_per_token=57344, context_limit=32768) | fields
-    return Llm(**values)
+    values = {"parameters": 7e9, "weight_bytes": 15 * 10**9, "kv_bytes_per_token": 57344, "context_limit": 32768} | fields
+    return Llm(name=name, **values)
 
 
 def profile(

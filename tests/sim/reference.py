@@ -1,7 +1,7 @@
 """A tick-by-tick engine, written for clarity: every iteration, every sequence, every KV block by itself.
 
-Shares nothing with ``sim.replica`` but the parameters and the definition of an iteration's duration (in femtoseconds). Blocks are
-kept as vLLM v1 keeps them: an id each, a reference count, a content key once full, one free queue.
+Shares nothing with ``sim.replica`` but the parameters and the definition of an iteration's duration (in femtoseconds).
+Blocks are kept as vLLM v1 keeps them: an id each, a reference count, a content key once full, one free queue.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Engine:
         self.batch: list[tuple[Job, int]] = []
         self.iterations: list[tuple[int, int, bool]] = []
         """(start, end, whether any sequence decoded)"""
-        self.iteration_tokens = 0
+        self.decoding: set[int] = set()
+        """Names of the jobs whose (re)prefill is complete."""
 
     def busy_at(self, now: int) -> bool:
         return bool(self.iterations) and self.iterations[-1][1] > now
@@ -187,9 +188,6 @@ class Engine:
         decode = step.base_s + step.decode_s_per_sequence * sequences + step.context_s_per_token * context
         return max(1, round((slow * decode + law.prefill_factor(tokens, share) * work) * FS)), True
 
-    decoding: set[int] = set()
-    """Names of the jobs whose (re)prefill is complete."""
-
     def finish(self, now: int) -> list[Job]:
         done = []
         for job, new in self.batch:
@@ -212,8 +210,6 @@ class Engine:
 def run(specs: list[ReplicaSpec], places: list[list[int]], interference: float, jobs: list[Job]) -> None:
     """Simulate; ``places`` lists the GPUs of each instance. Results are left in the jobs."""
     engines = [Engine(spec) for spec in specs]
-    for engine in engines:
-        engine.decoding = set()
     arrivals = [(job.arrival, number, job) for number, job in enumerate(jobs)]
     heapq.heapify(arrivals)
     count = len(jobs)

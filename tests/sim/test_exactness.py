@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -158,3 +160,29 @@ def check(case) -> None:
 @given(cases())
 def test_spans_equal_ticks(case):
     check(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases())
+def test_spans_equal_ticks_thousands_of_times(case):
+    check(case)
+
+
+def test_the_made_up_loads_press_hard_enough():
+    """The loads above must preempt, reuse prefixes, reject, chain and slow each other, or their equality would say little."""
+    seen = Counter()
+
+    @settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(cases())
+    def look(case):
+        specs, places, interference, jobs, everyone = case
+        load, replicas = run_spans(specs, places, interference, jobs, everyone)
+        seen["preemptions"] += sum(replica.preemptions for replica in replicas)
+        seen["cached"] += sum(request.cached_tokens > 0 for request in load.ended.values())
+        seen["rejected"] += sum(request.rejected for request in load.ended.values())
+        seen["chained"] += sum(bool(job.children) for job in everyone)
+        seen["shared"] += sum(replica.shared for replica in replicas)
+
+    look()
+    assert min(seen[name] for name in ("preemptions", "cached", "rejected", "chained", "shared")) >= 20, seen

@@ -35,7 +35,7 @@ def cluster(trace, *, engine=ROOMY, kv_bytes_per_token=1, replicas=1):
 
 
 def implied_hits(trace, calls):
-    """What the hash ids imply with a cache that forgets nothing: per call in order of scheduling, the longest prefix seen before."""
+    """What a cache that forgets nothing would hit: per call in order of scheduling, the longest prefix seen before."""
     keys = PrefixKeys([(trace, False)], {})
     by_call = {
         (run.id, call.id): (each[0], call) for run in trace.runs for call, each in zip(run.calls, keys.of(run), strict=True)

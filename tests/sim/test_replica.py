@@ -1,4 +1,4 @@
-"""Whole timelines of one instance, computed by hand. Base 10 ms, 1 ms per prompt token, 1 ms per decoding sequence, no context."""
+"""Whole timelines of one instance, computed by hand: base 10 ms, 1 ms per prompt token and per decoding sequence."""
 
 import pytest
 
@@ -41,7 +41,8 @@ def test_one_call_prefills_then_decodes():
 
 
 def test_a_call_arriving_in_a_span_joins_at_the_next_border():
-    # first: prefill ends at 15, decodes at 26, 37, 48, …; the second arrives at 30, joins at 37: 10 + 1 (decode) + 4 (prompt) = 15 → 52
+    # first: prefill ends at 15, decodes at 26, 37, 48, …; the second arrives at 30, joins at 37: 10 + 1 (decode) + 4
+    # (prompt) = 15 → 52
     rows, _ = table([run([call(5, 10)], "a", arrival_s=0.0), run([call(4, 2)], "b", arrival_s=0.030)])
     # tokens of the first: 15, 26, 37, 52, then both decode once (12) at 64, then 11 each
     assert rows[("w-1", "c")] == (30, 37, 52, 64)
@@ -69,14 +70,16 @@ def test_no_more_sequences_than_allowed():
 
 
 def test_out_of_blocks_the_most_recent_is_preempted_and_recomputed_from_what_is_still_cached():
-    # 3 blocks of 4 tokens. Both prompts take one block. After the prefill at 18 each needs a 2nd block: a gets it, b is preempted.
+    # 3 blocks of 4 tokens. Both prompts take one block. After the prefill at 18 each needs a 2nd block: a gets it, b is
+    # preempted.
     engine = EngineLimits(max_num_seqs=4, max_num_batched_tokens=64, block_tokens=4, activation_bytes=0, memory_utilization=1.0)
-    one = dict(kv_bytes_per_token=1000, weight_bytes=80 * 10**9 - 3 * 4 * 1000)
+    one = {"kv_bytes_per_token": 1000, "weight_bytes": 80 * 10**9 - 3 * 4 * 1000}
     rows, records = table(
         [run([call(4, 4)], "a", arrival_s=0.0), run([call(4, 3)], "b", arrival_s=0.0)], engine=engine, fields=one
     )
-    # a alone: 11 each → 29, 40, 51 (end). b: at 29 and 40 it does not fit (5 tokens need 2 blocks, 1 is free). At 51 it needs 2 blocks, its
-    # first is still cached (the free block a never took): 1 token to compute: 10 + 1 → 62 is its second token; one decode: 73.
+    # a alone: 11 each → 29, 40, 51 (end). b: at 29 and 40 it does not fit (5 tokens need 2 blocks, 1 is free). At 51 it
+    # needs 2 blocks, its first is still cached (the free block a never took): 1 token to compute: 10 + 1 → 62 is its second
+    # token; one decode: 73.
     assert rows[("w-0", "c")] == (0, 0, 18, 51)
     assert rows[("w-1", "c")] == (0, 0, 18, 73)
     assert records.calls["preemptions"].to_pylist() == [0, 1]
@@ -145,15 +148,15 @@ def test_neighbours_slow_each_other_only_while_both_decode():
         profiles=profile_set(a, b, law=NO_SHARE_COST, interference=0.5),
     )
     ends = {row["llm"]: row["end_s"] for row in records.calls.to_pylist()}
-    # a: 15, 25, 35 alone; b prefills 20–35, decodes from 35. At 35 both start: each sees what decoded just before 35: a sees nobody
-    # (10 → 45), b sees a (11.5 → 46.5, its end). At 45 a sees b: 11.5 → 56.5, its end.
+    # a: 15, 25, 35 alone; b prefills 20–35, decodes from 35. At 35 both start: each sees what decoded just before 35: a
+    # sees nobody (10 → 45), b sees a (11.5 → 46.5, its end). At 45 a sees b: 11.5 → 56.5, its end.
     assert ends["b"] == pytest.approx(0.0465)
     assert ends["a"] == pytest.approx(0.0565)
 
 
 def test_a_call_that_never_fits_raises_with_the_numbers():
     engine = EngineLimits(activation_bytes=0, memory_utilization=1.0)
-    small = dict(kv_bytes_per_token=1000, weight_bytes=80 * 10**9 - 160 * 1000)
+    small = {"kv_bytes_per_token": 1000, "weight_bytes": 80 * 10**9 - 160 * 1000}
     with pytest.raises(SimulationError, match=r"200 input and 10 output tokens never fits instance m-0.*209 tokens.*holds 160"):
         table([run([call(200, 10)], arrival_s=0.0)], engine=engine, fields=small)
     with pytest.raises(SimulationError, match=r"context of 32768 tokens"):
@@ -207,7 +210,7 @@ def test_drain_leaves_the_rest_unfinished_and_nothing_is_lost():
 
 def test_closed_loop_users_wait_for_their_answer():
     one = profile(step=STEP)
-    what = load(trace(run([call(5, 2)])), kind="closed", runs=10, arrivals=dict(users=2, think_s=0.0))
+    what = load(trace(run([call(5, 2)])), kind="closed", runs=10, arrivals={"users": 2, "think_s": 0.0})
     records = simulate(plan((one, 100, 1)), what, profiles=profile_set(one, law=NO_SHARE_COST))
     # both users' calls are served together: prefill of 10 tokens 20, one decode of two sequences 12
     ends = sorted(records.runs["end_s"].to_pylist())

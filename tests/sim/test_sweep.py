@@ -54,7 +54,7 @@ def test_the_same_sweep_on_a_dask_cluster_of_processes():
 
 
 def test_an_error_in_a_worker_is_raised_here():
-    with pytest.raises(SimulationError, match="no such rate 3.0"):
+    with pytest.raises(SimulationError, match=r"no such rate 3\.0"):
         sweep(failing, grid(rate_per_s=[3.0]), jobs=2)
 
 

@@ -52,8 +52,8 @@ def test_m_d_1(load_factor):
 
 @pytest.mark.parametrize(("servers", "load_factor"), [(1, 0.5), (2, 0.7), (4, 0.8)])
 def test_m_m_c(servers, load_factor):
-    # exponential prompt lengths, one at a time per instance; a central queue is what least-outstanding only approximates, so the c
-    # servers are one instance whose iterations cost the same whatever runs beside: decode-only service in c slots
+    # exponential prompt lengths, one at a time per instance; a central queue is what least-outstanding only approximates,
+    # so the c servers are one instance whose iterations cost the same whatever runs beside: decode-only service in c slots
     mean_tokens = 400
     rng = np.random.default_rng(5)
     outputs = 1 + rng.exponential(mean_tokens, 4000).astype(int)
@@ -71,7 +71,8 @@ def test_m_m_c(servers, load_factor):
 
 
 def test_m_g_1_processor_sharing():
-    # an iteration takes time in proportion to its batch: every call gets an equal share. E[T] = S / (1 − ρ), whatever the lengths
+    # an iteration takes time in proportion to its batch: every call gets an equal share. E[T] = S / (1 − ρ), whatever the
+    # lengths
     rng = np.random.default_rng(7)
     outputs = np.where(rng.random(3000) < 0.9, rng.integers(50, 150, 3000), rng.integers(800, 1200, 3000))
     what = trace(*(run([call(1, int(n))], id=f"r{k}") for k, n in enumerate(outputs)))
@@ -112,7 +113,8 @@ def test_work_and_tokens_are_conserved(seed):
 
 
 def test_latency_is_monotone_in_rate():
-    # the same runs at the same relative times, closer together: no run can leave the system later relative to its arrival on average
+    # the same runs at the same relative times, closer together: no run can leave the system later relative to its arrival
+    # on average
     one = profile()
     what = single_calls(500)
     means = []

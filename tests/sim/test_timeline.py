@@ -1,6 +1,7 @@
 """The Chrome trace: valid, nested, complete; the occupancy table: exact means."""
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_slices_of_a_track_nest_and_arrows_join_parents_and_children():
             tracks.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["ts"] + event["dur"], event["name"]))
     for slices in tracks.values():
         slices.sort()
-        for (_, end, _), (begin, _, _) in zip(slices, slices[1:], strict=False):
+        for (_, end, _), (begin, _, _) in pairwise(slices):
             assert begin >= end - 1e-6
     calls = [item for (pid, _), slices in tracks.items() if pid == 3 for item in slices if item[2] != "tool"]
     recorded = {row["call"]: (row["issued_s"] * 1e6, row["end_s"] * 1e6) for row in records.calls.to_pylist()}
@@ -81,7 +82,7 @@ def test_iterations_on_the_instance_track_are_exactly_its_busy_time():
 def test_occupancy_is_the_time_weighted_mean():
     one = profile(step=STEP)
     # one call: busy from 0 to 37 ms; then one from 100 to 137 ms
-    timeline, records = watched([run([call(5, 3)], "a", arrival_s=0.0), run([call(5, 3)], "b", arrival_s=0.1)], (one, 100, 1))
+    timeline, _ = watched([run([call(5, 3)], "a", arrival_s=0.0), run([call(5, 3)], "b", arrival_s=0.1)], (one, 100, 1))
     table = timeline.occupancy(1)
     assert table.schema.equals(OCCUPANCY_SCHEMA)
     row = table.to_pylist()[0]

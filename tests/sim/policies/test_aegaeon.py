@@ -1,0 +1,104 @@
+"""Aegaeon's timelines, added up by hand from its description, and its published quota formula."""
+
+import pytest
+from builders import call, cluster, ends, profiles, replayed, run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scepsy.errors import Infeasible, InputError
+from sim.policies.aegaeon import simulate_aegaeon
+from sim.policies.aegaeon_rules import Settings, quotas_s, splits, switch_s
+
+# 16 GB of weights over 16 GB/s: a switch takes 1 s unless prefetched. KV is 1 kB per token: 100 tokens move in 6.25 us.
+KV_S = 100 * 1000 / 16e9
+
+
+def test_a_first_call_pays_the_switch_and_a_second_of_the_same_model_does_not() -> None:
+    load = replayed(run("a", call("x", "m")), run("b", call("x", "m")))
+    found = ends(simulate_aegaeon(load, profiles(["m"]), cluster(2), Settings(1, 1)))
+    # One call per batch: 1 s switch, then 0.1 s each.
+    assert found == {"0/x": 1.1, "1/x": 1.2}
+
+
+def test_groups_are_served_in_order_and_the_next_model_is_prefetched() -> None:
+    load = replayed(run("a", call("x", "m")), run("b", call("x", "k")), run("c", call("x", "m")))
+    found = ends(simulate_aegaeon(load, profiles(["m", "k"]), cluster(2), Settings(1, 1)))
+    # c joins a's group, so m is served twice before k. k was known all along: its prefetch began at m's switch end (1.0),
+    # so 0.8 s of its switch are left at 1.2.
+    assert found == {"0/x": 1.1, "2/x": 1.2, "1/x": 2.1}
+
+
+def test_a_full_group_opens_another_engine() -> None:
+    load = replayed(*(run(f"r{n}", call("x", "m")) for n in range(3)))
+    found = ends(simulate_aegaeon(load, profiles(["m"]), cluster(3), Settings(2, 1, max_group=2)))
+    assert found == {"0/x": 1.1, "1/x": 1.2, "2/x": 1.1}
+
+
+def test_decode_joins_a_running_batch_at_the_next_step() -> None:
+    load = replayed(run("a", call("x", "m", out=11)), run("b", call("x", "m", out=6)))
+    found = ends(simulate_aegaeon(load, profiles(["m"]), cluster(2), Settings(1, 1)))
+    # Prefills end at 1.1 and 1.2; a's KV reaches the decode engine 6.25 us later and comes in with a 1 s switch.
+    begin = 1.1 + KV_S + 1.0 + KV_S
+    # b waits in the same batch by then (dispatched at 1.2): both start, 0.2 s a step for two, 0.1 s for one.
+    # b needs 5 steps, a 10: five together, five alone. b's KV came with the batch only if it was there when the switch began.
+    both_end = begin + 5 * 0.2
+    assert found["1/x"] == pytest.approx(both_end, abs=2e-5)
+    assert found["0/x"] == pytest.approx(both_end + 5 * 0.1, abs=2e-5)
+
+
+def test_two_models_take_turns_on_one_decode_engine() -> None:
+    long = 200
+    load = replayed(run("a", call("x", "m", out=long)), run("b", call("x", "k", out=long)))
+    settings = Settings(2, 1)
+    records = simulate_aegaeon(load, profiles(["m", "k"], decode_s=0.025), cluster(3), settings)
+    found = ends(records)
+    # n = 4 for both, c = 2: alpha = max(2/16 + 1/2, 0.5) = 0.625, quota = 2 / (4 · 0.125) = 4 s: each decodes 160 of its 199 steps
+    # (4 s), then waits a switch of 1 s less prefetch (10 ms) and the other's turn.
+    assert quotas_s([0.025, 0.025], 2.0, settings) == pytest.approx([4.0, 4.0])
+    first, second = sorted(found.values())
+    alone = 199 * 0.025
+    assert first > 1.1 + 1.0 + alone + 3.9  # it sat out the other's quota
+    # All steps are made one at a time: the engine decodes 398 steps in all, so the last ends after that and the switches.
+    assert second == pytest.approx(1.1 + 1.0 + 398 * 0.025 + 3 * 0.01, abs=0.05)
+
+
+def test_a_lone_model_is_never_interrupted() -> None:
+    load = replayed(run("a", call("x", "m", out=1001)))
+    found = ends(simulate_aegaeon(load, profiles(["m"], decode_s=0.01), cluster(2), Settings(1, 1)))
+    assert found["0/x"] == pytest.approx(1.1 + KV_S + 1.0 + KV_S + 1000 * 0.01, abs=1e-6)
+
+
+@given(st.lists(st.floats(0.005, 0.09), min_size=2, max_size=6), st.floats(0.01, 10.0))
+def test_quotas_give_every_batch_the_same_pace(steps: list[float], switches: float) -> None:
+    settings = Settings(1, 1)
+    quotas = quotas_s(steps, switches, settings)
+    whole = switches + sum(quotas)
+    paces = [quota / step / whole * settings.tbt_target_s for quota, step in zip(quotas, steps, strict=True)]
+    # Over a round every batch makes the same number of tokens per second: its target pace divided by alpha.
+    assert max(paces) == pytest.approx(min(paces))
+    assert max(quotas) <= settings.max_quota_s * (1 + 1e-9) or paces[0] == pytest.approx(1 / settings.least_alpha)
+
+
+def test_a_switch_is_at_least_ten_milliseconds() -> None:
+    assert switch_s(16e9, 100.0, Settings(1, 1)) == 0.01
+
+
+def test_splits_use_all_gpus() -> None:
+    assert all(sum(split) == 16 for split in splits(16))
+    with pytest.raises(InputError, match="3:2: must add up to 4 GPUs"):
+        simulate_aegaeon(replayed(run("a", call("x", "m"))), profiles(["m"]), cluster(4), Settings(3, 2))
+
+
+def test_models_too_large_to_prefetch_are_infeasible() -> None:
+    with pytest.raises(Infeasible, match="120 GB"):
+        simulate_aegaeon(replayed(run("a", call("x", "m"))), profiles(["m"], weight_gb=60), cluster(2), Settings(1, 1))
+
+
+def test_pooling_serves_many_idle_models_on_few_gpus() -> None:
+    """Aegaeon's own result: models far more numerous than GPUs, each rarely called, are all served."""
+    names = [f"m{n}" for n in range(12)]
+    load = replayed(*(run(f"r{n}", call("x", name, out=21), at_s=4.0 * n) for n, name in enumerate(names)))
+    records = simulate_aegaeon(load, profiles(names, decode_s=0.02), cluster(2), Settings(1, 1))
+    rows = records.runs.to_pylist()
+    assert len(rows) == 12
+    assert max(row["end_s"] - row["arrival_s"] for row in rows) < 4.0

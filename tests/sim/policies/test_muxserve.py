@@ -1,0 +1,125 @@
+"""MuxServe's placement and its run time, by hand; and its own result against first come first served."""
+
+import numpy as np
+import pytest
+from builders import call, ends, profiles, replayed, run
+
+from scepsy.backend import Stream, Workload
+from scepsy.errors import Infeasible, SimulationError
+from scepsy.generate import generate
+from scepsy.profile import catalogue
+from scepsy.workload import Arrivals
+from sim.policies.muxserve import simulate_muxserve
+from sim.policies.muxserve_placement import (
+    Demand,
+    Estimator,
+    Mesh,
+    Tenant,
+    candidate,
+    cluster_partitions,
+    node_partitions,
+    place,
+)
+
+
+def demand(llm: str, rate: float, tokens: float = 100, out: float = 10, copy: int = 0) -> Demand:
+    return Demand(llm=llm, copy=copy, rate_per_s=rate, input_tokens=tokens, output_tokens=out)
+
+
+def test_throughput_is_batch_over_prefills_and_decode() -> None:
+    estimator = Estimator(profiles(["m", "k"], decode_s=0.01, prefill_s=0.001), "G")
+    alone = Tenant(demand("m", 0.1), 100)
+    # One call: 0.1 s prefill, 10 steps of 0.01 s.
+    assert estimator.throughputs(1, [alone]) == pytest.approx([1 / (0.1 + 0.1)])
+    both = [alone, Tenant(demand("k", 0.1, tokens=300), 100)]
+    # Each also waits for the other's prefill: 0.1 + 0.3.
+    assert estimator.throughputs(1, both) == pytest.approx([1 / (0.4 + 0.1), 1 / (0.4 + 0.1)])
+
+
+def test_the_smallest_share_that_meets_the_rate_is_taken() -> None:
+    estimator = Estimator(profiles(["m"], decode_s=0.01), "G")
+    # Law k = 1: at 50 % a step takes twice as long. 1 / (0.1 + 10 · 0.01 / s) >= 3 needs s >= 0.43.
+    chosen = candidate(estimator, demand("m", 3.0), 1)
+    assert chosen is not None
+    assert chosen.decode_share_pct == 50
+    best = candidate(estimator, demand("m", 1e6), 1)
+    assert best is not None
+    assert best.decode_share_pct == 90
+
+
+def test_partitions_cover_the_node() -> None:
+    assert all(sum(sizes) == 8 for sizes in node_partitions(8))
+    assert len(list(node_partitions(8))) == 10
+    assert len(list(cluster_partitions([8, 8]))) == 55
+
+
+def test_heavy_llms_are_placed_first_and_shares_stay_within_the_overcommit() -> None:
+    estimator = Estimator(profiles(["m", "k", "j"], degrees=(1, 2)), "G")
+    meshes = place([demand("m", 2.0), demand("k", 0.5), demand("j", 0.1)], [2], estimator)
+    assert sorted(t.demand.llm for mesh in meshes for t in mesh.tenants) == ["j", "k", "m"]
+    assert all(mesh.decode_pct <= 120 for mesh in meshes)
+
+
+def test_models_that_fit_nowhere_are_infeasible() -> None:
+    with pytest.raises(Infeasible, match="no partition of 2 GPUs"):
+        place([demand("m", 1.0)], [2], Estimator(profiles(["m"], weight_gb=150), "G"))
+
+
+MESH = (Mesh(node=0, size=1, tenants=(Tenant(demand("m", 1.0), 50), Tenant(demand("k", 1.0), 50))),)
+
+
+def test_prefills_take_turns_and_decodes_run_beside_each_other() -> None:
+    load = replayed(run("a", call("x", "m", out=3)), run("b", call("x", "k", out=3)))
+    found = ends(simulate_muxserve(load, MESH, profiles(["m", "k"]), "G"))
+    # m prefills 0–0.1 on all SMs. Then k's prefill asks 100 % beside m's decode at 50 %: it started first, when nothing else ran, and
+    # keeps 100 %; m's step starts with 50 of 150 %: a third, so 0.1 · 3 = 0.3 s: ends 0.4. Its second step at 0.4 shares with k's
+    # decode (50 + 50): half, 0.2 s: ends 0.6. k: prefill 0.1–0.2, first step beside m's at 50 of 100: 0.2 s, ends 0.4; the second ends 0.6.
+    assert found == {"0/x": 0.6, "1/x": 0.6}
+
+
+def test_fcfs_runs_one_job_at_a_time() -> None:
+    load = replayed(run("a", call("x", "m", out=3)), run("b", call("x", "k", out=3)))
+    found = ends(simulate_muxserve(load, MESH, profiles(["m", "k"]), "G", policy="fcfs"))
+    # Two prefills of 0.1, then four steps of 0.1 in turn.
+    assert found == {"0/x": 0.5, "1/x": 0.6}
+
+
+def test_a_full_llm_takes_a_tenth_of_the_others_free_blocks() -> None:
+    # 200 tokens of KV in all, 100 each by quota; m's calls need 60 each: the second waits unless k gives up some of its blocks.
+    kv = (100 - 2 * 16) * 10**9 // 200
+    load = replayed(run("a", call("x", "m", tokens=50, out=10)), run("b", call("x", "m", tokens=50, out=10)))
+    records = simulate_muxserve(load, MESH, profiles(["m", "k"], kv=kv), "G")
+    waited = sorted(row["scheduled_s"] for row in records.calls.to_pylist())
+    assert waited[0] == 0.0
+    # k lends 10 tokens' worth at each look (0 and once per scheduling decision): b gets in before a leaves at 0.05 + 9 steps.
+    assert 0 < waited[1] < 0.95
+
+
+def test_a_call_beyond_the_mesh_is_refused_with_numbers() -> None:
+    with pytest.raises(SimulationError, match=r"a call of 8001 tokens never fits the mesh of m-0"):
+        simulate_muxserve(replayed(run("a", call("x", "m", tokens=8000))), MESH, profiles(["m", "k"], kv=10**8), "G")
+
+
+def test_sharing_in_space_beats_first_come_first_served() -> None:
+    """MuxServe's own result: co-located LLMs of uneven popularity, decode beside prefill, against one job at a time."""
+    trace = generate("rag-rerank", runs=40, seed=3)
+    known = catalogue.builtin_profiles(trace.llms, ("A100-80G",))
+    calls = [call for run in trace.runs for call in run.calls]
+    demands = []
+    for llm in trace.llms:
+        mine = [call for call in calls if call.llm == llm]
+        demands.append(
+            demand(
+                llm,
+                6.0 * len(mine) / 40,
+                float(np.mean([c.input_tokens for c in mine])),
+                float(np.mean([c.output_tokens for c in mine])),
+            )
+        )
+    mesh = (Mesh(node=0, size=2, tenants=tuple(Tenant(d, 90 if d.output_tokens else 0) for d in demands)),)
+    load = Workload(streams=(Stream(trace=trace, arrivals=Arrivals(rate_per_s=6.0)),), runs=150)
+    mean = {}
+    for policy in ("adbs", "fcfs"):
+        table = simulate_muxserve(load, mesh, known, "A100-80G", policy=policy).runs.to_pandas()  # type: ignore[arg-type]
+        mean[policy] = float((table["end_s"] - table["arrival_s"]).mean())
+    assert mean["adbs"] < mean["fcfs"]
