@@ -47,8 +47,9 @@ class Process:
 def stub(tmp_path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def start(port: int = 0) -> Process:
-        started.append(Process([sys.executable, str(STUB), "--port", str(port)], tmp_path / "stub.log"))
+    def start(port: int = 0, delay_s: float = 0.0) -> Process:
+        env = {**os.environ, "STUB_DELAY_S": str(delay_s)}
+        started.append(Process([sys.executable, str(STUB), "--port", str(port)], tmp_path / "stub.log", env=env))
         return started[-1]
 
     yield start

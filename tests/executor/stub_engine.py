@@ -11,6 +11,8 @@ import os
 from aiohttp import web
 
 SEEN: list[str] = []
+DELAY_S = float(os.environ.get("STUB_DELAY_S", "0"))
+"""How long an answer takes where the request does not say."""
 
 
 def words(request_id: str, tokens: int) -> list[str]:
@@ -23,14 +25,14 @@ async def generate(request: web.Request) -> web.StreamResponse:
     SEEN.append(request.headers.get("x-request-id", ""))
     if stub.get("status"):
         return web.json_response({"error": {"message": "as asked", "type": "x", "code": None}}, status=stub["status"])
-    tokens = body.get("max_tokens", 4)
+    tokens = body.get("max_tokens") or body.get("max_completion_tokens") or 4
     pieces = stub.get("pieces") or words(request.headers.get("x-request-id", ""), tokens)
     chat = request.path.endswith("chat/completions")
     prompt = json.dumps(body.get("messages") or body.get("prompt"))
     usage = {"prompt_tokens": len(prompt), "completion_tokens": len(pieces), "total_tokens": len(prompt) + len(pieces)}
     head = {"id": "cmpl-1", "object": "chat.completion" if chat else "text_completion", "created": 1, "model": body["model"]}
     if not body.get("stream"):
-        await asyncio.sleep(stub.get("delay_s", 0))
+        await asyncio.sleep(stub.get("delay_s", DELAY_S))
         text = "".join(pieces)
         message = {"role": "assistant", "content": text}
         if stub.get("tool"):
@@ -38,6 +40,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
         choice = {"index": 0, **({"message": message} if chat else {"text": text}), "finish_reason": "stop"}
         reply = {**head, "choices": [choice]}
         return web.json_response(reply if stub.get("no_usage") else {**reply, "usage": usage})
+    await asyncio.sleep(DELAY_S)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
     await response.prepare(request)
     for index, piece in enumerate(pieces):
@@ -57,9 +60,13 @@ async def generate(request: web.Request) -> web.StreamResponse:
 async def pool(request: web.Request) -> web.Response:
     body = await request.json()
     SEEN.append(request.headers.get("x-request-id", ""))
+    await asyncio.sleep(DELAY_S)
     tokens = len(json.dumps(body.get("input") or body.get("documents") or body.get("text_2")))
-    data = [{"index": 0, "embedding": [0.0], "score": 0.5, "object": "x"}]
-    return web.json_response({"object": "list", "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+    items = body.get("documents") or body.get("text_2") or body.get("input") or []
+    data = [{"index": index, "embedding": [0.0], "score": 1 / (index + 1)} for index in range(len(items))]
+    results = [{"index": row["index"], "relevance_score": row["score"]} for row in data]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return web.json_response({"object": "list", "data": data, "results": results, "usage": usage})
 
 
 async def tokenize(request: web.Request) -> web.Response:

@@ -5,7 +5,7 @@ Rules, per run (times are the gateway's own, so they share one clock):
 1. **Content.** a → b if a's output was found in b's input (``CallRecord.sources``). Confidence: the part of it found.
 2. **Time.** The *latest finishers* of b are the calls a that ended before b began with no whole call in between (none that
    began after a's end and ended before b's begin). A call without content evidence follows all of them. One with content
-   evidence follows, besides its sources, those of them whose output no hash could have shown (scores,
+   evidence follows, besides its sources, every call since the last of these whose output no hash could have shown (scores,
    embeddings, one-word answers): programs wait for them too, and a replay that did not would send b too early.
 3. **Transitive reduction**: an edge that a longer path implies goes.
 
@@ -56,9 +56,12 @@ def _parents(child: CallRecord, earlier: Sequence[CallRecord]) -> list[Edge]:
         for source in child.sources
         if source.call in over
     ]
-    latest = latest_finishers(child, list(over.values()))
     if found:
-        latest = [call for call in latest if not call.can_be_source and call.id not in {edge.parent for edge in found}]
+        said_s = max(over[edge.parent].end_s for edge in found)
+        named = {edge.parent for edge in found}
+        latest = [c for c in over.values() if not c.can_be_source and c.start_s >= said_s and c.id not in named]
+    else:
+        latest = latest_finishers(child, list(over.values()))
     confidence = _confidence(child, latest, earlier)
     return found + [Edge(parent=call.id, child=child.id, by="time", confidence=confidence) for call in latest]
 

@@ -1,0 +1,27 @@
+"""Retrieval-augmented generation: search, rerank, answer from the best passages."""
+
+import asyncio
+
+from experiments.workflows.common import Job, chat, draw, passages, rerank, sentence
+
+ROLES = {"reranker": "rerank", "generator": "generate"}
+
+SEARCH_S = 0.02
+"""The vector search: no index is worth having for made-up passages, so its time is slept."""
+
+
+async def program(job: Job) -> str:
+    """Search 8 passages, rerank them, answer from 3."""
+    rng = job.rng("rag")
+    async with job.client() as client:
+        question = sentence(rng, draw(rng, 6, 12)) + " Why?"
+        await asyncio.sleep(SEARCH_S)
+        corpus = passages(job.seed, 200)
+        found = [corpus[index] for index in rng.choice(len(corpus), size=8, replace=False)]
+        order = await rerank(client, job.models["reranker"], question, found)
+        context = "\n".join(found[index] for index in order[:3])
+        messages = [
+            {"role": "system", "content": "Answer from the passages only."},
+            {"role": "user", "content": f"{context}\n\nQuestion: {question}"},
+        ]
+        return await chat(client, job.models["generator"], messages, draw(rng, 12, 40))
