@@ -56,9 +56,7 @@ def test_a_saturated_llm_makes_the_latency_infinite() -> None:
 
 def test_workflows_that_share_an_llm_load_it_together() -> None:
     other = WorkflowUse(workflow="v", runs=1, llms=(LlmUse(llm="a", calls_per_run=3.0, parallelism=1.0),))
-    index = CurveIndex(
-        [curve("a", (1.0, 2.0, 9.0)), curve("a", (1.0, 2.0, 9.0), workflow="v"), curve("b", (3.0, 4.0, 9.0))]
-    )
+    index = CurveIndex([curve("a", (1.0, 2.0, 9.0)), curve("a", (1.0, 2.0, 9.0), workflow="v"), curve("b", (3.0, 4.0, 9.0))])
     first, second = predict([USE, other], [1.0, 1.0], index, [allocation("a"), allocation("b")])
     assert second.latency_s == pytest.approx(2.0)  # 2 + 3 calls/s of 10
     assert second.throughput_per_s == pytest.approx((10.0 - 2.0) / 3.0)
