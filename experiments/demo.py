@@ -24,9 +24,8 @@ WORKFLOWS = ("rag-rerank", "beam-search")
 PLANNERS = ("exact", "hierarchical", "independent", "proportional", "equal")
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Rates as parts of the highest rate for which the exact planner finds a plan."""
-CALLS_PER_POINT = 6_000
-"""Simulated calls per point; runs follow from the workflow's calls per run."""
-MIN_RUNS = 300
+LEAST_RUNS = 200
+"""Runs per simulated point at least; where the rate asks for more, see ``sweep.runs_for``."""
 SEED = 1
 TRACE_RUNS = 200
 CLUSTER = "2x8-a100-80g"
@@ -109,9 +108,7 @@ def run_workflow(
         done += 1
         tell(f"{workflow}: simulating", done, total)
 
-    calls_per_run = sum(use.calls_per_run for use in problem.uses[0].llms)
-    runs = max(MIN_RUNS, round(CALLS_PER_POINT / calls_per_run))
-    frame = sweep(problem, load.stream, planned, runs=runs, seeds=seeds, jobs=jobs, progress=advance)
+    frame = sweep(problem, load.stream, planned, least_runs=LEAST_RUNS, seeds=seeds, jobs=jobs, progress=advance)
     result = WorkflowResult(load=load, problem=problem, top_per_s=top, planned=tuple(planned), frame=frame)
     _leave_plans(result, folder)
     return result

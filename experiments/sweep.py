@@ -17,6 +17,12 @@ from scepsy.search import PLANNERS
 from scepsy.search.assemble import evaluate
 from scepsy.search.problem import Goal, Problem
 
+SPANS = 5.0
+"""Arrivals of a simulated point last this many predicted latencies, and at least ``MIN_SPAN_S``."""
+MIN_SPAN_S = 15.0
+SATURATED_SPAN_S = 20.0
+"""Arrivals of a point that the predictor calls saturated: long enough to see the queue grow."""
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -87,6 +93,14 @@ def predicted_row(one: Planned, problem: Problem) -> dict[str, Any]:
     }
 
 
+def runs_for(one: Planned, predicted_s: float, least: int) -> int:
+    """Runs of a simulated point: arrivals last ``SPANS`` predicted latencies and ``MIN_SPAN_S``, so that most of what is
+    measured is the steady state and not the filling of an empty cluster.
+    """
+    span_s = max(MIN_SPAN_S, SPANS * predicted_s) if math.isfinite(predicted_s) else SATURATED_SPAN_S
+    return max(least, round(one.rate_per_s * span_s))
+
+
 def simulated_rows(one: Planned, stream: Stream, problem: Problem, *, runs: int, seed: int) -> list[dict[str, Any]]:
     """One simulated point of a plan at its rate."""
     replay = simulator(problem.profiles)
@@ -101,7 +115,7 @@ def sweep(
     stream: Stream,
     planned: Sequence[Planned],
     *,
-    runs: int,
+    least_runs: int,
     seeds: Sequence[int],
     jobs: int = 1,
     progress: Callable[[], None] | None = None,
@@ -111,11 +125,13 @@ def sweep(
     The simulations run in ``jobs`` processes; the same seeds give the same rows in any number of them.
     """
     small = replace(problem, curves={}, runs={})  # what a simulation needs of it, cheap to send to another process
-    tasks = [(one, seed) for one in planned for seed in seeds]
-    outcomes = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(simulated_rows)(one, stream, small, runs=runs, seed=seed) for one, seed in tasks
-    )
     rows = [predicted_row(one, problem) for one in planned]
+    sizes = [runs_for(one, row["latency_mean_s"], least_runs) for one, row in zip(planned, rows, strict=True)]
+    outcomes = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(simulated_rows)(one, stream, small, runs=runs, seed=seed)
+        for one, runs in zip(planned, sizes, strict=True)
+        for seed in seeds
+    )
     for outcome in outcomes:
         rows += outcome
         if progress is not None:

@@ -33,7 +33,7 @@ def problem(load: Load, tmp_path_factory: pytest.TempPathFactory) -> Problem:
 
 def test_the_same_table_from_one_process_and_from_two(problem: Problem, load: Load) -> None:
     planned = plan_all(problem, PLANNERS, (0.2, 0.5), 8.0)
-    tables = [sweep(problem, load.stream, planned, runs=60, seeds=(1, 2), jobs=jobs) for jobs in (1, 2)]
+    tables = [sweep(problem, load.stream, planned, least_runs=60, seeds=(1, 2), jobs=jobs) for jobs in (1, 2)]
     pd.testing.assert_frame_equal(*tables)
     table = tables[0]
     assert len(table) == 2 * 2 * (1 + 2)
