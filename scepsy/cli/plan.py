@@ -43,6 +43,12 @@ def plan(
     share_unit: Annotated[int, typer.Option(help="Shares are multiples of this many percent.")] = 10,
     arrivals: Annotated[str, typer.Option(help="poisson, deterministic, trace or gamma:CV.")] = "poisson",
     seed: Seed = 0,
+    judge: Annotated[
+        str, typer.Option(help="none, or simulate: brief simulations choose among the exact planner's best.")
+    ] = "none",
+    explain: Annotated[
+        bool, typer.Option(help="Say what binds, what a GPU more would bring, and how sure the choice is.")
+    ] = False,
     target: Annotated[str | None, typer.Option(help="Obey what this back end can do: dra, mps, hami or local.")] = None,
     running: Annotated[
         Path | None, typer.Option("--from", help="A running plan: start at most --max-started instances.")
@@ -60,10 +66,15 @@ def plan(
     from scepsy.plan import plan_summary
     from scepsy.search import PLANNERS
     from scepsy.search.change import plan_change
+    from scepsy.search.explain import explain as explain_plan
     from scepsy.search.problem import Goal
 
     if planner not in PLANNERS:
         raise InputError(f"--planner is {planner!r}: must be one of {', '.join(PLANNERS)}")
+    if judge not in ("none", "simulate"):
+        raise InputError(f"--judge is {judge!r}: must be none or simulate")
+    if judge == "simulate" and (planner != "exact" or running is not None):
+        raise InputError("--judge simulate chooses among the exact planner's candidates: leave out --planner and --from")
     if goal not in ("latency", "gpus", "cost", "rate"):
         raise InputError(f"--goal is {goal!r}: must be latency, gpus, cost or rate")
     if max_latency is not None and not 0 < max_latency < math.inf:
@@ -72,7 +83,7 @@ def plan(
         raise InputError(f"--output {output}: folder {output.parent} does not exist")
     limits = {"": max_latency} if max_latency is not None else {}
     wanted = Goal(kind=goal, limits_s=limits, percentile=percentile)  # type: ignore[arg-type]  # checked above
-    problem, _, known = state_problem(
+    problem, loads, known = state_problem(
         trace,
         rate,
         profiles=profiles,
@@ -92,16 +103,32 @@ def plan(
         problem = replace(problem, capabilities=TARGETS[target])
     if running is not None:
         result = plan_change(problem, load_plan(running), max_started)
+    elif judge == "simulate":
+        result = _judged(problem, loads)
     else:
         result = PLANNERS[planner](problem)
     if output is not None:
         result = _save(result, output, known, profiles)
+    why = explain_plan(result, problem, seed=seed).lines() if explain else []
     if as_json:
-        emit_json(plan_summary(result))
+        emit_json(plan_summary(result) | ({"explanation": why} if explain else {}))
         return
     show_plan(result)
+    for line in why:
+        stdout.print(line, markup=False, highlight=False)
     if output is not None:
         stdout.print(f"wrote {output}", highlight=False)
+
+
+def _judged(problem: "Problem", loads: "tuple[Load, ...]") -> "Plan":
+    """The exact planner's best candidates, the one whose brief simulation is fastest; a spinner on stderr."""
+    from experiments.allocations import JUDGED, exact_candidates
+    from experiments.deployment import Case
+    from experiments.judge import fastest
+
+    case = Case(problem=problem, streams=tuple(load.stream for load in loads))
+    with stderr.status(f"simulating the best {JUDGED} candidates"):
+        return fastest(list(exact_candidates(problem, JUDGED)), case)
 
 
 def state_problem(
