@@ -244,7 +244,9 @@ class Replica:
         iterations = self.iterations
         used = pool.total - pool.free
         if steps > 1:
-            pool.take(self._blocks_needed(iterations + 1, steps - 1))
+            need = self._blocks_needed(iterations + 1, steps - 1)
+            if need:
+                pool.take(need)
             self.kv_block_ticks += (used + pool.total - pool.free) * elapsed // 2
             used = pool.total - pool.free
         else:

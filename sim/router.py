@@ -50,10 +50,14 @@ class RoundRobin(Router):
         return chosen
 
 
+_FEW = 8
+"""Up to so many instances, looking at each is cheaper than keeping them in order."""
+
+
 class LeastOutstanding(Router):
     """The instance with the fewest calls waiting or running; ties: the lowest number.
 
-    Instances are kept in one bit set per count, so a choice among hundreds costs no more than among a few.
+    Many instances are kept in one bit set per count, so a choice among hundreds costs no more than among a few.
     """
 
     def __init__(self, llm: str, seed: int) -> None:
@@ -67,16 +71,19 @@ class LeastOutstanding(Router):
     def add(self, replica: Replica) -> None:
         """An instance became ready: follow its count."""
         super().add(replica)
-        replica.changed = self._changed
-        self._rebuild()
+        if len(self.replicas) > _FEW:
+            self._rebuild()
 
     def remove(self, replica: Replica) -> None:
         """An instance takes no more calls."""
         super().remove(replica)
         replica.changed = None
-        self._rebuild()
+        if self._having:
+            self._rebuild()
 
     def _rebuild(self) -> None:
+        for replica in self.replicas:
+            replica.changed = self._changed
         self._place = {replica.number: place for place, replica in enumerate(self.replicas)}
         self._counts = [replica.outstanding for replica in self.replicas]
         self._least = min(self._counts, default=0)
@@ -100,6 +107,12 @@ class LeastOutstanding(Router):
 
     def __call__(self, request: Request, session: str) -> Replica:
         """Choose the least loaded."""
+        if not self._having:
+            chosen, *others = self._some()
+            for replica in others:
+                if replica.outstanding < chosen.outstanding:
+                    chosen = replica
+            return chosen
         if not self.replicas:
             self._some()
         least = self._having[self._least]
