@@ -11,7 +11,7 @@ import numpy as np
 from experiments.deployment import Deployment, Option, label_of
 from experiments.forecast import forecast
 from experiments.measure import measure, unloaded_s
-from experiments.questions import Question, measured_streams, planning_case, reference_of, trace_of
+from experiments.questions import Question, Reference, known_reference, measured_streams, planning_case, reference_of, trace_of
 from experiments.systems import deploy, find_system
 from scepsy.backend import Workload
 from scepsy.errors import Infeasible
@@ -63,10 +63,17 @@ def calls_per_run(question: Question) -> list[float]:
     return [sum(len(run.calls) for run in trace.runs) / len(trace.runs) for trace in traces]
 
 
+GUESS = Reference(rates_per_s=(20.0,), latency_s=3.0)
+"""Stands in for a question that was never profiled, in time estimates only."""
+
+
 def expected_calls(question: Question, load: float, effort: Effort) -> float:
-    """Simulated calls of one point, for time estimates: the point itself and the unloaded replay."""
+    """Simulated calls of one point, for time estimates: the point itself and the unloaded replay. Profiles nothing."""
+    reference = known_reference(question) or GUESS
+    total = sum(reference.rates_per_s) * load
     mean = sum(calls_per_run(question)) / len(question.workflows)
-    return (runs_of(question, load, effort) + 40 * len(question.workflows)) * mean
+    runs = max(effort.least_runs, min(effort.spans * reference.latency_s * total, effort.most_calls / mean))
+    return (runs + 40 * len(question.workflows)) * mean
 
 
 @functools.lru_cache(maxsize=8)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from experiments.code_version import code_hash, commit
 from experiments.points import Effort, expected_calls, measured_point
-from experiments.questions import Question, reference_of
+from experiments.questions import Question, known_reference, reference_of
 from scepsy import __version__
 from scepsy.errors import InputError
 from scepsy.files.atomic import atomic_path
@@ -27,8 +27,10 @@ from scepsy.files.atomic import atomic_path
 Params = Mapping[str, Any]
 Row = dict[str, Any]
 Backend = Literal["joblib", "dask", "ray"]
-SECONDS_PER_TASK_S = 0.15
-"""What a task costs beside its simulated calls: planning, tables."""
+SECONDS_PER_TASK_S = 0.5
+"""What a task costs beside its simulated calls: planning at every load, tables."""
+PROFILE_S = 10.0
+"""What profiling a question for the first time costs."""
 
 
 @dataclass(frozen=True)
@@ -210,10 +212,8 @@ def save_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def estimate_s(experiment: Experiment, scale: Scale, *, folder: Path, jobs: int, speed_per_s: float) -> float:
-    """Seconds that the tasks which are not cached will take, roughly."""
-    left = [
-        task.params
-        for task in experiment.tasks(scale)
-        if not (folder / "rows" / f"{row_key(experiment.name, task.params)}.json").exists()
-    ]
-    return sum(experiment.calls(params) / speed_per_s + SECONDS_PER_TASK_S for params in left) / jobs
+    """Seconds that the tasks which are not cached will take, roughly; profiling of new questions included."""
+    tasks = experiment.tasks(scale)
+    left = [task for task in tasks if not (folder / "rows" / f"{row_key(experiment.name, task.params)}.json").exists()]
+    new = {task.question for task in left if task.question is not None and known_reference(task.question) is None}
+    return (sum(experiment.calls(t.params) / speed_per_s + SECONDS_PER_TASK_S for t in left) + len(new) * PROFILE_S) / jobs

@@ -36,11 +36,10 @@ def cases(scale: Scale) -> list[tuple[str, float, Question]]:
     for name in names:
         one = (name,)
         found += [("drift", v, Question(workflows=one, gpus=gpus, measured_on=f"drift:{v}")) for v in values["drift"]]
-        found += [
-            (d, v, Question(workflows=one, gpus=gpus, planned_on=f"{d}:{v}", measured_on=f"{d}:{v}"))
-            for d in ("bimodal", "tool")
-            for v in values[d]
-        ]
+        for d in ("bimodal", "tool"):
+            # Value 0 is the trace as it is.
+            changed = [(v, f"{d}:{v}" if v else "") for v in values[d]]
+            found += [(d, v, Question(workflows=one, gpus=gpus, planned_on=text, measured_on=text)) for v, text in changed]
         found += [("burst", v, Question(workflows=one, gpus=gpus, arrivals=f"gamma:{v}")) for v in values["burst"]]
     widths = (1, 2, 4, 8) if scale.full else (1, 8)
     found += [("fan-out", w, Question(workflows=(f"fan-out-{w}",), gpus=gpus)) for w in widths]

@@ -71,7 +71,7 @@ def run(
         guesses = {e.name: estimate_s(e, scale, folder=folder, jobs=jobs, speed_per_s=speed) for e in chosen}
     whole = sum(guesses.values())
     stderr.print(
-        f"{scale.name}: about {duration(whole)} on {jobs} processes ({speed:,.0f} simulated calls/s each); cached rows are not counted",
+        f"{scale.name}: about {duration(whole)} on {jobs} processes ({speed:,.0f} simulated calls/s each), without cached rows",
         highlight=False,
     )
     written: dict[str, str] = {}

@@ -27,7 +27,9 @@ def profiles(
     degrees: Sequence[int] = (1,),
     kv: int = 1000,
 ) -> ProfileSet:
-    """A prefill takes ``prefill_s`` per token and nothing else (base 0), a decode step ``decode_s`` per sequence; no share costs."""
+    """A prefill takes ``prefill_s`` per token and nothing else (base 0), a decode step ``decode_s`` per sequence; no share
+    costs.
+    """
     made = []
     for name in names:
         llm = Llm(

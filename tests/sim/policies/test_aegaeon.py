@@ -1,7 +1,7 @@
 """Aegaeon's timelines, added up by hand from its description, and its published quota formula."""
 
 import pytest
-from builders import call, cluster, ends, profiles, replayed, run
+from tests.sim.policies.builders import call, cluster, ends, profiles, replayed, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,7 +52,7 @@ def test_two_models_take_turns_on_one_decode_engine() -> None:
     settings = Settings(2, 1)
     records = simulate_aegaeon(load, profiles(["m", "k"], decode_s=0.025), cluster(3), settings)
     found = ends(records)
-    # n = 4 for both, c = 2: alpha = max(2/16 + 1/2, 0.5) = 0.625, quota = 2 / (4 · 0.125) = 4 s: each decodes 160 of its 199 steps
+    # n = 4 for both, c = 2: alpha = max(2/16 + 1/2, 0.5) = 0.625, quota = 2 / (4 · 0.125) = 4 s: each makes 160 of 199 steps
     # (4 s), then waits a switch of 1 s less prefetch (10 ms) and the other's turn.
     assert quotas_s([0.025, 0.025], 2.0, settings) == pytest.approx([4.0, 4.0])
     first, second = sorted(found.values())

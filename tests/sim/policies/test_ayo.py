@@ -1,7 +1,7 @@
 """Ayo's graph passes and its run time, by hand."""
 
 import pytest
-from builders import GPU, call, cluster, ends, profiles, replayed, run
+from tests.sim.policies.builders import GPU, call, cluster, ends, profiles, replayed, run
 
 from scepsy.plan import Allocation, Instance, Plan, Target
 from scepsy.workload import Arrivals, Trace, TraceSource

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from builders import call, ends, profiles, replayed, run
+from tests.sim.policies.builders import call, ends, profiles, replayed, run
 
 from scepsy.backend import Stream, Workload
 from scepsy.errors import Infeasible, SimulationError
@@ -71,10 +71,10 @@ MESH = (Mesh(node=0, size=1, tenants=(Tenant(demand("m", 1.0), 50), Tenant(deman
 def test_prefills_take_turns_and_decodes_run_beside_each_other() -> None:
     load = replayed(run("a", call("x", "m", out=3)), run("b", call("x", "k", out=3)))
     found = ends(simulate_muxserve(load, MESH, profiles(["m", "k"]), "G"))
-    # m prefills 0–0.1 on all SMs. Then k's prefill asks 100 % beside m's decode at 50 %: it started first, when nothing else ran, and
-    # keeps 100 %; m's step starts with 50 of 150 %: a third, so 0.1 · 3 = 0.3 s: ends 0.4. Its second step at 0.4 shares with k's
-    # decode (50 + 50): half, 0.2 s: ends 0.6. k: prefill 0.1–0.2, first step beside m's at 50 of 100: 0.2 s, ends 0.4; the second ends 0.6.
-    assert found == {"0/x": 0.6, "1/x": 0.6}
+    # m prefills 0–0.1 on all SMs. Then k's prefill starts alone and keeps its 100 % to 0.2. Beside it m's step gets 50 of the
+    # 150 % asked for, 33 % in whole percent: it ends at 0.1 + 0.1 · 100/33. m's second step shares with k's decode, 50 % each:
+    # 0.2 s. k's two steps run beside m's at 50 %: 0.2–0.4 and 0.4–0.6.
+    assert found == {"0/x": round(0.1 + 0.1 * 100 / 33 + 0.2, 9), "1/x": 0.6}
 
 
 def test_fcfs_runs_one_job_at_a_time() -> None:

@@ -1,0 +1,64 @@
+"""Figure 4: predicted against simulated mean latency, and the mean absolute error by load."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import style
+
+KEYS = ["workflow", "load"]
+PREDICTORS = ("aggregate", "critical-path", "paper")
+NAMES = {"aggregate": "aggregate", "critical-path": "critical path", "paper": "the paper's formula"}
+
+
+def main() -> None:
+    data, output = style.folders(__doc__ or "")
+    frame = style.read(data, "prediction")
+    simulated = (
+        frame[frame["source"] == "simulated"]
+        .groupby(KEYS, as_index=False)
+        .agg(simulated_s=("latency_mean_s", "mean"), stable=("stable", "all"))
+    )
+    predicted = frame[frame["source"] == "predicted"].groupby([*KEYS, "predictor"], as_index=False)["latency_mean_s"].mean()
+    both = predicted.merge(simulated[simulated["stable"]], on=KEYS)
+    both["error_pct"] = 100 * (both["latency_mean_s"] / both["simulated_s"] - 1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.3), layout="constrained")
+    span = np.array([both["simulated_s"].min() * 0.8, both["simulated_s"].max() * 1.25])
+    left.fill_between(span, span * 0.85, span * 1.15, color="#e8f0e8", label="±15 %")
+    left.plot(span, span, color="black", linewidth=0.7)
+    loads = sorted(set(both["load"]))
+    width = 0.8 / len(PREDICTORS)
+    for number, predictor in enumerate(PREDICTORS):
+        mine = both[both["predictor"] == predictor]
+        look = style.look(predictor, PREDICTORS)
+        left.plot(
+            mine["simulated_s"],
+            mine["latency_mean_s"],
+            linestyle="none",
+            marker=look["marker"],
+            color=look["color"],
+            markersize=4,
+            label=NAMES[predictor],
+            markerfacecolor="none",
+        )
+        mape = [mine[mine["load"] == load]["error_pct"].abs().mean() for load in loads]
+        right.bar(
+            np.arange(len(loads)) + (number - 1) * width,
+            mape,
+            width,
+            color=look["color"],
+            hatch=style.HATCHES[number],
+            edgecolor="black",
+            linewidth=0.5,
+            label=NAMES[predictor],
+        )
+    left.set(xscale="log", yscale="log", xlabel="simulated mean latency (s)", ylabel="predicted mean latency (s)")
+    left.legend()
+    right.set_xticks(range(len(loads)), [f"{load:.0%}" for load in loads])
+    right.set(xlabel="load (part of the highest planned rate)", ylabel="mean absolute error (%)")
+    right.set_title(f"{both['workflow'].nunique()} workflows, stable points")
+    right.legend()
+    style.note(figure, frame)
+    style.save(figure, output, "fig_04_prediction")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Figure 10: search time against LLMs, GPUs and share unit, and how far each search is from the proved bound."""
+
+import matplotlib.pyplot as plt
+import style
+
+AXES = (
+    ("llms", "llms", "LLMs (16 GPUs)"),
+    ("gpus", "gpus", "GPUs (5 LLMs)"),
+    ("share unit", "share_unit_pct", "share unit (%)"),
+)
+METHODS = ("exact", "hierarchical")
+
+
+def main() -> None:
+    data, output = style.folders(__doc__ or "")
+    frame = style.read(data, "search")
+    frame = frame[frame["feasible"].astype(bool)].copy()
+    keys = ["varies", "llms", "gpus", "share_unit_pct", "seed"]
+    bound = frame[frame["method"] == "exact"].set_index(keys)["bound_s"]
+    frame["gap_pct"] = 100 * (frame["objective_s"].to_numpy() / bound.reindex(frame.set_index(keys).index).to_numpy() - 1)
+    figure, grid = plt.subplots(2, 3, figsize=(8.6, 4.6), layout="constrained", sharex="col")
+    for column, (varies, name, label) in enumerate(AXES):
+        mine = frame[frame["varies"] == varies]
+        for method in METHODS:
+            one = (
+                mine[mine["method"] == method]
+                .groupby(name)
+                .agg(time=("search_s", "median"), gap=("gap_pct", "mean"))
+                .reset_index()
+            )
+            look = style.look(method, METHODS)
+            grid[0][column].plot(one[name], one["time"], label=method, markersize=4, **look)
+            grid[1][column].plot(one[name], one["gap"], label=method, markersize=4, **look)
+        grid[0][column].set_yscale("log")
+        if name == "gpus":
+            grid[0][column].set_xscale("log", base=2)
+        grid[1][column].set_xlabel(label)
+        grid[1][column].set_ylim(bottom=-0.2)
+    grid[0][0].set_ylabel("search time (s, median)")
+    grid[1][0].set_ylabel("above the bound (%, mean)")
+    grid[0][0].legend()
+    style.note(figure, frame)
+    style.save(figure, output, "fig_10_search")
+
+
+if __name__ == "__main__":
+    main()

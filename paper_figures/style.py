@@ -1,0 +1,205 @@
+"""What every figure shares: reading one parquet, the palette, and files that are the same bytes every time.
+
+Colours are Okabe and Ito's, told apart in black and white by marker, dash and hatch. Nothing of the project is imported: the
+figures stand on the parquet files alone.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#666666", "#B22222")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (2, 2)), (0, (6, 1, 1, 1)))
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--", "**", "||")
+
+SYSTEMS = (
+    "scepsy",
+    "aegaeon",
+    "ayo",
+    "muxserve",
+    "hpa",
+    "oracle-user",
+    "equal",
+    "proportional",
+    "independent",
+    "scepsy-paper",
+    "scepsy-exact",
+    "scepsy-judged",
+    "scepsy-plas",
+    "exhaustive",
+    "no-fractions",
+    "no-tp",
+    "no-replicas",
+    "no-topology",
+)
+TITLES = {
+    "scepsy": "Scepsy",
+    "scepsy-exact": "Scepsy, aggregate only",
+    "scepsy-paper": "Scepsy, paper's search",
+    "scepsy-judged": "Scepsy, judged",
+    "scepsy-plas": "Scepsy + PLAS",
+    "aegaeon": "Aegaeon",
+    "ayo": "Ayo",
+    "muxserve": "MuxServe",
+    "hpa": "Kubernetes HPA",
+    "oracle-user": "oracle user",
+    "equal": "equal GPUs",
+    "proportional": "by parameters",
+    "independent": "each LLM alone",
+    "exhaustive": "exhaustive",
+    "no-fractions": "no fractions",
+    "no-tp": "no TP",
+    "no-replicas": "no replicas",
+    "no-topology": "no topology",
+}
+PAPER_THROUGHPUT, PAPER_LATENCY = 2.4, 27.0
+"""The abstract's claims (arXiv 2604.15186): up to 2.4x higher throughput, 27x lower latency."""
+
+RC: dict[str, Any] = {
+    "figure.dpi": 110,
+    "savefig.dpi": 150,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "scepsy",
+}
+plt.rcParams.update(RC)
+
+
+def folders(what: str, argv: Sequence[str] | None = None) -> tuple[Path, Path]:
+    """Where to read and where to write, from the command line."""
+    here = Path(__file__).parent
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--data", type=Path, default=here / "data", help="folder of the parquet files")
+    parser.add_argument("--output", type=Path, default=here / "out", help="folder for the PDF and PNG")
+    options = parser.parse_args(argv)
+    options.output.mkdir(parents=True, exist_ok=True)
+    return options.data, options.output
+
+
+def read(data: Path, experiment: str) -> pd.DataFrame:
+    """One experiment's table; exits with one line when it is not there."""
+    path = data / f"{experiment}.parquet"
+    if not path.exists():
+        sys.exit(f"{path} is missing: run: scepsy experiment run {experiment} -o {data}")
+    return pd.read_parquet(path)
+
+
+def save(figure: Figure, output: Path, name: str) -> None:
+    """Write PDF and PNG without dates or program versions."""
+    figure.savefig(output / f"{name}.pdf", metadata={"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None})
+    figure.savefig(output / f"{name}.png", metadata={"Software": None})
+    plt.close(figure)
+
+
+def look(name: str, names: Sequence[str] = SYSTEMS) -> dict[str, Any]:
+    """Colour, marker and dash of a series, the same wherever it appears."""
+    number = list(names).index(name) if name in names else len(names)
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[(number + number // len(PALETTE)) % len(DASHES)],
+    }
+
+
+def hatch(name: str, names: Sequence[str] = SYSTEMS) -> str:
+    """Hatch of a bar."""
+    return HATCHES[list(names).index(name) % len(HATCHES)] if name in names else ""
+
+
+def per_point(frame: pd.DataFrame) -> pd.DataFrame:
+    """Workflows of one workload joined: latency is the mean over requests, stable only where all are."""
+    found = frame[frame["source"] == "simulated"].copy()
+    found["weighted"] = found["latency_mean_s"] * found["rate_per_s"]
+    found["weighted_p95"] = found["latency_p95_s"] * found["rate_per_s"]
+    keys = ["workload", "gpus", "system", "option", "load", "seed"]
+    grouped = found.groupby(keys, as_index=False, sort=False).agg(
+        rate_per_s=("rate_per_s", "sum"),
+        weighted=("weighted", lambda v: v.sum(skipna=False)),
+        weighted_p95=("weighted_p95", lambda v: v.sum(skipna=False)),
+        stable=("stable", "all"),
+    )
+    grouped["latency_s"] = grouped["weighted"] / grouped["rate_per_s"]
+    grouped["latency_p95_s"] = grouped["weighted_p95"] / grouped["rate_per_s"]
+    return grouped.drop(columns=["weighted", "weighted_p95"])
+
+
+def over_seeds(points: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds; stable only where every seed is."""
+    keys = ["workload", "gpus", "system", "option", "load"]
+    return points.groupby(keys, as_index=False, sort=False).agg(
+        rate_per_s=("rate_per_s", "mean"),
+        latency_s=("latency_s", "mean"),
+        latency_p95_s=("latency_p95_s", "mean"),
+        stable=("stable", "all"),
+        seeds=("seed", "nunique"),
+    )
+
+
+def best_option(points: pd.DataFrame) -> pd.DataFrame:
+    """Of each system's options the best at each load: a stable one before an unstable one, then the lowest latency."""
+    ranked = points.assign(unstable=~points["stable"].astype(bool)).sort_values(
+        ["unstable", "latency_s"], kind="stable", na_position="last"
+    )
+    keys = ["workload", "gpus", "system", "load"]
+    return ranked.drop_duplicates(keys).drop(columns="unstable").sort_values([*keys], kind="stable")
+
+
+def sweep(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the common loads, without those that only narrow a border."""
+    return frame[frame["kind"] == "sweep"] if "kind" in frame else frame
+
+
+def highest_stable(frame: pd.DataFrame) -> pd.DataFrame:
+    """By workload, GPUs and system: the highest rate at which some option is stable in every seed, all rows counted."""
+    stable = over_seeds(per_point(frame))
+    stable = stable[stable["stable"].astype(bool)]
+    return stable.groupby(["workload", "gpus", "system"], as_index=False, sort=False)["rate_per_s"].max()
+
+
+def curve(axes: Any, points: pd.DataFrame, name: str, label: str, names: Sequence[str] = SYSTEMS) -> None:
+    """One system's latency against rate: filled markers where stable, hollow where not."""
+    style = look(name, names)
+    points = points.sort_values("rate_per_s")
+    axes.plot(points["rate_per_s"], points["latency_s"], color=style["color"], linestyle=style["linestyle"], linewidth=1.3)
+    for stable, face in ((True, style["color"]), (False, "white")):
+        part = points[points["stable"].astype(bool) == stable]
+        axes.plot(
+            part["rate_per_s"],
+            part["latency_s"],
+            linestyle="none",
+            marker=style["marker"],
+            color=style["color"],
+            markerfacecolor=face,
+            markersize=4.5,
+        )
+    axes.plot([], [], label=label, markersize=4.5, linewidth=1.3, **style)
+
+
+def note(figure: Figure, frame: pd.DataFrame) -> None:
+    """What the picture rests on, in small print."""
+    scale = ", ".join(sorted(set(frame["scale"])))
+    seeds = sorted({int(s) for s in frame["seed"].dropna() if s >= 0}) if "seed" in frame else []
+    text = (
+        f"{scale} scale" + (f"; seeds {', '.join(map(str, seeds))}" if seeds else "") + f"; version {frame['version'].iloc[0]}"
+    )
+    figure.text(0.995, 0.002, text, ha="right", va="bottom", fontsize=5.5, color="#666666")
