@@ -18,5 +18,11 @@ $(ENGINE_STAMP): constraints-engine.txt
 
 engine: $(ENGINE_STAMP)
 
-test-engine: $(STAMP) $(ENGINE_STAMP)
+AGENTS_STAMP := $(VENV)/.agents
+
+$(AGENTS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,agents]'
+	@touch $@
+
+test-engine: $(AGENTS_STAMP) $(ENGINE_STAMP)
 	$(BIN)/pytest -m engine -x --durations=0

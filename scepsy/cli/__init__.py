@@ -2,7 +2,7 @@
 
 import typer
 
-from scepsy.cli import advice, compare, demo, deploy, experiment, figures, gateway, plan, profile, profiling, trace
+from scepsy.cli import advice, compare, demo, deploy, experiment, export, figures, gateway, plan, profile, profiling, trace
 
 app = typer.Typer(
     name="scepsy",
@@ -18,6 +18,7 @@ for verb in (plan.plan, plan.predict, plan.simulate, plan.validate, plan.report,
     app.command()(verb)
 profiling.register(profile.app)
 app.add_typer(profile.app)
+export.register(trace.app)
 app.add_typer(trace.app)
 app.command()(gateway.gateway)
 app.command()(compare.compare)

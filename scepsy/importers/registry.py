@@ -9,11 +9,15 @@ from scepsy.importers.base import Importer
 from scepsy.importers.kvcache import KV_CACHE_TESTER
 from scepsy.importers.mooncake import MOONCAKE
 from scepsy.importers.openai_logs import OPENAI_JSONL
+from scepsy.importers.openinference import OPENINFERENCE
+from scepsy.importers.otel import OTEL
 from scepsy.importers.recorded.reader import RECORDING
 from scepsy.importers.tau2 import TAU2
 
 IMPORTERS: Mapping[str, Importer] = {
     "recording": RECORDING,
+    "otel": OTEL,
+    "openinference": OPENINFERENCE,
     "tau2": TAU2,
     "kv-cache-tester": KV_CACHE_TESTER,
     "azure": AZURE,
