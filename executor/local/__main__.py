@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from executor.local.state import MARK, Child, State, born_s, locked, save_state
-from executor.local.supervisor import Supervisor, load_options
+from executor.local.supervisor import Supervisor, left_options
 from scepsy.errors import ScepsyError
 from scepsy.files.plan import load_plan
 from scepsy.files.profiles import load_profiles
@@ -23,7 +23,7 @@ def main(folder: Path) -> int:
                 folder,
                 load_plan(folder / "plan.yaml"),
                 load_profiles(folder / "profiles.yaml"),
-                load_options(folder),
+                left_options(folder),
                 deployment,
             )
         except ScepsyError as error:

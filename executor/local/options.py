@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from scepsy.errors import InputError
+from scepsy.files.document import read_yaml
 from scepsy.value import Value, require, require_finite
 
 ENGINE_PYTHON = "SCEPSY_ENGINE_PYTHON"
@@ -65,3 +66,24 @@ def device_of(options: LocalOptions) -> Literal["cpu", "gpu"]:
     if options.device != "auto":
         return options.device
     return "gpu" if Path("/dev/nvidiactl").exists() else "cpu"
+
+
+FORMAT, VERSION = "scepsy.local", 1
+
+
+def load_options(path: Path) -> LocalOptions:
+    """Read an options file (``format: scepsy.local``); its model folders and its record file are relative to itself.
+
+    Raises ``InputError`` naming file, line, field and remedy.
+    """
+    options = read_yaml(path, LocalOptions, FORMAT, VERSION)
+    folder = path.parent
+    models = {llm: str((folder / m).absolute()) if (folder / m).is_dir() else m for llm, m in options.models.items()}
+    record = str((folder / options.record).absolute()) if options.record else ""
+    return msgspec.structs.replace(options, models=models, record=record)
+
+
+def options_beside(plan_path: Path) -> LocalOptions:
+    """``local.yaml`` beside a plan; the defaults where there is none."""
+    path = plan_path.parent / "local.yaml"
+    return load_options(path) if path.exists() else LocalOptions()

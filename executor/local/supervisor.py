@@ -432,6 +432,6 @@ def leftovers(folder: Path) -> State | None:
     return state if state is not None and state.phase != "stopped" else None
 
 
-def load_options(folder: Path) -> LocalOptions:
+def left_options(folder: Path) -> LocalOptions:
     """The options that ``apply`` left for the supervisor."""
     return msgspec.json.decode((folder / "options.json").read_bytes(), type=LocalOptions)

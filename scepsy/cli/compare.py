@@ -14,6 +14,9 @@ def compare(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file.")],
     records: Annotated[list[Path] | None, typer.Option(help="Measured records of an earlier comparison, repeatable.")] = None,
     measure: Annotated[bool, typer.Option(help="Deploy on this host and measure (see: docs/engines.md).")] = False,
+    local: Annotated[
+        Path | None, typer.Option("--options", help="This host (format: scepsy.local); default: local.yaml.")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs to issue in each measurement.")] = 100,
     seed: Annotated[list[int] | None, typer.Option(help="Repeat with these seeds; the medians are compared.")] = None,
     load: Annotated[list[float] | None, typer.Option(help="Parts of the plan's target rate to compare at.")] = None,
@@ -40,9 +43,9 @@ def compare(
         raise InputError("--records and --measure are both given: give one")
     options = None
     if measure:
-        from scepsy.cli.local import read_options
+        from executor.local.options import load_options, options_beside
 
-        options = read_options(plan_file)
+        options = load_options(local) if local is not None else options_beside(plan_file)
     question = Comparison(
         plan=plan,
         traces={target.workflow: trace for target, (trace, _) in zip(plan.targets, traces, strict=True)},

@@ -23,13 +23,12 @@ def apply(
     import msgspec
 
     from executor.local import deployment
-    from executor.local.options import LocalOptions
-    from scepsy.files.document import read_yaml
+    from executor.local.options import load_options, options_beside
 
     plan, known = read_plan(path, profiles)
     if validate:
         check_by_simulation(plan, known, path)
-    settings = LocalOptions() if options is None else read_yaml(options, LocalOptions, "scepsy.local", 1)
+    settings = options_beside(path) if options is None else load_options(options)
     settings = msgspec.structs.replace(settings, start_timeout_s=timeout_s)
     folder = deployment.default_folder(release or "default")
 
