@@ -1,8 +1,8 @@
 """Manifests as text that ``kubectl apply -f -`` takes. Pure."""
 
-import json
 from collections.abc import Iterable
 
+import msgspec
 import yaml
 
 from executor.manifests.pods import Manifest
@@ -19,7 +19,8 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 def to_json(objects: Iterable[Manifest], namespace: str) -> str:
     """One ``v1/List``."""
     items = [in_namespace(each, namespace) for each in objects]
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=1) + "\n"
+    document = msgspec.json.encode({"apiVersion": "v1", "kind": "List", "items": items})
+    return msgspec.json.format(document, indent=1).decode() + "\n"
 
 
 def to_yaml(objects: Iterable[Manifest], namespace: str) -> str:

@@ -4,9 +4,11 @@ import importlib.util
 import json
 import re
 import socket
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import msgspec
 import pytest
 import yaml
@@ -172,6 +174,12 @@ def test_the_verbs_in_use_are_exactly_those_granted(double: Double) -> None:
     jobs = {grant for grant in grants() if grant.resource == "jobs" or grant.subresource == "log"}  # experiments, tested there
     used = {grant for grant in double.server.used if grant.resource not in everyone_may}
     assert used | jobs == grants()
+
+
+@pytest.mark.parametrize("minor", ["1.34", "1.35", "1.36", "1.37"])
+def test_the_roles_are_valid(minor: str) -> None:
+    for document in yaml.safe_load_all(files("executor.cluster").joinpath("rbac.yaml").read_text()):
+        kubernetes_validate.validate(document, minor, strict=True)
 
 
 # On the command line.
