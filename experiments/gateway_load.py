@@ -27,7 +27,6 @@ import typer
 
 from executor.gateway.config import Endpoint, GatewayConfig, Limits, save_gateway
 from executor.recording.config import Recording
-from scepsy.cli.output import emit_json, show_table
 
 TOKENS = 16
 """Events per streamed answer, a usage event and [DONE] beside them."""
@@ -333,9 +332,9 @@ def main(
     """Measure the gateway on this machine."""
     found = measure(seconds, rate, record=record)
     if as_json:
-        emit_json(found)
+        print(json.dumps(found, indent=2))
     else:
-        show_table("gateway", ["what", "value"], [[name.replace("_", " "), value] for name, value in found.items()])
+        print("\n".join(f"{name.replace('_', ' '):<18}{value:>12.4g}" for name, value in found.items()))
 
 
 if __name__ == "__main__":

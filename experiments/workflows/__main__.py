@@ -2,13 +2,13 @@
 
 import asyncio
 import importlib
+import json
 from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from experiments.workflows.common import Job
-from scepsy.cli.output import emit_json
 from scepsy.errors import BackendError, InputError
 from scepsy.rng import stream
 
@@ -75,7 +75,7 @@ def main(
     """Run one of the agent programs."""
     models = dict(item.split("=", 1) for item in model)
     answers = asyncio.run(run_all(name, url, models, runs, rate_per_s=rate, seed=seed))
-    emit_json({"workflow": name, "runs": len(answers), "characters": sum(map(len, answers))})
+    print(json.dumps({"workflow": name, "runs": len(answers), "characters": sum(map(len, answers))}))
 
 
 if __name__ == "__main__":
