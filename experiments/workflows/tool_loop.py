@@ -16,9 +16,13 @@ ROLES = {"agent": "generate", "checker": "generate"}
 MOST_TURNS = 5
 
 
+RETRIES = 5
+"""Pydantic AI asks again when a model says nothing, which random weights often do."""
+
+
 def _agent(client: AsyncOpenAI, model: str, instructions: str) -> Agent[None, str]:
     provider = OpenAIProvider(openai_client=client)
-    return Agent(OpenAIChatModel(model, provider=provider), instructions=instructions, retries=0)
+    return Agent(OpenAIChatModel(model, provider=provider), instructions=instructions, retries=RETRIES)
 
 
 async def program(job: Job) -> str:

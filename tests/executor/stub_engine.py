@@ -29,7 +29,8 @@ async def generate(request: web.Request) -> web.StreamResponse:
     pieces = stub.get("pieces") or words(request.headers.get("x-request-id", ""), tokens)
     chat = request.path.endswith("chat/completions")
     prompt = json.dumps(body.get("messages") or body.get("prompt"))
-    usage = {"prompt_tokens": len(prompt), "completion_tokens": len(pieces), "total_tokens": len(prompt) + len(pieces)}
+    asked = len(body["prompt"]) if isinstance(body.get("prompt"), list) else len(prompt)
+    usage = {"prompt_tokens": asked, "completion_tokens": len(pieces), "total_tokens": asked + len(pieces)}
     head = {"id": "cmpl-1", "object": "chat.completion" if chat else "text_completion", "created": 1, "model": body["model"]}
     if not body.get("stream"):
         await asyncio.sleep(stub.get("delay_s", DELAY_S))

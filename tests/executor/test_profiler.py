@@ -1,0 +1,140 @@
+"""Sweeps against a stub engine, benchmark files, model folders, and the fits on data whose truth is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from executor.profiler.bench_files import PAUSE_S, read_bench, write_bench_run
+from executor.profiler.model_files import read_llm
+from executor.profiler.sweep import Sweep, latencies_s, read_rows, sweep
+from executor.random_models import RandomModel, llm_of, write_model
+from experiments.profiling import Fitted, fit_folder, fit_pooling, fit_shares
+from scepsy.errors import InputError
+from scepsy.profile.model import EngineLimits
+from scepsy.profile.step import StepModel
+from scepsy.workload import Call
+from sim.enginerun import load_engine_run
+from tests.executor.two_cores import CORE
+
+SMALL = Sweep(requests=10, most_rates=2, step=1.5)
+
+
+@pytest.mark.parametrize("kind", ["generate", "embed", "rerank"])
+def test_a_written_model_is_read_back_as_the_same_llm(tmp_path, kind):
+    model = RandomModel(name="x", kind=kind, layers=3, hidden_size=64, attention_heads=4, kv_heads=2)
+    read, known = read_llm("x", write_model(model, tmp_path), kind), llm_of(model)
+    for field in ("parameters", "weight_bytes", "kv_bytes_per_token", "context_limit", "layers", "kv_heads", "kind"):
+        assert getattr(read, field) == getattr(known, field), field
+
+
+def test_a_folder_without_a_config_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"config\.json: No such file"):
+        read_llm("x", tmp_path, "generate")
+    (tmp_path / "config.json").write_text('{"hidden_size": "wide"}')
+    with pytest.raises(InputError, match="hidden_size is 'wide'"):
+        read_llm("x", tmp_path, "generate")
+
+
+def test_a_sweep_keeps_every_rate_and_goes_on_where_it_stopped(stub, tmp_path):
+    engine = stub(delay_s=0.05)
+    calls = [Call(id="a", llm="m", input_tokens=20, output_tokens=3), Call(id="b", llm="m", input_tokens=40, output_tokens=5)]
+    meta = {"model": "m", "engine_kwargs": {"max_num_seqs": 4, "max_num_batched_tokens": 64}}
+    points = sweep(engine.url, calls, tmp_path, meta, 2048, SMALL)
+    assert [point.name for point in points] == ["unloaded", "rate-1", "rate-2", "held-out"]
+    assert points[2].rate_per_s == pytest.approx(1.5 * points[1].rate_per_s)
+    assert points[0].mean_s >= 0.05
+    rows = read_rows(tmp_path)
+    assert len(rows) == 30, "all but the held-out run"
+    assert {(row["input_toks"], row["output_toks"]) for row in rows} <= {(20, 3), (40, 5)}
+    assert len(load_engine_run(tmp_path)) == 30, "what profile validate reads"
+    before = len(engine.get("/stub/seen"))
+    (tmp_path / "held-out" / "meta.json").unlink()
+    again = sweep(engine.url, calls, tmp_path, meta, 2048, SMALL)
+    assert len(engine.get("/stub/seen")) == before + 10, "only what was not complete is measured again"
+    assert again[1] == points[1]
+
+
+def test_a_sweep_stops_when_the_instance_saturates(stub, tmp_path):
+    engine = stub(delay_s=0.05)
+    calls = [Call(id="a", llm="m", input_tokens=20, output_tokens=3)]
+    options = Sweep(requests=10, most_rates=8, slowdown=0.5)  # anything is too slow
+    points = sweep(engine.url, calls, tmp_path, {}, 2048, options)
+    assert [point.name for point in points] == ["unloaded", "rate-1", "held-out"]
+    assert points[1].saturated
+
+
+def write_run(folder, arrivals, tokens, latencies, meta=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"input_toks": int(n), "output_toks": 1, "arrival_time": at, "queued_ts": at, "scheduled_ts": at,
+         "first_token_ts": at + s, "last_token_ts": at + s}
+        for at, n, s in zip(arrivals.tolist(), tokens.tolist(), latencies.tolist(), strict=True)
+    ]  # fmt: skip
+    (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "meta.json").write_text(json.dumps(meta or {"model": "rr"}))
+
+
+def test_a_pooling_fit_finds_base_and_cost_per_token(tmp_path):
+    rng = np.random.default_rng(3)
+    tokens = rng.integers(50, 900, 60)
+    latencies = 0.02 + 3e-5 * tokens
+    arrivals = np.cumsum(rng.uniform(0.2, 0.4, 60))
+    latencies[10] += 0.35  # one waits behind nothing, yet overlaps the next: both are left out
+    write_run(tmp_path, arrivals, tokens, latencies)
+    step, residual = fit_pooling(load_engine_run(tmp_path))
+    assert step.base_s == pytest.approx(0.02, rel=0.02)
+    assert step.prefill_s_per_token == pytest.approx(3e-5, rel=0.02)
+    assert residual < 1
+
+
+def test_a_fitted_folder_is_scored_on_the_held_out_run(tmp_path):
+    import msgspec
+
+    rng = np.random.default_rng(3)
+    llm = llm_of(RandomModel(name="rr", kind="rerank"))
+    meta = {"model": "rr", "llm": msgspec.to_builtins(llm), "share_pct": 100,
+            "engine_kwargs": {"max_num_seqs": 8, "max_num_batched_tokens": 2048, "tensor_parallel_size": 1}}  # fmt: skip
+    for name, slower in (("", 1.0), ("held-out", 1.25), ("unloaded", 1.0), ("rate-1", 1.0)):
+        tokens = rng.integers(50, 900, 40)
+        write_run(tmp_path / name, np.arange(40) * 1.0, tokens, slower * (0.02 + 3e-5 * tokens), meta)
+    fitted = fit_folder(tmp_path)
+    assert fitted.held_out["latency_mean_err_pct"] == pytest.approx(100 * (1 / 1.25 - 1), abs=1.0)
+    assert fitted.capacity_per_s == pytest.approx(1.0, rel=0.05)
+
+
+def fitted(share, slower):
+    step = StepModel(base_s=0.01 * slower, prefill_s_per_token=1e-4 * slower, decode_s_per_sequence=1e-3 * slower)
+    return Fitted("m", 1, share, step, 1.0, {}, 1.0)
+
+
+def test_a_share_law_is_refitted_from_shares(tmp_path):
+    law = fit_shares([fitted(100, 1.0), fitted(50, 1.4), fitted(25, 2.2)], CORE)
+    for name in ("prefill_k", "prefill_small_k", "decode_k", "decode_large_k"):
+        assert getattr(law, name) == pytest.approx(0.4)
+    assert fit_shares([fitted(100, 1.0)], CORE) is None
+
+
+BENCH = {
+    "date": "20260101-000000", "model_id": "m", "request_rate": 2.0,
+    "input_lens": [100, 200, 300], "output_lens": [3, 2, 5], "ttfts": [0.1, 0.2, 0.3],
+    "itls": [[0.01, 0.02], [0.03], []], "start_times": [50.0, 50.5, 51.0], "errors": ["", "", "timeout"],
+}  # fmt: skip
+
+
+def test_bench_results_become_one_run(tmp_path):
+    for name, shift in (("a.json", 0.0), ("b.json", 1000.0)):
+        (tmp_path / name).write_text(json.dumps({**BENCH, "start_times": [t + shift for t in BENCH["start_times"]]}))
+    llm = llm_of(RandomModel(name="m"))
+    count = write_bench_run([tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "run", llm, CORE, 1, EngineLimits())
+    rows = read_rows(tmp_path / "run")
+    assert count == len(rows) == 4, "failed requests are left out"
+    assert latencies_s(rows).tolist() == pytest.approx([0.13, 0.23, 0.13, 0.23])
+    assert rows[2]["arrival_time"] == pytest.approx(rows[1]["last_token_ts"] + PAUSE_S)
+
+
+def test_bench_results_without_details_say_what_to_do(tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({key: value for key, value in BENCH.items() if key != "itls"}))
+    with pytest.raises(InputError, match="itls is missing: run vllm bench serve with --save-result --save-detailed"):
+        read_bench(path)
