@@ -16,8 +16,8 @@ class Stream(Value, frozen=True, kw_only=True):
     """Runs are drawn from it in ``order`` (in recorded order for arrivals of kind 'trace')."""
     arrivals: Arrivals
     order: Literal["sampled", "shuffled"] = "sampled"
-    """sampled: each run drawn independently, with replacement. shuffled: all runs in random order before any comes again, so that
-    a few hundred runs already have the trace's mean."""
+    """sampled: each run drawn independently, with replacement. shuffled: all runs in random order before any comes again, so
+    that a few hundred runs already have the mean of the trace."""
 
     def __post_init__(self) -> None:
         require(len(self.trace.workflows) == 1, "trace", self.trace.workflows, "of one workflow (use Trace.of)")

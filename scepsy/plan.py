@@ -8,7 +8,7 @@ from scepsy.workload import Arrivals
 
 
 class Allocation(Value, frozen=True, kw_only=True, order=True):
-    """What one LLM gets: ``replicas`` instances, each a tensor-parallel group of ``tensor_parallel`` GPUs at ``share_pct`` each."""
+    """What one LLM gets: ``replicas`` instances, each a group of ``tensor_parallel`` GPUs with ``share_pct`` of each."""
 
     llm: str
     share_pct: int

@@ -45,7 +45,7 @@ class Curve(Value, frozen=True, kw_only=True):
     call_residual_s: tuple[float, ...] = ()
     """Standard deviation of what the regression leaves."""
     sibling_factor: tuple[float, ...] = ()
-    """Seconds until the last call of a sibling group ends, over what the regression says: what queueing behind each other adds."""
+    """Seconds until the last call of a sibling group ends, over what the regression says: what queueing among them adds."""
     residual_shared: tuple[float, ...] = ()
     """Part of the residual's variance that is common to all calls of a run."""
     decoding: tuple[float, ...] = ()
