@@ -9,6 +9,9 @@ from scepsy.place.hierarchical import Layout, Placement
 from scepsy.plan import Allocation
 from scepsy.predict.aggregate import Integers
 
+PATIENCE = 3
+"""Allocations that fail to pack before their cores are looked for."""
+
 
 class NoGoods:
     """Infeasible cores. An allocation that has at least as much of everything in a core cannot pack either."""
@@ -17,6 +20,7 @@ class NoGoods:
         self._where, self._caps, self._types = where, caps, gpu_types
         self._cores: list[Integers] = []
         self._stack: Integers | None = None
+        self._failures = 0
         self.proofs_left = proofs
         """CP-SAT calls that may still be made."""
 
@@ -38,7 +42,11 @@ class NoGoods:
             return None, False
         placement, certain = self._solve(allocations)
         if placement is None and certain:
-            self._learn(allocations)
+            self._failures += 1
+            if self._failures > PATIENCE:
+                self._learn(allocations)
+            else:  # cutting it down costs a proof per LLM: not worth it for the first few
+                self._keep(self._shape(allocations))
         return placement, certain
 
     def _solve(self, allocations: Sequence[Allocation]) -> tuple[Placement | None, bool]:
@@ -58,7 +66,10 @@ class NoGoods:
         kept = {a.llm for a in core}
         shape = self._shape(allocations)
         shape[[a.llm not in kept for a in allocations]] = 0
-        self._cores.append(shape)
+        self._keep(shape)
+
+    def _keep(self, core: Integers) -> None:
+        self._cores.append(core)
         self._stack = None
 
     def _shape(self, allocations: Sequence[Allocation]) -> Integers:

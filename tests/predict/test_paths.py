@@ -1,5 +1,7 @@
 """Walking many runs at once against walking them one by one."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,7 +55,7 @@ def slow_busy(run: Run) -> float:
     borders = sorted({*starts, *ends})
     return sum(
         after - before
-        for before, after in zip(borders, borders[1:], strict=False)
+        for before, after in pairwise(borders)
         if any(start <= before and after <= end for start, end in zip(starts, ends, strict=True))
     )
 
