@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
 
 from executor.local.options import LocalOptions
 from executor.profiler.instance import profile_instance
@@ -35,6 +37,12 @@ CORE_LAW = ShareLaw(
 
 CPU_ENGINE = EngineLimits(max_num_seqs=32, max_num_batched_tokens=2048, block_tokens=32, activation_bytes=128 * 2**20)
 """Settings for small models on a core: vLLM's defaults would let one prompt batch hold everything up for seconds."""
+
+
+Floats = npt.NDArray[np.float64]
+
+LEAST_PART = 1e-2
+"""A search in logarithms cannot start at zero: at least this part of the mean time per token."""
 
 
 def core_type() -> GpuType:
@@ -102,15 +110,34 @@ def fit_folder(folder: Path) -> Fitted:
 
 
 def fit_pooling(run: EngineRun) -> tuple[StepModel, float]:
-    """``base + prefill · tokens`` from the requests that had the engine to themselves: their latency is one iteration."""
+    """``base + prefill · tokens`` of an engine that generates nothing; with the median error of simulated latencies.
+
+    First on the requests that had the engine to themselves, whose latency is one iteration. Then on all of them: the two
+    coefficients whose simulated replay is closest (mean absolute logarithm of the ratio), since only busy times tell what
+    a batch of several costs. Raises ``InputError`` when fewer than five requests were alone.
+    """
     free_s = np.concatenate([[-np.inf], np.maximum.accumulate(run.last_token_s)[:-1]])
     overlapped = np.concatenate([run.arrival_s[1:] < run.last_token_s[:-1], [False]])
     alone = (run.arrival_s >= free_s) & ~overlapped
     if alone.sum() < 5:
         raise InputError(f"{run.name}: {alone.sum()} requests without company: must be at least 5 (lower the first rate)")
     tokens, zeros = run.input_tokens[alone].astype(float), np.zeros(int(alone.sum()))
-    step, errors = fit_step(StepSamples(tokens, zeros, zeros, zeros, run.latency_s[alone]))
-    return step, errors.median_pct
+    first, _ = fit_step(StepSamples(tokens, zeros, zeros, zeros, run.latency_s[alone]))
+
+    def model(theta: Floats) -> StepModel:
+        base, prefill = np.exp(theta)
+        return StepModel(base_s=float(base), prefill_s_per_token=float(prefill))
+
+    def loss(theta: Floats) -> float:
+        simulated = replay(run, model(theta)).last_token_s - run.arrival_s
+        return float(np.abs(np.log(simulated / run.latency_s)).mean())
+
+    typical = float(run.latency_s[alone].mean() / run.input_tokens.mean())
+    start = np.log([max(first.base_s, LEAST_PART * typical), max(first.prefill_s_per_token, LEAST_PART * typical)])
+    found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 120, "xatol": 1e-3, "fatol": 1e-4})
+    step = model(found.x)
+    simulated = replay(run, step).last_token_s - run.arrival_s
+    return step, float(100 * np.median(np.abs(simulated / run.latency_s - 1)))
 
 
 def fit_shares(found: Sequence[Fitted], gpu: GpuType) -> ShareLaw | None:
