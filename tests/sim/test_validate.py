@@ -161,3 +161,16 @@ def test_real_engines(scepsy_data):
     # the KV-bound run misses the aim of 1 % on mean latency: the coefficients trade against each other (docs/simulator.md)
     for name, limit in (("latency_mean", 1.8), ("latency_p95", 2.0), ("tpot_mean", 1.0), ("ttft_mean", 3.0)):
         assert abs(bound[f"{name}_err_pct"]) <= limit, name
+
+
+def test_the_command(tmp_path):
+    from typer.testing import CliRunner
+
+    from scepsy.cli.profile import app
+
+    path = folder(tmp_path / "a", engine_run(count=60))
+    done = CliRunner().invoke(app, ["validate", str(path), "--train", "0.5", "--json"])
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)["runs"]
+    assert set(row) >= {"name", "source", "requests", "latency_mean_err_pct", "ttft_mean_err_pct", "condition"}
+    assert CliRunner().invoke(app, ["validate", str(tmp_path / "none")]).exit_code == 2
