@@ -51,7 +51,7 @@ class Scale:
         return self.name == "full"
 
 
-QUICK = Scale("quick", effort=Effort(spans=5.0, most_calls=20_000), seeds=(1,), loads=(0.3, 0.6, 0.9, 1.2), halvings=0)
+QUICK = Scale("quick", effort=Effort(spans=5.0, most_calls=4_000), seeds=(1,), loads=(0.3, 0.6, 0.9), halvings=0)
 FULL = Scale(
     "full",
     effort=Effort(spans=60.0, least_runs=1_000),

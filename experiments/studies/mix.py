@@ -16,7 +16,7 @@ LOAD = 0.7
 
 def tasks(scale: Scale) -> list[Task]:
     """One task per mix, cluster and way to use it; the split is tried at every border between nodes' halves."""
-    parts = (0.1, 0.25, 0.5, 0.75, 0.9) if scale.full else (0.25, 0.5, 0.75)
+    parts = (0.1, 0.25, 0.5, 0.75, 0.9) if scale.full else (0.25, 0.75)
     gpus = 16 if scale.full else 8
     found = []
     for part in parts:

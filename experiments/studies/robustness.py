@@ -30,7 +30,7 @@ def cases(scale: Scale) -> list[tuple[str, float, Question]]:
             "burst": (1, 2, 4),
         }
         if scale.full
-        else {"drift": (1.0, 1.5, 2.0), "bimodal": (0.0, 0.5), "tool": (0.0, 0.5, 0.9), "burst": (1, 4)}
+        else {"drift": (1.0, 1.5, 2.0), "bimodal": (0.0, 0.5), "tool": (0.0, 0.9), "burst": (1, 4)}
     )
     found = []
     for name in names:

@@ -1,0 +1,406 @@
+"""The evaluation as one page: ratios with intervals, where Scepsy loses and why, what it all rests on."""
+
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.systems import SYSTEMS
+from scepsy.errors import InputError
+from scepsy.metrics import seeds_interval
+from scepsy.report.page import Picture, Section, Table, write_page
+from scepsy.report.style import looks, styled
+
+OURS = "scepsy"
+PAPER = {"throughput": 2.4, "latency": 27.0}
+"""The abstract of arXiv 2604.15186: up to 2.4x higher throughput, 27x lower latency."""
+TIE = 0.02
+"""Within 2 % is no difference."""
+
+
+def read_table(results: Path, name: str) -> pd.DataFrame | None:
+    """One experiment's parquet; None when it has not been run."""
+    path = results / f"{name}.parquet"
+    return pd.read_parquet(path) if path.exists() else None
+
+
+def points(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per point: workflows joined by requests; its interval is that of the slower estimate, added in the same
+    weights.
+    """
+    found = frame[frame["source"] == "simulated"].copy()
+    for column in ("latency_mean_s", "latency_mean_low_s", "latency_mean_high_s", "latency_p95_s"):
+        found[column] = found[column] * found["rate_per_s"]
+    keys = ["workload", "system", "option", "load", "seed"]
+    kept = found.groupby(keys, as_index=False, sort=False).agg(
+        rate_per_s=("rate_per_s", "sum"),
+        mean=("latency_mean_s", lambda v: v.sum(skipna=False)),
+        low=("latency_mean_low_s", lambda v: v.sum(skipna=False)),
+        high=("latency_mean_high_s", lambda v: v.sum(skipna=False)),
+        p95=("latency_p95_s", lambda v: v.sum(skipna=False)),
+        stable=("stable", "all"),
+        why=("why", "first"),
+        carried=("carried", "first"),
+        decided=("decided", "first"),
+        kind=("kind", "first"),
+    )
+    for column in ("mean", "low", "high", "p95"):
+        kept[column] = kept[column] / kept["rate_per_s"]
+    return kept
+
+
+def best_options(kept: pd.DataFrame) -> pd.DataFrame:
+    """Of each system's options the best at each workload and load over its seeds: stable before unstable, then the lowest
+    mean.
+    """
+    swept = kept[kept["kind"] == "sweep"]
+    keys = ["workload", "system", "option", "load"]
+    scored = swept.groupby(keys, as_index=False, sort=False).agg(score=("mean", "mean"), steady=("stable", "all"))
+    scored["shaky"] = ~scored["steady"].astype(bool)
+    chosen = scored.sort_values(["shaky", "score"], kind="stable", na_position="last").drop_duplicates(
+        ["workload", "system", "load"]
+    )
+    return swept.merge(chosen[keys], on=keys, how="inner")
+
+
+def ratio_interval(ours: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, float]:
+    """Other's mean latency over ours: estimate and 95 % interval.
+
+    With several seeds: Student's t on the log of the paired ratios (the arrivals are the same). With one: the two batch-means
+    intervals combined as independent relative errors, which is too wide, since the arrivals are the same.
+    """
+    both = ours.merge(other, on="seed", suffixes=("", "_other")).dropna(subset=["mean", "mean_other"])
+    if both.empty:
+        return math.nan, math.nan, math.nan
+    logs = np.log(both["mean_other"].to_numpy() / both["mean"].to_numpy())
+    centre = float(np.exp(logs.mean()))
+    if len(both) >= 2:
+        low, high = seeds_interval(logs)
+        return centre, float(np.exp(low)), float(np.exp(high))
+    row = both.iloc[0]
+    relative = math.hypot(
+        (row["high"] - row["low"]) / 2 / row["mean"], (row["high_other"] - row["low_other"]) / 2 / row["mean_other"]
+    )
+    return centre, centre * math.exp(-relative), centre * math.exp(relative)
+
+
+def comparisons(frame: pd.DataFrame) -> pd.DataFrame:
+    """Scepsy against every other system at every load of every workload, each at its best option."""
+    best = best_options(points(frame))
+    rows = []
+    for (workload, load), here in best.groupby(["workload", "load"], sort=False):
+        ours = here[here["system"] == OURS]
+        for system, other in here[here["system"] != OURS].groupby("system", sort=False):
+            ratio, low, high = ratio_interval(ours, other)
+            rows.append(
+                {
+                    "workload": workload,
+                    "load": load,
+                    "rate_per_s": float(ours["rate_per_s"].mean()),
+                    "system": system,
+                    "option": other["option"].iloc[0],
+                    "ours_s": float(ours["mean"].mean()),
+                    "other_s": float(other["mean"].mean()),
+                    "ratio": ratio,
+                    "low": low,
+                    "high": high,
+                    "both_stable": bool(ours["stable"].all() and other["stable"].all() and len(ours)),
+                    "ours_decided": _first(ours["decided"]),
+                    "other_decided": _first(other["decided"]),
+                    "ours_carried": _first(ours["carried"]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _first(values: Any) -> str:
+    return str(values.iloc[0]) if len(values) and isinstance(values.iloc[0], str) else ""
+
+
+def highest_rates(frame: pd.DataFrame) -> pd.DataFrame:
+    """The highest stable rate by workload and system (best option, all seeds stable), and the lowest unstable one above it."""
+    kept = points(frame)
+    steady = kept.groupby(["workload", "system", "option", "load"], as_index=False, sort=False).agg(
+        rate_per_s=("rate_per_s", "mean"), stable=("stable", "all")
+    )
+    rows = []
+    for (workload, system), mine in steady.groupby(["workload", "system"], sort=False):
+        good = mine[mine["stable"].astype(bool)]
+        top = float(good["rate_per_s"].max()) if len(good) else 0.0
+        bad = mine[~mine["stable"].astype(bool) & (mine["rate_per_s"] > top)]
+        rows.append(
+            {
+                "workload": workload,
+                "system": system,
+                "highest_per_s": top,
+                "below_per_s": float(bad["rate_per_s"].min()) if len(bad) else math.inf,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def headline_ratios(results: Path) -> list[dict[str, Any]]:
+    """The headline's comparisons as plain rows. Raises ``InputError`` when the experiment has not been run."""
+    frame = read_table(results, "headline")
+    if frame is None:
+        raise InputError(f"{results / 'headline.parquet'} is missing: run: scepsy experiment run headline -o {results}")
+    rows: list[dict[str, Any]] = comparisons(frame).to_dict("records")  # type: ignore[assignment]
+    return rows
+
+
+def write_report(results: Path, path: Path) -> list[Path]:
+    """Write the page and its pictures. Raises ``InputError`` without a headline table."""
+    frame = read_table(results, "headline")
+    if frame is None:
+        raise InputError(f"{results / 'headline.parquet'} is missing: run: scepsy experiment run headline -o {results}")
+    found = comparisons(frame)
+    rates = highest_rates(frame)
+    sections = [
+        verdict(found, rates),
+        latencies(frame, found),
+        losses(found),
+        *further(results),
+        granted(),
+    ]
+    lead = (
+        "Every system replays the same sampled runs at the same times on the same step models, simulated at token level; "
+        f"scale: {', '.join(sorted(set(frame['scale'])))}. Ratios above 1 mean Scepsy is better."
+    )
+    return write_page(path, "Evaluation", lead, sections, facts(results, frame))
+
+
+def verdict(found: pd.DataFrame, rates: pd.DataFrame) -> Section:
+    """The paper's two claims, system by system."""
+    top = rates.set_index(["workload", "system"])["highest_per_s"]
+    rows = []
+    for system in [s for s in SYSTEMS if s in set(found["system"])]:
+        for workload in dict.fromkeys(found["workload"]):
+            mine = found[(found["system"] == system) & (found["workload"] == workload)]
+            stable = mine[mine["both_stable"]]
+            best = stable.loc[stable["ratio"].idxmax()] if len(stable) else None
+            worst = stable.loc[stable["ratio"].idxmin()] if len(stable) else None
+            ours, other = top.get((workload, OURS), 0.0), top.get((workload, system), 0.0)
+            rows.append(
+                [
+                    SYSTEMS[system].title,
+                    workload,
+                    f"{ours / other:.2f}" if other else "–",
+                    _interval(worst),
+                    _interval(best),
+                    float(mine["ratio"].max()) if mine["ratio"].notna().any() else None,
+                ]
+            )
+    caption = (
+        "Scepsy against each system at its best option. Latency ratios only at loads where both are stable, with 95 % intervals"
+    )
+    table = Table(
+        caption,
+        [
+            "system",
+            "workload",
+            "highest stable rate, Scepsy / system",
+            "latency ratio, least",
+            "latency ratio, most",
+            "unrestricted, most",
+        ],
+        rows,
+        "Unrestricted: the largest ratio at any load, stable or not. An overloaded system's latency grows with the length of "
+        "the experiment, so that number says little.",
+    )
+    stable = found[found["both_stable"] & ~found["system"].str.startswith("scepsy")]
+    wins = int((stable["ratio"] > 1 + TIE).sum())
+    lost = int((stable["ratio"] < 1 - TIE).sum())
+    even = len(stable) - wins - lost
+    words = [
+        f"At {len(stable)} points where both are stable, Scepsy is more than 2 % faster than the other system at {wins}, more "
+        f"than 2 % slower at {lost}, and within 2 % at {even}.",
+        f"The paper's abstract claims up to {PAPER['throughput']}x throughput and {PAPER['latency']:g}x lower latency. The GPU "
+        "type, models, arrivals and fraction unit behind those numbers are not public, so they are drawn beside these results "
+        "and are not a target.",
+    ]
+    return Section("What came out", words, [table])
+
+
+def _interval(row: Any) -> str:
+    if row is None:
+        return "–"
+    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] at load {row['load']:g}"
+
+
+def latencies(frame: pd.DataFrame, found: pd.DataFrame) -> Section:
+    """Latency against rate, one picture per workload, and the numbers."""
+    best = best_options(points(frame))
+    items: list[Table | Picture] = []
+    for workload in dict.fromkeys(best["workload"]):
+        mine = best[best["workload"] == workload]
+        items.append(Picture(f"evaluation-{workload}", f"{workload}: hollow markers are not stable", _picture(mine)))
+        loads = sorted(set(mine["load"]))
+        rows = []
+        for system in [s for s in SYSTEMS if s in set(mine["system"])]:
+            cells: list[object] = [SYSTEMS[system].title]
+            for load in loads:
+                here = mine[(mine["system"] == system) & (mine["load"] == load)]
+                cells.append("–" if here.empty or here["mean"].isna().all() else _cell(here))
+            rows.append(cells)
+        columns = ["system", *(f"load {load:g}" for load in loads)]
+        items.append(Table(f"{workload}: mean latency (s) with its 95 % interval; * not stable", columns, rows))
+    return Section(
+        "Latency against rate, 16 GPUs", ["Load 1 is the highest rate for which the exact planner finds a plan."], items
+    )
+
+
+def _cell(here: pd.DataFrame) -> str:
+    star = "" if here["stable"].all() else " *"
+    if len(here) >= 2:
+        low, high = seeds_interval(here["mean"].to_numpy())
+    else:
+        low, high = float(here["low"].iloc[0]), float(here["high"].iloc[0])
+    return f"{here['mean'].mean():.2f} [{low:.2f}, {high:.2f}]{star}"
+
+
+def _picture(mine: pd.DataFrame) -> Figure:
+    names = [name for name in SYSTEMS if name in set(mine["system"])]
+    with styled():
+        figure, axes = plt.subplots(figsize=(7.4, 3.9), layout="constrained")
+        for name, look in looks(names).items():
+            one = (
+                mine[mine["system"] == name]
+                .groupby("load")
+                .agg(rate=("rate_per_s", "mean"), mean=("mean", "mean"), stable=("stable", "all"))
+            )
+            axes.plot(one["rate"], one["mean"], color=look.colour, linestyle=look.dash, linewidth=1.2)
+            for stable, face in ((True, look.colour), (False, "white")):
+                part = one[one["stable"] == stable]
+                axes.plot(
+                    part["rate"], part["mean"], linestyle="none", marker=look.marker, color=look.colour, markerfacecolor=face
+                )
+            axes.plot([], [], color=look.colour, linestyle=look.dash, marker=look.marker, label=SYSTEMS[name].title)
+        axes.set_yscale("log")
+        axes.set_xlabel("arrival rate (runs/s)")
+        axes.set_ylabel("mean latency (s)")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7.5)
+    return figure
+
+
+def losses(found: pd.DataFrame) -> Section:
+    """Every stable point at which another system was more than 2 % faster, with both decisions side by side."""
+    others = found[found["both_stable"] & (found["ratio"] < 1 - TIE)].sort_values("ratio")
+    if others.empty:
+        return Section("Where Scepsy loses", ["At no stable point was another system more than 2 % faster."])
+    rows = [
+        [
+            row["workload"],
+            row["load"],
+            SYSTEMS[row["system"]].title,
+            f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            row["ours_decided"] + (f" ({row['ours_carried'].partition(':')[0]})" if row["ours_carried"] else ""),
+            row["other_decided"],
+        ]
+        for _, row in others.iterrows()
+    ]
+    carried = int((others["ours_carried"] != "").sum())
+    words = [
+        f"At {carried} of {len(others)} points Scepsy ran a plan made for a lower rate: its planner refuses plans beyond 95 % "
+        "predicted utilisation, where a system without a predictor just spends every GPU. At the others its predictor ranked "
+        "another allocation first; both decisions are in the table.",
+        "Where the interval includes 1 the difference is not established at this scale.",
+    ]
+    table = Table(
+        "Points lost by more than 2 %",
+        ["workload", "load", "faster system", "latency ratio", "Scepsy ran", "the other ran"],
+        rows,
+    )
+    return Section("Where Scepsy loses, and why", words, [table])
+
+
+def further(results: Path) -> list[Section]:
+    """What the other experiments say, in a table each, where they have been run."""
+    sections = []
+    robust = read_table(results, "robustness")
+    if robust is not None:
+        sections.append(
+            Section(
+                "Robustness", ["Predicted over simulated mean latency of Scepsy's own plan at 60 % load."], [robustness(robust)]
+            )
+        )
+    oracle = read_table(results, "oracle")
+    if oracle is not None:
+        kept = points(oracle)
+        best = kept[kept["system"] == "exhaustive"].set_index(["workload", "load"])["mean"]
+        rows = [
+            [
+                row["workload"],
+                row["load"],
+                SYSTEMS[row["system"]].title,
+                row["mean"],
+                100 * (row["mean"] / best[row["workload"], row["load"]] - 1),
+            ]
+            for _, row in kept.iterrows()
+            if (row["workload"], row["load"]) in best.index
+        ]
+        table = Table(
+            "Two GPUs, every allocation simulated",
+            ["workload", "load", "planner", "mean latency s", "above the oracle %"],
+            rows,
+        )
+        sections.append(Section("Against the exhaustive oracle", [], [table]))
+    return sections
+
+
+def robustness(frame: pd.DataFrame) -> Table:
+    """Predictor errors and systems by dimension."""
+    simulated = frame[frame["source"] == "simulated"]
+    predicted = frame[frame["source"] == "predicted"]
+    keys = ["dimension", "workload", "value"]
+    ours = (
+        simulated[simulated["system"] == OURS]
+        .groupby(keys, sort=False)
+        .agg(s=("latency_mean_s", "mean"), stable=("stable", "all"))
+    )
+    guesses = predicted.groupby([*keys, "predictor"])["latency_mean_s"].mean().unstack("predictor")
+    systems = simulated.groupby([*keys, "system"])["latency_mean_s"].mean().unstack("system")
+    rows = []
+    for key, row in ours.iterrows():
+        cells: list[object] = [*key, row["s"], bool(row["stable"])]  # type: ignore[misc]
+        for predictor in ("aggregate", "critical-path", "paper"):
+            cells.append(
+                float(guesses.loc[key, predictor] / row["s"]) if key in guesses.index and predictor in guesses else None
+            )
+        for system in ("scepsy-exact", "equal"):
+            cells.append(float(systems.loc[key, system] / row["s"]) if system in systems else None)
+        rows.append(cells)
+    columns = ["what", "workload", "value", "simulated s", "stable", "aggregate", "critical path", "paper's formula"]
+    return Table(
+        "Predicted / simulated, and two other planners' latency over Scepsy's",
+        [*columns, "aggregate-only plan", "equal GPUs"],
+        rows,
+    )
+
+
+def granted() -> Section:
+    """What each system is assumed and granted, and whom that favours."""
+    rows = [
+        [s.title, s.assumes, {"it": "the system", "others": "the others", "nobody": "nobody"}[s.favours]]
+        for s in SYSTEMS.values()
+    ]
+    return Section("What each system was granted", [], [Table("Assumptions by system", ["system", "assumed", "favours"], rows)])
+
+
+def facts(results: Path, frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """What the page rests on."""
+    seeds = sorted({int(seed) for seed in frame["seed"] if seed >= 0})
+    have = sorted(path.stem for path in results.glob("*.parquet"))
+    return [
+        ("Version", f"{', '.join(sorted(set(frame['version'])))}; commit {', '.join(sorted(set(frame['commit'].fillna(''))))}"),
+        ("Source hash", ", ".join(sorted(set(frame["code"])))),
+        ("Seeds", ", ".join(map(str, seeds))),
+        ("GPU type", ", ".join(sorted(set(frame["gpu_type"])))),
+        ("Tables", f"{results}: {', '.join(have)}"),
+        ("Command", f"scepsy experiment run --{frame['scale'].iloc[0]} -o {results}; scepsy experiment report -r {results}"),
+        ("Python", platform.python_version()),
+    ]
