@@ -1,13 +1,12 @@
 """What the gateway costs: requests per second of one process on one core, and what it adds to a call's latency.
 
-``python -m experiments.gateway_load`` starts an engine stub and a gateway (recording on, streaming on), each a process pinned
-to its own core where there are two, and sends the same calls directly and through the gateway, in turns, within one run.
-Stub and load generator are bare protocols on sockets: they must cost little beside what is measured.
+``python -m experiments.gateway_load`` starts a gateway (recording on, streaming on) on a core of its own where there are
+two, and an engine stub and a load generator on the other, and sends the same calls directly and through the gateway, in
+turns, within one run. Stub and load generator are bare protocols on sockets: they must cost little beside what is measured.
 """
 
 import asyncio
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -104,12 +103,9 @@ class Stub(asyncio.Protocol):
             self._transport.write(usage + _END)
 
 
-def run_stub(port: int, pace_s: float, cores: set[int]) -> None:
-    """The stub's process."""
-    os.sched_setaffinity(0, cores)
-    loop = new_loop()
-    loop.run_until_complete(loop.create_server(lambda: Stub(pace_s), "127.0.0.1", port, backlog=4096))
-    loop.run_forever()
+async def serve_stub(port: int, pace_s: float) -> asyncio.AbstractServer:
+    """Serve the stub on this event loop, beside the load: two processes on one core would wait for each other's turns."""
+    return await asyncio.get_running_loop().create_server(lambda: Stub(pace_s), "127.0.0.1", port, backlog=4096)
 
 
 class Client(asyncio.Protocol):
@@ -238,13 +234,11 @@ async def many_streams(port: int, streams: int) -> dict[str, float]:
 class Bench:
     """Stub and gateway, running."""
 
-    def __init__(self, folder: Path, pace_s: float = 0.0, *, record: bool = True) -> None:
+    def __init__(self, folder: Path, runner: asyncio.Runner, pace_s: float = 0.0, *, record: bool = True) -> None:
         cores = sorted(os.sched_getaffinity(0))
-        mine, others = {cores[0]}, set(cores[1:]) or {cores[0]}
         self.stub_port, self.port = _free(), _free()
-        context = multiprocessing.get_context("spawn")
-        self._stub = context.Process(target=run_stub, args=(self.stub_port, pace_s, others), daemon=True)
-        self._stub.start()
+        self._runner = runner
+        self._stub = runner.run(serve_stub(self.stub_port, pace_s))
         config = GatewayConfig(
             port=self.port,
             endpoints=(Endpoint(name="m-0", llm="m", url=f"http://127.0.0.1:{self.stub_port}"),),
@@ -256,18 +250,19 @@ class Bench:
             [sys.executable, "-c", "from scepsy.cli import main; main()", "gateway", "-c", str(folder / "gateway.yaml")],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: os.sched_setaffinity(0, mine),
+            preexec_fn=lambda: os.sched_setaffinity(0, cores[:1]),
         )
-        os.sched_setaffinity(0, others)
-        for port in (self.stub_port, self.port):
-            _wait(port)
+        self._cores = set(cores)
+        os.sched_setaffinity(0, cores[1:] or cores)
+        _wait(self.port)
 
     def close(self) -> None:
         """Stop both."""
         self._gateway.send_signal(signal.SIGTERM)
         self._gateway.wait(20)
-        self._stub.kill()
-        self._stub.join()
+        self._stub.close()
+        self._runner.run(self._stub.wait_closed())
+        os.sched_setaffinity(0, self._cores)
 
 
 def _free() -> int:
@@ -289,7 +284,7 @@ def _wait(port: int) -> None:
 def measure(seconds: float = 5.0, rate_per_s: float = 750.0, streams: int = 1000, *, record: bool = True) -> dict[str, Any]:
     """All of it: capacity, added latency at ``rate_per_s`` (direct and through, in turns), and concurrent streams."""
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=new_loop) as runner:
-        bench = Bench(Path(folder), record=record)
+        bench = Bench(Path(folder), runner, record=record)
         try:
             runner.run(closed_loop(bench.port, 16, 1.0))  # warm
             capacity = runner.run(closed_loop(bench.port, 64, seconds))
@@ -299,7 +294,7 @@ def measure(seconds: float = 5.0, rate_per_s: float = 750.0, streams: int = 1000
                 through.append(runner.run(open_loop(bench.port, rate_per_s, seconds / 2, turn)))
         finally:
             bench.close()
-        paced = Bench(Path(folder), pace_s=0.1, record=record)
+        paced = Bench(Path(folder), runner, pace_s=0.1, record=record)
         try:
             at_once = runner.run(many_streams(paced.port, streams))
         finally:
