@@ -365,14 +365,11 @@ def robustness(frame: pd.DataFrame) -> Table:
     guesses = predicted.groupby([*keys, "predictor"])["latency_mean_s"].mean().unstack("predictor")
     systems = simulated.groupby([*keys, "system"])["latency_mean_s"].mean().unstack("system")
     rows = []
-    for key, row in ours.iterrows():
-        cells: list[object] = [*key, row["s"], bool(row["stable"])]  # type: ignore[misc]
-        for predictor in ("aggregate", "critical-path", "paper"):
-            cells.append(
-                float(guesses.loc[key, predictor] / row["s"]) if key in guesses.index and predictor in guesses else None
-            )
-        for system in ("scepsy-exact", "equal"):
-            cells.append(float(systems.loc[key, system] / row["s"]) if system in systems else None)
+    for key, own, steady in zip(ours.index, ours["s"], ours["stable"], strict=True):
+        cells: list[object] = [*key, own, bool(steady)]
+        for source, names in ((guesses, ("aggregate", "critical-path", "paper")), (systems, ("scepsy-exact", "equal"))):
+            for name in names:
+                cells.append(float(source[name].get(key, math.nan) / own) if name in source else None)
         rows.append(cells)
     columns = ["what", "workload", "value", "simulated s", "stable", "aggregate", "critical path", "paper's formula"]
     return Table(
