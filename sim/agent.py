@@ -63,6 +63,8 @@ class Agent:
     status = UNFINISHED
     served_tokens = 0
     """Input and output tokens of ended calls: what least-attained-service orders go by."""
+    waited_ticks = 0
+    served_ticks = 0
 
     def __init__(self, world: World, run_id: str, walk: Walk, arrival: int, salt: int, user: int) -> None:
         self.world = world
@@ -116,6 +118,9 @@ class Agent:
         world.record(request)
         if request.rejected:
             self.failed = True
+        else:
+            self.waited_ticks += request.scheduled - request.issued
+            self.served_ticks += request.end - request.scheduled
         self.served_tokens += request.input_tokens + request.output_tokens
         self.calls_left -= 1
         for child in walk.children[node]:

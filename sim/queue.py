@@ -1,19 +1,29 @@
 """Waiting calls of one instance, and the orders in which they are served.
 
 A queue order is a callable ``Request -> sort key`` (smaller first), evaluated when the call arrives; ties are served in
-order of arrival. Preempted calls go before all others, the last preempted first, whatever the order.
+order of arrival. One that has a method ``promotes_at`` moves calls that waited long to the first level. Preempted calls go
+before all others, the last preempted first, whatever the order.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol
 
 from sim.request import Request
 
+Entry = tuple[tuple[float, ...], int, Request]
+
+FIRST_LEVEL = (0.0,)
+
 
 class CallQueue(Protocol):
     """What an instance asks of its queue."""
+
+    @property
+    def promotes_at(self) -> Callable[[Request], int | None] | None:
+        """When a call is to be promoted, if it still waits then; none: this order promotes no call."""
 
     @property
     def input_tokens(self) -> int:
@@ -25,6 +35,9 @@ class CallQueue(Protocol):
 
     def push(self, request: Request) -> bool:
         """Add a call; return whether the head of the queue is the same as before."""
+
+    def promote(self, request: Request) -> bool:
+        """Promote a call that still waits; return whether the head of the queue is the same as before."""
 
     def push_front(self, request: Request) -> None:
         """Add a preempted call."""
@@ -39,6 +52,7 @@ class CallQueue(Protocol):
 class Queue(deque[Request]):
     """First come, first served."""
 
+    promotes_at = None
     push_front = deque.appendleft
     take = deque.popleft
 
@@ -52,19 +66,26 @@ class Queue(deque[Request]):
         self.append(request)
         return len(self) > 1
 
+    def promote(self, request: Request) -> bool:
+        """Nobody is promoted."""
+        return True
+
     def peek(self) -> Request:
         """The next call to admit."""
         return self[0]
 
 
 class OrderedQueue:
-    """By a key fixed on arrival."""
+    """By a key fixed on arrival; calls that an order promotes (``Plas.promotes_at``) move up once while they wait."""
 
     def __init__(self, key: Callable[[Request], tuple[float, ...]]) -> None:
         self._front: deque[Request] = deque()
         self._key = key
-        self._heap: list[tuple[tuple[float, ...], int, Request]] = []
+        self._heap: list[Entry] = []
+        self._entries: dict[Request, Entry] = {}
+        """The valid entry of each call in the heap, those behind ``_front`` left out."""
         self._count = 0
+        self.promotes_at: Callable[[Request], int | None] | None = getattr(key, "promotes_at", None)
 
     @property
     def input_tokens(self) -> int:
@@ -73,18 +94,32 @@ class OrderedQueue:
 
     def __iter__(self) -> Iterator[Request]:
         yield from self._front
-        for _, _, request in sorted(self._heap, key=lambda entry: entry[:2]):
+        for _, _, request in sorted(self._entries.values(), key=lambda entry: entry[:2]):
             yield request
 
     def __len__(self) -> int:
-        return len(self._front) + len(self._heap)
+        return len(self._front) + len(self._entries)
 
     def push(self, request: Request) -> bool:
         """Add a call; return whether the head of the queue is the same as before."""
         self._count += 1
         entry = (self._key(request), self._count, request)
         heappush(self._heap, entry)
+        self._entries[request] = entry
         return bool(self._front) or self._heap[0] is not entry
+
+    def promote(self, request: Request) -> bool:
+        """Move a call to the first level, by its arrival there; return whether the head of the queue is the same as before.
+
+        Does nothing to a call that is not waiting any more, or was preempted and so goes first anyway.
+        """
+        entry = self._entries.get(request)
+        if entry is None or entry[0] <= FIRST_LEVEL:
+            return True
+        promoted = (FIRST_LEVEL, entry[1], request)
+        heappush(self._heap, promoted)
+        self._entries[request] = promoted
+        return bool(self._front) or self._heap[0] is not promoted
 
     def push_front(self, request: Request) -> None:
         """Add a preempted call."""
@@ -96,7 +131,14 @@ class OrderedQueue:
 
     def take(self) -> Request:
         """Remove and return it."""
-        return self._front.popleft() if self._front else heappop(self._heap)[2]
+        if self._front:
+            return self._front.popleft()
+        heap, entries = self._heap, self._entries
+        request = heappop(heap)[2]
+        del entries[request]
+        while heap and entries.get(heap[0][2]) is not heap[0]:
+            heappop(heap)  # where a promoted call waited before
+        return request
 
 
 def shortest_remaining_work(request: Request) -> tuple[float, ...]:
@@ -104,12 +146,36 @@ def shortest_remaining_work(request: Request) -> tuple[float, ...]:
     return (float(request.caller.remaining_tokens),)
 
 
-def least_attained_service(request: Request) -> tuple[float, ...]:
-    """Autellix's PLAS: calls of the run with the least service so far first, in levels that double from 1,024 tokens."""
-    return (float((request.caller.served_tokens >> 10).bit_length()),)
+@dataclass(frozen=True)
+class Plas:
+    """Autellix's PLAS (arXiv 2502.13965): calls of the run with the least service so far first, in levels, unless starved.
+
+    A run's level follows from the tokens of its ended calls: below ``first_level_tokens`` it is the first, and each further
+    level is twice as long. A waiting call is promoted to the first level once its run has waited ``beta`` times as long as it was
+    served: both in seconds, summed over its ended calls (issue to first admission, then to the end), this call's wait included.
+    The defaults are ours. To try others, put ``Plas(beta=…)`` into
+    ``QUEUE_ORDERS`` under a name of its own.
+    """
+
+    first_level_tokens: int = 1024
+    beta: float = 4.0
+
+    def __call__(self, request: Request) -> tuple[float, ...]:
+        """Sort key: the level, from 0."""
+        return (float((request.caller.served_tokens // self.first_level_tokens).bit_length()),)
+
+    def promotes_at(self, request: Request) -> int | None:
+        """Tick at which wait/service reaches β, should the call still wait then; none for a call of the first level.
+
+        Known on arrival, since the run's earlier calls have ended: issued + β·service − wait so far.
+        """
+        caller = request.caller
+        if caller.served_tokens < self.first_level_tokens:
+            return None
+        return request.issued + max(0, round(self.beta * caller.served_ticks) - caller.waited_ticks)
 
 
 QUEUE_ORDERS: dict[str, Callable[[Request], tuple[float, ...]]] = {
     "shortest-remaining": shortest_remaining_work,
-    "plas": least_attained_service,
+    "plas": Plas(),
 }

@@ -47,6 +47,8 @@ class _Client:
     id = "replay"
     served_tokens = 0
     remaining_tokens = 0
+    waited_ticks = 0
+    served_ticks = 0
 
     def __init__(self, env: Kernel) -> None:
         self.env = env

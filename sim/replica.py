@@ -18,7 +18,7 @@ from scepsy.errors import SimulationError
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ShareLaw
 from scepsy.profile.step import StepModel
-from sim.clock import SCHEDULE, STEP_END, TICKS_PER_S, Alarm, Kernel
+from sim.clock import ARRIVAL, SCHEDULE, STEP_END, TICKS_PER_S, Alarm, Kernel
 from sim.costs import costs_of
 from sim.gpu import GpuState, Slots
 from sim.kv import BlockPool
@@ -82,6 +82,7 @@ class Replica:
         self.spec = spec
         self.name = spec.name
         self.waiting = queue
+        self._promotes_at = queue.promotes_at
         self.pool = BlockPool(spec.kv_blocks)
         self.bandwidth_demand = spec.bandwidth_demand
         self.outstanding = 0
@@ -155,10 +156,27 @@ class Replica:
         if self.changed is not None:
             self.changed(self)
         blocked = self.waiting.push(request)
+        if self._promotes_at is not None:
+            self._promote_later(request, self._promotes_at(request))
         if idle:
             self._wake()
-        elif self._span > 1 and not blocked and len(self._decoders) < self._max_seqs:
+        elif not blocked:
+            self._head_changed()
+
+    def _head_changed(self) -> None:
+        """Another call is the next to admit: it may fit where the former did not."""
+        if self._span > 1 and len(self._decoders) < self._max_seqs:
             self._cut(self.env.now, strictly_after=False)
+
+    def _promote_later(self, request: Request, at: int | None) -> None:
+        if at is None:
+            return
+
+        def promote(_: Any) -> None:
+            if not self.waiting.promote(request):
+                self._head_changed()
+
+        Alarm(self.env, max(0, at - self.env.now), ARRIVAL, promote)
 
     def _check_fits(self, request: Request) -> None:
         tokens = request.input_tokens + max(request.output_tokens - 1, 0)

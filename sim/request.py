@@ -11,6 +11,10 @@ class Caller(Protocol):
     id: str
     served_tokens: int
     """Tokens of the run's calls that have ended."""
+    waited_ticks: int
+    """What those calls waited in all, from issue to first admission."""
+    served_ticks: int
+    """What they took after that."""
 
     @property
     def remaining_tokens(self) -> int:
@@ -34,8 +38,6 @@ class Request:
     rejected = False
     status = "unfinished"
     instance: str | None = None
-    priority: tuple[float, ...] = ()
-    """Place in a queue that is not first come first served."""
     number = -1
     """Order of admission while running, else −1."""
     emitted = 0

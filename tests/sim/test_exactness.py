@@ -40,6 +40,8 @@ class Load:
     jobs: dict[int, Job]
     served_tokens: int = 0
     remaining_tokens: int = 0
+    waited_ticks: int = 0
+    served_ticks: int = 0
     ended: dict[int, Request] = field(default_factory=dict)
 
     def issue(self, job: Job) -> None:
