@@ -151,10 +151,9 @@ class Plas:
     """Autellix's PLAS (arXiv 2502.13965): calls of the run with the least service so far first, in levels, unless starved.
 
     A run's level follows from the tokens of its ended calls: below ``first_level_tokens`` it is the first, and each further
-    level is twice as long. A waiting call is promoted to the first level once its run has waited ``beta`` times as long as it was
-    served: both in seconds, summed over its ended calls (issue to first admission, then to the end), this call's wait included.
-    The defaults are ours. To try others, put ``Plas(beta=…)`` into
-    ``QUEUE_ORDERS`` under a name of its own.
+    level is twice as long. A waiting call is promoted to the first level once its run has waited ``beta`` times as long as
+    it was served: both in seconds, summed over its ended calls (issue to first admission, then to the end), this call's
+    wait included. The defaults are ours. To try others, put ``Plas(beta=…)`` into ``QUEUE_ORDERS`` under a name of its own.
     """
 
     first_level_tokens: int = 1024
