@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.systems import SYSTEMS
 from scepsy.errors import InputError
@@ -281,6 +282,9 @@ def _picture(mine: pd.DataFrame) -> Figure:
                 )
             axes.plot([], [], color=look.colour, linestyle=look.dash, marker=look.marker, label=SYSTEMS[name].title)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("arrival rate (runs/s)")
         axes.set_ylabel("mean latency (s)")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7.5)

@@ -17,6 +17,9 @@ def main() -> None:
             style.curve(axes, mine[mine["system"] == system], system, style.TITLES[system])
         claims(axes, mine, top[top["workload"] == workload])
         axes.set_yscale("log")
+        axes.set_xscale("log")
+        style.plain(axes)
+        style.plain(axes, "x")
         axes.set_title(workload.replace("+", " + "))
         axes.set_xlabel("arrival rate (runs/s)")
     grid[0][0].set_ylabel("mean end-to-end latency (s)")
@@ -34,11 +37,11 @@ def claims(axes, mine, top) -> None:  # type: ignore[no-untyped-def]
         axes.axvline(others.max() * style.PAPER_THROUGHPUT, color="#444444", linewidth=0.9, linestyle=(0, (1, 2)))
         axes.text(
             others.max() * style.PAPER_THROUGHPUT,
-            0.985,
+            0.02,
             "paper: 2.4x\nthe best other ",
             transform=axes.get_xaxis_transform(),
             ha="right",
-            va="top",
+            va="bottom",
             fontsize=6.5,
             color="#444444",
         )

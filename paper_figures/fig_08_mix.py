@@ -51,6 +51,7 @@ def main() -> None:
         axes.set_title(f"{mix:.0%} {workflows[0]}")
         axes.set_xlabel(f"GPUs of {workflows[0]} when split")
         axes.set_yscale("log")
+        style.plain(axes)
     grid[0][0].set_ylabel("mean latency (s)")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)

@@ -21,6 +21,7 @@ def main() -> None:
             else:
                 axes.plot([], [], label=f"{style.TITLES[system]}: no plan", **style.look(system, ORDER))
         axes.set_yscale("log")
+        style.plain(axes)
         axes.set_title(f"{workload.replace('+', ' + ')}, {gpus} GPUs")
         axes.set_xlabel("arrival rate (runs/s)")
         axes.legend(fontsize=6.5)

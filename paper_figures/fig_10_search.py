@@ -34,6 +34,7 @@ def main() -> None:
         grid[0][column].set_yscale("log")
         if name == "gpus":
             grid[0][column].set_xscale("log", base=2)
+            grid[0][column].xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         grid[1][column].set_xlabel(label)
         grid[1][column].set_ylim(bottom=-0.2)
     grid[0][0].set_ylabel("search time (s, median)")

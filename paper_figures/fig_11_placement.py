@@ -29,7 +29,7 @@ def main() -> None:
             )
         axes.set_xlabel("cluster asked for (%)")
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=-1)
+        axes.set_ylim(bottom=-1, top=None if column == "stranded" else 104)
     grid[0].legend()
     style.note(figure, frame)
     style.save(figure, output, "fig_11_placement")

@@ -25,6 +25,7 @@ def draw(data: Path, output: Path, experiment: str, system: str, name: str) -> N
                 one = mine[(mine["system"] == system) & (mine["option"] == option)]
                 style.curve(axes, one, option, f"{style.TITLES[system]} {words(option)}", every)
             axes.set_yscale("log")
+            style.plain(axes)
             axes.set_title(f"{workload.replace('+', ' + ')}, {gpus} GPUs")
             axes.set_xlabel("arrival rate (runs/s)")
             axes.set_ylabel("mean latency (s)")

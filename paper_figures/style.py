@@ -116,7 +116,7 @@ def look(name: str, names: Sequence[str] = SYSTEMS) -> dict[str, Any]:
     number = list(names).index(name) if name in names else len(names)
     return {
         "color": PALETTE[number % len(PALETTE)],
-        "marker": MARKERS[number % len(MARKERS)],
+        "marker": MARKERS[(number + number // len(PALETTE)) % len(MARKERS)],
         "linestyle": DASHES[(number + number // len(PALETTE)) % len(DASHES)],
     }
 
@@ -196,10 +196,23 @@ def curve(axes: Any, points: pd.DataFrame, name: str, label: str, names: Sequenc
 
 
 def note(figure: Figure, frame: pd.DataFrame) -> None:
-    """What the picture rests on, in small print."""
+    """What the picture rests on, in small print below everything."""
     scale = ", ".join(sorted(set(frame["scale"])))
     seeds = sorted({int(s) for s in frame["seed"].dropna() if s >= 0}) if "seed" in frame else []
-    text = (
-        f"{scale} scale" + (f"; seeds {', '.join(map(str, seeds))}" if seeds else "") + f"; version {frame['version'].iloc[0]}"
-    )
-    figure.text(0.995, 0.002, text, ha="right", va="bottom", fontsize=5.5, color="#666666")
+    span = f"{seeds[0]}–{seeds[-1]}" if len(seeds) > 2 else ", ".join(map(str, seeds))
+    text = f"{scale} scale" + (f"; seeds {span}" if seeds else "") + f"; version {frame['version'].iloc[0]}"
+    if figure.legends:
+        figure.text(0.995, 0.004, text, ha="right", va="bottom", fontsize=5.5, color="#666666")
+    else:
+        figure.supxlabel(text, x=0.995, ha="right", fontsize=5.5, color="#666666")
+
+
+def plain(axes: Any, which: str = "y") -> None:
+    """A logarithmic axis with plain numbers, minor ones too where the axis covers little more than a decade."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

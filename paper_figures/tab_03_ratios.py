@@ -15,7 +15,7 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
         ours = mine[mine["system"] == "scepsy"].set_index("load")
         for system in [s for s in style.SYSTEMS if s in set(mine["system"]) and s != "scepsy"]:
             other = mine[mine["system"] == system].set_index("load")
-            both = ours.join(other, rsuffix="_other", how="inner").dropna(subset=["latency_s", "latency_s_other"])
+            both = ours.join(other.add_suffix("_other"), how="inner").dropna(subset=["latency_s", "latency_s_other"])
             ratio = both["latency_s_other"] / both["latency_s"]
             stable = ratio[both["stable"].astype(bool) & both["stable_other"].astype(bool)]
             rows.append(
