@@ -121,7 +121,6 @@ def _gpu_type(number: int) -> GpuType:
 
 
 def _profiles(names: list[str], types: tuple[GpuType, ...], size: Size) -> ProfileSet:
-    laws = {"prefill_k": 0.7, "prefill_small_k": 0.4, "decode_k": 0.2, "decode_large_k": 0.5}
     profiles = []
     for name in names:
         llm = Llm(name=name, parameters=1e9, weight_bytes=2 * GIB, kv_bytes_per_token=65536, context_limit=8192)
@@ -135,7 +134,7 @@ def _profiles(names: list[str], types: tuple[GpuType, ...], size: Size) -> Profi
                 )
     return ProfileSet(
         profiles=tuple(profiles),
-        share_law=ShareLaw(**laws),
+        share_law=ShareLaw(prefill_k=0.7, prefill_small_k=0.4, decode_k=0.2, decode_large_k=0.5),
         contention=ContentionLaw(interference=size.interference),
         cold_start=ColdStartLaw(base_s=30.0, s_per_billion=2.0),
     )

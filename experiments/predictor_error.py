@@ -100,7 +100,7 @@ def table(rows: pd.DataFrame) -> str:
         cells = []
         for predictor, statistic in kinds:
             mine = part[(part["predictor"] == predictor) & (part["statistic"] == statistic)]["error_pct"]
-            cells.append(f"{mine.loc[mine.abs().idxmax()]:+.1f} %" if len(mine) else "–")
+            cells.append(f"{max(mine, key=abs):+.1f} %" if len(mine) else "–")
         lines.append(f"| {workflow} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

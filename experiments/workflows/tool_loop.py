@@ -41,4 +41,4 @@ async def program(job: Job) -> str:
             prompt = f"Tool {draw(rng, 1, 3)} returned in turn {turn}: {sentence(rng, draw(rng, 4, 12))}"
         checker = _agent(client, job.models["checker"], "Say whether the answer holds.")
         verdict = await checker.run(answer or "nothing", model_settings=ModelSettings(max_tokens=draw(rng, 8, 16)))
-        return verdict.output
+        return str(verdict.output)

@@ -1,12 +1,12 @@
 """Ayo's graph passes and its run time, by hand."""
 
 import pytest
-from tests.sim.policies.builders import GPU, call, cluster, ends, profiles, replayed, run
 
 from scepsy.plan import Allocation, Instance, Plan, Target
 from scepsy.workload import Arrivals, Trace, TraceSource
 from sim.policies.ayo import EARLY, known_blocks, optimised, prefilled_early, topology, without_implied
 from sim.run import simulate
+from tests.sim.policies.builders import GPU, call, cluster, ends, profiles, replayed, run
 
 
 def plan(llms: dict[str, int]) -> Plan:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tests.sim.policies.builders import call, ends, profiles, replayed, run
 
 from scepsy.backend import Stream, Workload
 from scepsy.errors import Infeasible, SimulationError
@@ -20,6 +19,7 @@ from sim.policies.muxserve_placement import (
     node_partitions,
     place,
 )
+from tests.sim.policies.builders import call, ends, profiles, replayed, run
 
 
 def demand(llm: str, rate: float, tokens: float = 100, out: float = 10, copy: int = 0) -> Demand:

@@ -1,6 +1,7 @@
 """What autoscaling each LLM by itself does to a pipeline: at a constant load the second stage's pods rise and fall."""
 
 from collections.abc import Generator
+from itertools import pairwise
 from typing import Any
 
 import simpy
@@ -35,8 +36,8 @@ def pods(rate_per_s: float, minutes: float) -> list[tuple[int, int]]:
 def test_independent_autoscalers_oscillate_on_a_dependent_pipeline() -> None:
     seen = pods(rate_per_s=8.0, minutes=30)
     second = [k for _, k in seen]
-    moves = [b - a for a, b in zip(second, second[1:], strict=False) if b != a]
-    turns = sum(a * b < 0 for a, b in zip(moves, moves[1:], strict=False))
+    moves = [b - a for a, b in pairwise(second) if b != a]
+    turns = sum(a * b < 0 for a, b in pairwise(moves))
     # 2.4 pods of each stage are enough throughout. The first stage's queue hides the second's load, then floods it.
     assert max(second) >= 5
     assert turns >= 3
