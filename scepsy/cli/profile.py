@@ -197,17 +197,29 @@ def _fit_degrees() -> list[dict[str, Any]]:
 @app.command("validate")
 @command
 def validate(
-    run_dirs: Annotated[list[Path], typer.Argument(help="Folders with requests.jsonl and meta.json of a recorded engine run.")],
+    run_dirs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders with requests.jsonl and meta.json of a recorded engine run.")
+    ] = None,
     train: Annotated[float, typer.Option(help="Part of the requests to fit the step model on; the rest is scored.")] = 0.33,
     vendor: Annotated[
         bool, typer.Option("--vendor", help="Step times from vendor kernel data (extra 'vendor') instead of a fit.")
     ] = False,
+    silicon: Annotated[
+        bool, typer.Option("--silicon", help="Instead: closed loops against the vendor's table of measured TTFT and TPOT.")
+    ] = False,
+    every: Annotated[int, typer.Option(min=1, help="With --silicon: use each n-th row only.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Replay recorded engine runs in the simulator and say how far off it is.
 
-    Example: `scepsy profile validate $SCEPSY_DATA/vllm_runs/* --train 0.33`
+    Example: `scepsy profile validate $SCEPSY_DATA/vllm_runs/* --train 0.33` or `scepsy profile validate --silicon`
     """
+    if silicon == bool(run_dirs):
+        raise InputError("give RUN_DIR… or --silicon, one of them")
+    if silicon:
+        _validate_silicon(every, as_json)
+        return
+    assert run_dirs is not None
     from sim.validate import ERRORS, validate_runs
 
     with progress("replaying runs", len(run_dirs)) as advance:
@@ -230,3 +242,27 @@ def validate(
             )
         for note in row["notes"]:
             stdout.print(f"{row['name']}: {note}", markup=False, highlight=False)
+
+
+def _validate_silicon(every: int, as_json: bool) -> None:
+    from sim.silicon import HOST_S, PREFILL_FACTORS, SPREADS, validate_silicon
+
+    with progress("calibrating on closed loops", len(PREFILL_FACTORS) * len(HOST_S) * len(SPREADS)) as advance:
+        document = validate_silicon(every=every, progress=advance)
+    if as_json:
+        emit_json(document)
+        return
+    degrees = ", ".join(str(degree) for degree in document["calibrated_on_tp"])
+    show_table(
+        f"{document['model']} on {document['system']}: mean absolute error in percent "
+        f"({document['rows_used']} of {document['vllm_rows']} vLLM rows)",
+        ["step times", "rows", "TTFT", "TPOT"],
+        [list(row.values()) for row in document["scores"]],
+    )
+    stdout.print(
+        f"calibrated on TP {degrees}: prefill times {document['prefill_factor']}, "
+        f"{document['host_s_per_iteration'] * 1e3:g} ms of host time per iteration, "
+        f"lengths ±{document['length_spread']:.0%}",
+        markup=False,
+        highlight=False,
+    )
