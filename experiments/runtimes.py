@@ -1,6 +1,6 @@
 """Systems with a run time of their own: autoscaling, pooled engines, dataflow engines, queue orders."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible
 from scepsy.place.hierarchical import layout, pack
 from scepsy.plan import Allocation, Plan
-from scepsy.profile.model import Profile, kv_capacity_tokens
+from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from scepsy.profile.share import ColdStartLaw
 from scepsy.records import Records
 from scepsy.search.assemble import instances
@@ -98,7 +98,7 @@ def muxserve(case: Case, option: Option) -> Deployment:
     problem = case.problem
     gpu_type = problem.cluster.gpu_types[0].name
     nodes = [node.gpus for node in problem.cluster.nodes]
-    meshes = place(demands(case, int(option["copies"])), nodes, Estimator(problem.profiles, gpu_type))
+    meshes = place(demands(case.streams, int(option["copies"])), nodes, Estimator(problem.profiles, gpu_type))
     used = sum(mesh.size for mesh in meshes)
 
     def run(workload: Workload) -> Records:
@@ -110,11 +110,11 @@ def muxserve(case: Case, option: Option) -> Deployment:
     return Deployment(replay=run, decided=text, gpus=used)
 
 
-def demands(case: Case, copies: int) -> list[Demand]:
+def demands(streams: Sequence[Stream], copies: int) -> list[Demand]:
     """What every LLM is asked: calls per second and mean tokens over all workflows, divided over its copies."""
     totals: dict[str, npt.NDArray[np.float64]] = {}
-    for stream, rate in zip(case.streams, case.problem.rates_per_s, strict=True):
-        weight = rate / len(stream.trace.runs)
+    for stream in streams:
+        weight = (stream.arrivals.rate_per_s or 1.0) / len(stream.trace.runs)
         for run in stream.trace.runs:
             for call in run.calls:
                 sums = totals.setdefault(call.llm, np.zeros(3))
@@ -232,3 +232,34 @@ def fits(profile: Profile, tokens: int) -> bool:
 
 def _llms(problem: Problem) -> list[str]:
     return list(dict.fromkeys(llm.llm for use in problem.uses for llm in use.llms))
+
+
+# ---- one plan's cluster under another system, at its published settings -------------------------------------------------
+
+
+def _under_aegaeon(plan: Plan, workload: Workload, profiles: ProfileSet) -> Records:
+    gpus = len(plan.cluster.gpus)
+    prefill = max(1, round(gpus * 3 / 8))
+    return simulate_aegaeon(workload, profiles, plan.cluster, Settings(prefill, gpus - prefill))
+
+
+def _under_muxserve(plan: Plan, workload: Workload, profiles: ProfileSet) -> Records:
+    gpu_type = plan.cluster.gpu_types[0].name
+    nodes = [node.gpus for node in plan.cluster.nodes]
+    meshes = place(demands(workload.streams, 1), nodes, Estimator(profiles, gpu_type))
+    return simulate_muxserve(workload, meshes, profiles, gpu_type)
+
+
+def _under_ayo(plan: Plan, workload: Workload, profiles: ProfileSet) -> Records:
+    streams = tuple(Stream(trace=optimised(item.trace), arrivals=item.arrivals) for item in workload.streams)
+    return simulate(plan, msgspec.structs.replace(workload, streams=streams), profiles=profiles, router="ayo")
+
+
+OTHER_ENGINES: Mapping[str, Callable[[Plan, Workload, ProfileSet], Records]] = {
+    "aegaeon": _under_aegaeon,
+    "muxserve": _under_muxserve,
+    "ayo": _under_ayo,
+}
+"""What ``scepsy simulate --system`` offers beside policies. Aegaeon and MuxServe take the plan's cluster, not its
+allocations.
+"""

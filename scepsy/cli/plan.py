@@ -335,7 +335,9 @@ def simulate(
     seed: Seed = 0,
     router: Annotated[str, typer.Option(help="How calls choose an instance; see docs/simulator.md.")] = "least-outstanding",
     queue_order: Annotated[str, typer.Option(help="Order of waiting calls: fcfs, plas, shortest-remaining.")] = "fcfs",
-    system: Annotated[str, typer.Option(help="Run-time policy acting on the cluster: static, hpa, …")] = "static",
+    system: Annotated[
+        str, typer.Option(help="How the cluster is run: static, hpa, keda, aegaeon, ayo, muxserve, …")
+    ] = "static",
     drain: Annotated[float | None, typer.Option(help="Seconds after the last arrival; later runs are unfinished.")] = None,
     timeline: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace here (.json).")] = None,
     records: Annotated[Path | None, typer.Option(help="Write PREFIX.runs.parquet and PREFIX.calls.parquet.")] = None,
@@ -408,25 +410,33 @@ def _replay(
     import msgspec
 
     from experiments.pipeline import workload_of
+    from experiments.runtimes import OTHER_ENGINES
     from sim.policies import SYSTEMS
     from sim.run import simulate as run
     from sim.timeline import Timeline
 
-    if system not in SYSTEMS:
-        raise InputError(f"--system is {system!r}: must be one of {', '.join(SYSTEMS)}")
+    if system not in (*SYSTEMS, *OTHER_ENGINES):
+        raise InputError(f"--system is {system!r}: must be one of {', '.join((*SYSTEMS, *OTHER_ENGINES))}")
+    if system in OTHER_ENGINES and (timeline is not None or router != "least-outstanding" or queue_order != "fcfs"):
+        raise InputError(
+            f"--system {system} has its own routing and no timeline: leave out --router, --queue-order and --timeline"
+        )
     watched = Timeline() if timeline is not None else None
     workload = msgspec.structs.replace(workload_of(loads, runs=runs, seed=seed), drain_s=drain_s)
     began = time.perf_counter()
     with stderr.status("simulating"):
-        outcome = run(
-            result,
-            workload,
-            profiles=profiles,
-            router=router,
-            queue_order=queue_order,
-            policies=SYSTEMS[system],
-            timeline=watched,
-        )
+        if system in OTHER_ENGINES:
+            outcome = OTHER_ENGINES[system](result, workload, profiles)
+        else:
+            outcome = run(
+                result,
+                workload,
+                profiles=profiles,
+                router=router,
+                queue_order=queue_order,
+                policies=SYSTEMS[system],
+                timeline=watched,
+            )
     wall_s = time.perf_counter() - began
     if watched is not None and timeline is not None:
         watched.save(timeline)
