@@ -53,8 +53,8 @@ def runs_of(question: Question, load: float, effort: Effort) -> int:
     rates = [rate * load for rate in reference.rates_per_s]
     total = sum(rates)
     per_run = sum(rate * calls for rate, calls in zip(rates, calls_per_run(question), strict=True)) / total
-    wanted = max(effort.spans * reference.latency_s * total, effort.least_runs * total / min(rates))
-    return max(effort.least_runs, round(min(wanted, effort.most_calls / per_run)))
+    wanted = min(effort.spans * reference.latency_s * total, effort.most_calls / per_run)
+    return round(max(wanted, effort.least_runs * total / min(rates)))
 
 
 def calls_per_run(question: Question) -> list[float]:
