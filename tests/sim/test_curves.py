@@ -1,4 +1,4 @@
-"""Curves: capacity and latency against what can be worked out by hand, and the same curves from cache and from other processes."""
+"""Curves: capacity and latency against what can be worked out by hand, and the same from cache and other processes."""
 
 from pathlib import Path
 
@@ -114,9 +114,7 @@ def test_busy_seconds_leave_out_the_gaps_between_calls() -> None:
 
 def test_runs_that_never_call_the_llm_count_in_the_mean() -> None:
     calling = Run(id="a", workflow="w", calls=(one(),))
-    other = Run(
-        id="b", workflow="w", calls=(Call(id="c", llm="x", input_tokens=10, output_tokens=1),)
-    )
+    other = Run(id="b", workflow="w", calls=(Call(id="c", llm="x", input_tokens=10, output_tokens=1),))
     trace = Trace(source=TraceSource(origin="test"), runs=(calling, other))
     load = Load("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0)
     assert load.calling == [0.5]
