@@ -24,6 +24,7 @@ from scepsy.search.assemble import instances
 from scepsy.search.problem import Problem
 from scepsy.workload import Trace
 from sim.control import READY, Control
+from sim.policies import plas as autellix
 from sim.policies.aegaeon import simulate_aegaeon
 from sim.policies.aegaeon_rules import Settings, splits
 from sim.policies.ayo import optimised
@@ -133,9 +134,9 @@ def demands(streams: Sequence[Stream], copies: int) -> list[Demand]:
 
 
 def plas(case: Case, option: Option) -> Deployment:
-    """Scepsy's exact plan under Autellix's queue order."""
+    """Scepsy's exact plan under Autellix's queue order and routing."""
     plan = _plan(planner("exact")(case, {}))
-    return static(plan, case.problem.profiles, queue_order="plas")
+    return static(plan, case.problem.profiles, router=autellix.ROUTER, queue_order="plas")
 
 
 def _plan(deployment: Deployment) -> Plan:

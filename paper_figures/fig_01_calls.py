@@ -27,6 +27,7 @@ def main() -> None:
             )
         axes.set_xlabel(label)
         axes.set_xscale("log")
+        style.plain(axes, "x")
     left.set_ylabel("fraction of runs")
     right.legend(loc="lower right")
     style.note(figure, frame)
