@@ -21,7 +21,6 @@ from executor.local.options import LocalOptions
 from executor.profiler.instance import single
 from executor.random_models import RandomModel, llm_of, write_model
 from experiments.profiling import CORE_LAW, CPU_ENGINE, core_type
-from experiments.workflows.__main__ import run_all
 from scepsy.cluster import Cluster, Gpu, Node
 from scepsy.errors import BackendError
 from scepsy.files.cluster import save_cluster
@@ -50,7 +49,7 @@ FIRST_SHARES = {"small-chat": (0, 50), "reranker": (0, 50), "large-chat": (1, 10
 class Size:
     """How much of everything; the default fits a test."""
 
-    recorded_runs: int = 24
+    recorded_runs: int = 16
     requests: int = 30
     rates: int = 4
     runs: int = 40
@@ -104,6 +103,8 @@ def two_cores() -> Cluster:
 
 def record(folder: Path, runs: int, say: Say) -> Path:
     """Deploy by hand, run the RAG program against the gateway, keep what was recorded."""
+    from experiments.workflows.__main__ import run_all  # needs the extra 'agents', which reading this module must not
+
     path = folder / "calls.jsonl"
     done = folder / "recorded"
     if done.exists():

@@ -25,15 +25,15 @@ def plan_equal(problem: Problem) -> Plan:
 
 def plan_proportional(problem: Problem) -> Plan:
     """GPUs in proportion to parameters, at least one each. Raises ``Infeasible``."""
-    names = [llm for llm in dict.fromkeys(llm.llm for use in problem.uses for llm in use.llms)]
+    names = list(dict.fromkeys(llm.llm for use in problem.uses for llm in use.llms))
     return _plan(problem, "proportional", [problem.profiles.llm(name).parameters for name in names])
 
 
 def split(gpus: int, weights: Sequence[float]) -> list[int]:
-    """Divide whole GPUs in proportion to ``weights``, at least one each, by the largest remainder (ties: the first).
+    """One GPU each, the rest in proportion to ``weights`` by the largest remainder (ties: the first).
 
     >>> split(16, [8.0, 1.0, 0.3])
-    [13, 2, 1]
+    [12, 2, 2]
     >>> split(5, [1.0, 1.0])
     [3, 2]
     """

@@ -112,6 +112,8 @@ class AyoRouter(RoundRobin):
 
     def __call__(self, request: Request, session: str) -> Replica:
         """Choose the next instance, or the one that has the prefix."""
+        if not self.replicas:
+            return super().__call__(request, session)  # which says so
         caller: Any = request.caller
         name = caller.walk.run.calls[request.node].id
         home = self._early.pop((caller.id, name + EARLY), None)

@@ -83,9 +83,12 @@ def test_the_stacked_reading_equals_the_plain_one(seed: int, load: float) -> Non
     for row, kind in enumerate(stack.kinds[::7]):
         family = problem.index.by_workflow("m0", *kind)["w0"]
         number = np.full(len(replicas), row * 7)
-        rate = load * family[1].capacity_per_s * 4
+        rate = load * family[1].capacity_per_s * 4.000123  # never exactly at a replica count's capacity
         np.testing.assert_allclose(stack.capacity(number, replicas), capacity_calls_per_s(family, replicas))
-        np.testing.assert_allclose(stack.busy(number, replicas, rate), read_replicas(family, "busy_s", replicas, rate))
+        found, plain = stack.busy(number, replicas, rate), read_replicas(family, "busy_s", replicas, rate)
+        # Within a rounding error of saturation both are as good as infinite, and no two sums of rounding errors agree.
+        found, plain = (np.where(values > 1e6, np.inf, values) for values in (found, plain))
+        np.testing.assert_allclose(found, plain)
 
 
 def test_many_choices_are_summed_at_once() -> None:
