@@ -51,10 +51,13 @@ def main() -> None:
             label=NAMES[predictor],
         )
     left.set(xscale="log", yscale="log", xlabel="simulated mean latency (s)", ylabel="predicted mean latency (s)")
+    style.plain(left)
+    style.plain(left, "x")
     left.legend()
     right.set_xticks(range(len(loads)), [f"{load:.0%}" for load in loads])
     right.set(xlabel="load (part of the highest planned rate)", ylabel="mean absolute error (%)")
     right.set_title(f"{both['workflow'].nunique()} workflows, stable points")
+    right.set_ylim(top=1.35 * right.get_ylim()[1])
     right.legend()
     style.note(figure, frame)
     style.save(figure, output, "fig_04_prediction")
