@@ -5,7 +5,7 @@ the fewest usable GPUs, on the fullest GPUs that still have room; a single-GPU i
 and usually tight; where it fails, ``place.exact`` decides whether anything fits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,16 @@ class Layout:
     """(GPU type, GPU numbers) of every NVLink domain."""
     of_type: Mapping[str, Integers]
     """GPU numbers by type."""
+    grids: Mapping[str, Integers]
+    """By type, one row of GPU numbers per domain, short rows filled up with the number of a GPU that is always full."""
+
+
+ORDERS: tuple[Callable[[Allocation], tuple[int, int, str]], ...] = (
+    lambda a: (-a.tensor_parallel, -a.share_pct, a.llm),
+    lambda a: (-a.tensor_parallel * a.share_pct, -a.share_pct, a.llm),
+    lambda a: (-a.share_pct, -a.tensor_parallel, a.llm),
+)
+"""The paper's order, by degree; then, where that finds no room, by size and by share."""
 
 
 def layout(cluster: Cluster) -> Layout:
@@ -42,7 +52,14 @@ def layout(cluster: Cluster) -> Layout:
         for domain in node.domains:
             domains.append((node.gpu_type, np.array([number[Gpu(node=node.name, index=i)] for i in domain], dtype=np.int64)))
     of_type = {name: np.array([n for n, t in enumerate(types) if t == name], dtype=np.int64) for name in sorted(set(types))}
-    return Layout(gpus=cluster.gpus, gpu_type=types, domains=tuple(domains), of_type=of_type)
+    grids = {}
+    for name in of_type:
+        rows = [domain for kind, domain in domains if kind == name]
+        grid = np.full((len(rows), max(len(row) for row in rows)), len(types), dtype=np.int64)
+        for n, row in enumerate(rows):
+            grid[n, : len(row)] = row
+        grids[name] = grid
+    return Layout(gpus=cluster.gpus, gpu_type=types, domains=tuple(domains), of_type=of_type, grids=grids)
 
 
 def pack(where: Layout, allocations: Sequence[Allocation], free_pct: Integers | None = None) -> Placement | None:
@@ -51,9 +68,12 @@ def pack(where: Layout, allocations: Sequence[Allocation], free_pct: Integers | 
     ``free_pct`` is what is free on each GPU to begin with (100 everywhere by default). An instance's memory is its share's
     part of the GPU, so shares that fit also fit in memory. Deterministic: ties go to the lowest GPU number.
     """
-    free = np.full(len(where.gpus), 100, dtype=np.int64) if free_pct is None else free_pct.copy()
-    slots = _place(where, free, allocations, {allocation.llm: [] for allocation in allocations})
-    return None if slots is None else spread(slots)
+    for order in ORDERS:
+        free = np.full(len(where.gpus), 100, dtype=np.int64) if free_pct is None else free_pct.copy()
+        slots = _place(where, free, sorted(allocations, key=order), {allocation.llm: [] for allocation in allocations})
+        if slots is not None:
+            return spread(slots)
+    return None
 
 
 def pack_around(where: Layout, allocations: Sequence[Allocation], kept: Placement) -> Placement | None:
@@ -65,16 +85,16 @@ def pack_around(where: Layout, allocations: Sequence[Allocation], kept: Placemen
             free[[number[gpu] for gpu in slot]] -= allocation.share_pct
     if free.min() < 0:
         return None
-    slots = _place(where, free, allocations, {a.llm: list(kept.get(a.llm, ())) for a in allocations})
+    ordered = sorted(allocations, key=ORDERS[0])
+    slots = _place(where, free, ordered, {a.llm: list(kept.get(a.llm, ())) for a in ordered})
     return None if slots is None else spread(slots)
 
 
 def _place(
     where: Layout, free: Integers, allocations: Sequence[Allocation], slots: dict[str, list[tuple[Gpu, ...]]]
 ) -> dict[str, list[tuple[Gpu, ...]]] | None:
-    """Add what is missing to ``slots``, taking from ``free``."""
-    order = sorted(allocations, key=lambda a: (-a.tensor_parallel, -a.share_pct, a.llm))
-    for allocation in order:
+    """Add what is missing to ``slots`` in the given order, taking from ``free``."""
+    for allocation in allocations:
         for _ in range(allocation.replicas - len(slots[allocation.llm])):
             if allocation.tensor_parallel == 1:
                 chosen = _fullest(where, free, allocation)
@@ -116,18 +136,18 @@ def _fullest(where: Layout, free: Integers, allocation: Allocation) -> Integers 
 
 
 def _group(where: Layout, free: Integers, allocation: Allocation) -> Integers | None:
-    best: tuple[tuple[int, int], Integers] | None = None
-    for gpu_type, domain in where.domains:
-        if gpu_type != allocation.gpu_type:
-            continue
-        usable = domain[free[domain] >= allocation.share_pct]
-        if len(usable) < allocation.tensor_parallel:
-            continue
-        chosen = usable[np.argsort(free[usable], kind="stable")[: allocation.tensor_parallel]]
-        rank = (int(free[chosen].sum()), len(usable))
-        if best is None or rank < best[0]:
-            best = (rank, chosen)
-    return None if best is None else best[1]
+    grid = where.grids.get(allocation.gpu_type)
+    degree = allocation.tensor_parallel
+    if grid is None or grid.shape[1] < degree:
+        return None
+    room = np.append(free, -1)[grid]
+    usable = room >= allocation.share_pct
+    counts = usable.sum(axis=1)
+    # The fullest GPUs with room come first in each domain; numbers break ties, since the sort is stable.
+    order = np.argsort(np.where(usable, room, 1000), axis=1, kind="stable")[:, :degree]
+    left = np.where(counts >= degree, np.take_along_axis(room, order, axis=1).sum(axis=1) * 1000 + counts, 10**9)
+    best = int(left.argmin())
+    return None if left[best] == 10**9 else grid[best, order[best]]
 
 
 def gpus_touched(placement: Placement) -> int:

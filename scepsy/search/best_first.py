@@ -18,6 +18,8 @@ from scepsy.search.knapsack import Items
 from scepsy.search.space import Options, Space
 
 SLACK = 1e-9
+MOST_PRUNED = 600
+"""Options beyond which comparing them one by one costs more than it saves."""
 
 
 def slice_weights(share_pct: Integers) -> Floats:
@@ -38,6 +40,15 @@ def slice_weights(share_pct: Integers) -> Floats:
     for epsilon in (0.2, 0.3, 0.4):
         rows.append(np.where(x > 1 - epsilon + SLACK, 1.0, np.where(x < epsilon - SLACK, 0.0, x)))
     return np.stack(rows)
+
+
+@dataclass
+class Effort:
+    """How many partial allocations may be looked at; near-ties between many LLMs would otherwise take for ever."""
+
+    nodes_left: int = 1_000_000
+    reached: float | None = None
+    """The relaxed cost at which effort ran out: everything cheaper was seen."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,14 @@ def cheapest_first(
     upper: Callable[[], float],
     *,
     prune: bool,
+    effort: Effort | None = None,
 ) -> Iterator[tuple[float, tuple[int, ...]]]:
     """Yield (relaxed cost, one option number per LLM) in ascending cost while it is below ``upper()``, asked each time.
 
     Costs exclude tool time. Ties come in a fixed order. With ``prune`` only options are combined that no other one
     dominates in cost and geometry; where neighbours slow each other a dominated one may still turn out better.
     """
+    effort = effort or Effort()
     search = _Search(space, items, tables, budgets, upper, prune)
     heap: list[tuple[float, int, _Node, int]] = []
     number = count()
@@ -79,6 +92,10 @@ def cheapest_first(
             return
         if turn + 1 < len(node.order):
             heappush(heap, (float(node.bounds[turn + 1]), next(number), node, turn + 1))
+        if effort.nodes_left <= 0:
+            effort.reached = bound
+            return
+        effort.nodes_left -= 1
         option = int(node.order[turn])
         choices = (*node.choices, option)
         if len(choices) == len(items):
@@ -104,8 +121,8 @@ class _Search:
         self.weights = [_option_weights(options, len(budgets)) for options in space.llms]
         functions = self.weights[0].shape[0]
         self.room = np.broadcast_to(np.floor(np.asarray(gpus) + SLACK), (functions, len(budgets)))
-        self.finite = [
-            undominated(options, item) if prune else np.flatnonzero(np.isfinite(item.cost))
+        self.finite: list[Integers] = [
+            undominated(options, item) if prune and len(options) <= MOST_PRUNED else np.flatnonzero(np.isfinite(item.cost))
             for options, item in zip(space.llms, items, strict=True)
         ]
         # What the LLMs from k on need at the very least, of each function and type.

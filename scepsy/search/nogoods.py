@@ -9,6 +9,8 @@ from scepsy.place.hierarchical import Layout, Placement
 from scepsy.plan import Allocation
 from scepsy.predict.aggregate import Integers
 
+EFFORT = 0.04
+"""Deterministic time of one proof: many times what 16 GPUs take, and little enough to give up on large clusters."""
 PATIENCE = 3
 """Allocations that fail to pack before their cores are looked for."""
 
@@ -51,7 +53,7 @@ class NoGoods:
 
     def _solve(self, allocations: Sequence[Allocation]) -> tuple[Placement | None, bool]:
         self.proofs_left -= 1
-        packing = pack_exactly(self._where, allocations, caps=self._caps, minimise=False)
+        packing = pack_exactly(self._where, allocations, caps=self._caps, effort=EFFORT, minimise=False)
         return packing.placement, packing.status != "unknown"
 
     def _learn(self, allocations: Sequence[Allocation]) -> None:

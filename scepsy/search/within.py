@@ -22,7 +22,7 @@ from scepsy.plan import Allocation
 from scepsy.predict.aggregate import Floats
 from scepsy.predict.contention import bandwidth_demand
 from scepsy.search.assemble import Outlook, Proof, accepts, evaluate
-from scepsy.search.best_first import cheapest_first
+from scepsy.search.best_first import Effort, cheapest_first
 from scepsy.search.knapsack import Items, backtrack, solve
 from scepsy.search.nogoods import NoGoods
 from scepsy.search.problem import Problem
@@ -30,12 +30,13 @@ from scepsy.search.space import Space
 
 CANDIDATES = 12
 """Allocations that are predicted on their GPUs, in order of relaxed cost, before settling for the bound."""
-PACKED = 2000
-"""Allocations that are tried for packing."""
-PROOFS = 40
-"""CP-SAT calls to show that an allocation does not pack, about 2 ms each on 16 GPUs."""
-MAX_PROOF_GPUS = 64
-"""Clusters up to this size are worth a packing proof; beyond, the heuristic and the bound stand."""
+PACKED_INSTANCES = 8000
+"""Instances that are packed in all: so many divided by an allocation's instances are the allocations tried."""
+VISITS = 600_000
+"""Options looked at while walking up: so many divided by the options of a typical LLM are the partial allocations expanded."""
+PROOF_SIZE = 3200
+"""CP-SAT proofs that an allocation does not pack, times LLMs times GPUs: 40 proofs of about 2 ms on 5 LLMs and 16 GPUs, few
+on large clusters, where the heuristic and the bound stand."""
 
 Accept = Callable[[tuple[Allocation, ...], Outlook], bool]
 
@@ -67,6 +68,8 @@ class Search:
     pool: list[Found] = field(default_factory=list)
     """Everything accepted, in order of discovery."""
     predicted: int = 0
+    instances: int = 0
+    """Instances of the relaxed optimum."""
     first_only: bool = False
     """Stop at the first accepted allocation: enough to know that there is one."""
     slowed: bool = field(init=False)
@@ -80,7 +83,7 @@ class Search:
         self.slowed = any(options.llm in drawing for options in self.space.llms)
         self.items = cost_items(self.space)
         self.budgets = tuple(cap * 100 // self.space.unit_pct for cap in self.caps)
-        proofs = PROOFS if len(self.where.gpus) <= MAX_PROOF_GPUS else 0
+        proofs = PROOF_SIZE // (len(self.space.llms) * len(self.where.gpus))
         caps = dict(zip(self.space.gpu_types, self.caps, strict=True))
         self.nogoods = NoGoods(self.where, caps, self.space.gpu_types, proofs)
 
@@ -94,7 +97,8 @@ class Search:
         relaxed = backtrack(self.items, self.tables, self.budgets)
         if relaxed is None:
             return None
-        self.consider(relaxed)
+        self.instances = sum(int(o.replicas[n]) for o, n in zip(self.space.llms, relaxed, strict=True))
+        self.consider(relaxed, prove=False)
         if self.first_only and self.best is not None:
             return self.best
         if self.best is None or self.best.outlook.objective_s > self.bound_s * (1 + 1e-12):
@@ -108,16 +112,21 @@ class Search:
         tool, unresolved = self.space.tool_s, np.inf
         bound, closed = np.inf, True
         alone = not self.slowed
+        typical = max(1, sum(len(options) for options in self.space.llms) // len(self.space.llms))
+        effort = Effort(nodes_left=VISITS // typical)
         ahead = cheapest_first(self.space, self.items, self.tables, self.budgets, lambda: self.upper_s - tool, prune=alone)
         self.predicted = 0
+        most = max(8, PACKED_INSTANCES // max(1, self.instances))
         for tried, (relaxed, choices) in enumerate(ahead):
-            if self.predicted >= CANDIDATES or tried >= PACKED:
+            if self.predicted >= CANDIDATES or tried >= most:
                 bound, closed = relaxed + tool, False
                 break
             if not self.consider(choices):
                 unresolved = min(unresolved, relaxed + tool)
             if self.first_only and self.best is not None:
                 return self.best
+        if effort.reached is not None:
+            bound, closed = effort.reached + tool, False
         if self.best is None:
             return None
         bound = min(bound, unresolved, self.best.outlook.objective_s)
@@ -130,15 +139,18 @@ class Search:
         """The best objective so far."""
         return self.best.outlook.objective_s if self.best else np.inf
 
-    def consider(self, choices: tuple[int, ...]) -> bool:
-        """Pack and predict one allocation; False when it stays unknown whether it packs."""
-        if choices not in self.tried:
-            self.tried[choices] = self._consider(choices)
+    def consider(self, choices: tuple[int, ...], *, prove: bool = True) -> bool:
+        """Pack and predict one allocation; False when it stays unknown whether it packs.
+
+        With ``prove`` CP-SAT decides where the heuristic finds no room, as long as proofs are left.
+        """
+        if not self.tried.get(choices, False):
+            self.tried[choices] = self._consider(choices, prove)
         return self.tried[choices]
 
-    def _consider(self, choices: tuple[int, ...]) -> bool:
+    def _consider(self, choices: tuple[int, ...], prove: bool) -> bool:
         allocations = self.space.allocations(choices)
-        placement, known = self._pack(allocations)
+        placement, known = self._pack(allocations, prove)
         if placement is None:
             return known
         outlook = evaluate(self.problem, allocations, placement)
@@ -152,13 +164,13 @@ class Search:
                 self.best = found
         return True
 
-    def _pack(self, allocations: tuple[Allocation, ...]) -> tuple[Placement | None, bool]:
+    def _pack(self, allocations: tuple[Allocation, ...], prove: bool) -> tuple[Placement | None, bool]:
         if self.nogoods.excludes(allocations):
             return None, True
         placement = pack(self.where, allocations)
         if placement is not None and self._within(placement):
             return placement, True
-        return self.nogoods.decide(allocations)
+        return self.nogoods.decide(allocations) if prove else (None, False)
 
     def _within(self, placement: Placement) -> bool:
         if self.caps == self.space.gpus_of:
@@ -169,21 +181,37 @@ class Search:
 
     def _incumbents(self) -> None:
         """Allocations that are likely to pack and to keep their predicted latency on their GPUs."""
-        for items in (whole_gpu_items(self.space), crowded_items(self.problem, self.space)):
+        crowded = crowded_items(self.problem, self.space) if self.slowed else []
+        for items in (whole_gpu_items(self.space), simple_items(self.space), crowded):
+            if not items:
+                continue
             tables = solve(items, self.budgets)
-            choices = backtrack(items, tables, self.budgets)
-            if choices is not None:
-                self.consider(choices)
-        if self.best is not None or len(self.budgets) > 1:
+            self._nearest_budget(items, tables)
+        self._nearest_budget(self.items, self.tables)
+
+    def _nearest_budget(self, items: list[Items], tables: list[Floats]) -> None:
+        """The optimum of the largest budget at which it packs: steps are doubled until one does, then halved back."""
+        if self._consider_budget(items, tables, 0) or len(self.budgets) > 1:
             return
-        for less in range(1, self.budgets[0]):
-            choices = backtrack(self.items, self.tables, (self.budgets[0] - less,))
-            if choices is None:
-                return
-            before = len(self.tried)
-            self.consider(choices)
-            if self.best is not None or (len(self.tried) > before and less > 4 * CANDIDATES):
-                return
+        less, fails = 1, 0
+        while less < self.budgets[0] and not self._consider_budget(items, tables, less):
+            fails, less = less, less * 2
+        while less - fails > 1 and less < self.budgets[0]:
+            middle = (less + fails) // 2
+            if self._consider_budget(items, tables, middle):
+                less = middle
+            else:
+                fails = middle
+
+    def _consider_budget(self, items: list[Items], tables: list[Floats], less: int) -> bool:
+        """Consider the optimum of a budget smaller by ``less`` units; whether it is accepted."""
+        budget = (self.budgets[0] - less, *self.budgets[1:])
+        choices = backtrack(items, tables, budget)
+        if choices is None:
+            return False
+        known = len(self.pool)
+        self.consider(choices, prove=False)
+        return len(self.pool) > known
 
 
 def cost_items(space: Space) -> list[Items]:
@@ -194,6 +222,14 @@ def cost_items(space: Space) -> list[Items]:
 def whole_gpu_items(space: Space) -> list[Items]:
     """The same, whole GPUs only: nobody has neighbours."""
     return [Items(o.gpu_type, o.units, np.where(o.share_pct == 100, o.cost_s, np.inf)) for o in space.llms]
+
+
+def simple_items(space: Space) -> list[Items]:
+    """The same without tensor parallelism on shared GPUs: such options nearly always pack."""
+    return [
+        Items(o.gpu_type, o.units, np.where((o.share_pct == 100) | (o.tensor_parallel == 1), o.cost_s, np.inf))
+        for o in space.llms
+    ]
 
 
 def crowded_items(problem: Problem, space: Space) -> list[Items]:
