@@ -1,4 +1,4 @@
-"""Figure 4: predicted against simulated mean latency, and the mean absolute error by load."""
+"""Figure 4: predicted against simulated mean latency, its error by load, and the simulator's error on measured engine runs."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +20,11 @@ def main() -> None:
     predicted = frame[frame["source"] == "predicted"].groupby([*KEYS, "predictor"], as_index=False)["latency_mean_s"].mean()
     both = predicted.merge(simulated[simulated["stable"]], on=KEYS)
     both["error_pct"] = 100 * (both["latency_mean_s"] / both["simulated_s"] - 1)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.3), layout="constrained")
+    engines = frame[frame["source"] == "measured"]
+    figure, grid = plt.subplots(1, 3 if len(engines) else 2, figsize=(10.6 if len(engines) else 7.4, 3.3), layout="constrained")
+    left, right = grid[0], grid[1]
+    if len(engines):
+        measured(grid[2], engines)
     span = np.array([both["simulated_s"].min() * 0.8, both["simulated_s"].max() * 1.25])
     left.fill_between(span, span * 0.85, span * 1.15, color="#e8f0e8", label="±15 %")
     left.plot(span, span, color="black", linewidth=0.7)
@@ -61,6 +65,37 @@ def main() -> None:
     right.legend()
     style.note(figure, frame)
     style.save(figure, output, "fig_04_prediction")
+
+
+ERRORS = {
+    "latency_mean_err_pct": "mean latency",
+    "latency_p95_err_pct": "p95 latency",
+    "tpot_mean_err_pct": "TPOT",
+    "ttft_mean_err_pct": "TTFT",
+}
+
+
+def measured(axes, engines) -> None:  # type: ignore[no-untyped-def]
+    """Signed error of the simulator on the scored part of each recorded run."""
+    width = 0.8 / len(engines)
+    for number, row in enumerate(engines.itertuples(index=False)):
+        places = np.arange(len(ERRORS)) + (number - (len(engines) - 1) / 2) * width
+        name = row.workload.removeprefix("engine:")
+        axes.bar(
+            places,
+            [getattr(row, key) for key in ERRORS],
+            width,
+            color=style.PALETTE[number],
+            hatch=style.HATCHES[number],
+            edgecolor="black",
+            linewidth=0.5,
+            label=name,
+        )
+    axes.axhline(0.0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(ERRORS)), list(ERRORS.values()), fontsize=7.5)
+    axes.set_ylabel("simulated against measured (%)")
+    axes.set_title("real engine runs, last two thirds")
+    axes.legend()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from experiments.questions import Question
 from experiments.real_traces import REAL, data_folder
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.loads import effort_of, question_of
+from scepsy.errors import InputError
+from sim.validate import validate_runs
 
 PREDICTORS = ("aggregate", "critical-path", "paper")
 QUICK = ("rag-rerank", "beam-search", "debate", "map-reduce")
@@ -28,11 +30,30 @@ def tasks(scale: Scale) -> list[Task]:
             for seed in scale.seeds:
                 params = {"question": asdict(question), "load": load, "seed": seed, "effort": asdict(scale.effort)}
                 found.append(Task(params, question))
-    return found
+    return found + engine_tasks()
+
+
+def engine_tasks() -> list[Task]:
+    """One task per recorded run of a real engine in ``$SCEPSY_DATA``."""
+    folder = data_folder()
+    runs = sorted((folder / "vllm_runs").glob("*/meta.json")) if folder else []
+    return [Task({"engine": path.parent.name}) for path in runs]
+
+
+def engine_rows(name: str) -> list[Row]:
+    """The simulator, fitted on the run's first third, against what the engine did with the rest: signed errors in percent."""
+    folder = data_folder()
+    if folder is None:
+        raise InputError(f"engine run {name}: SCEPSY_DATA is not set: set it to the folder that holds vllm_runs/{name}")
+    rows = validate_runs([folder / "vllm_runs" / name])["runs"]
+    kept = ("requests", "latency_mean_err_pct", "latency_p95_err_pct", "tpot_mean_err_pct", "ttft_mean_err_pct")
+    return [{"workload": f"engine:{name}", "source": "measured", **{key: row[key] for key in kept}} for row in rows]
 
 
 def rows(params: Mapping[str, Any]) -> list[Row]:
     """One simulated row, and one for each predictor."""
+    if "engine" in params:
+        return engine_rows(params["engine"])
     question, load, seed = question_of(params), params["load"], params["seed"]
     found = measured_point(question, "scepsy", {}, load, seed, effort_of(params))
     for predictor in PREDICTORS:
@@ -42,6 +63,8 @@ def rows(params: Mapping[str, Any]) -> list[Row]:
 
 def calls(params: Mapping[str, Any]) -> float:
     """Calls of one task."""
+    if "engine" in params:
+        return 300.0
     return expected_calls(question_of(params), params["load"], effort_of(params))
 
 
