@@ -19,8 +19,8 @@ from scepsy.search.problem import Goal, Problem
 
 SPANS = 5.0
 """Arrivals of a simulated point last this many predicted latencies, and at least ``MIN_SPAN_S``."""
-MIN_SPAN_S = 15.0
-SATURATED_SPAN_S = 20.0
+MIN_SPAN_S = 12.0
+SATURATED_SPAN_S = 12.0
 """Arrivals of a point that the predictor calls saturated: long enough to see the queue grow."""
 
 
