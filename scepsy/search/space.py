@@ -24,7 +24,6 @@ from scepsy.predict.aggregate import Floats, Integers, Stack, call_rates_per_s, 
 from scepsy.profile.model import kv_capacity_tokens
 from scepsy.search.problem import Problem
 
-
 Columns = tuple[Integers, Integers, Integers, Integers, Integers, Floats, Floats]
 """GPU type, share, degree, replicas, units, capacity, busy seconds: as in ``Options``."""
 
