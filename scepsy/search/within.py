@@ -37,6 +37,8 @@ VISITS = 600_000
 PROOF_SIZE = 3200
 """CP-SAT proofs that an allocation does not pack, times LLMs times GPUs: 40 proofs of about 2 ms on 5 LLMs and 16 GPUs, few
 on large clusters, where the heuristic and the bound stand."""
+FEWEST_PROOFS = 8
+"""Fewer than these settle nothing: their time is better spent on other allocations."""
 
 Accept = Callable[[tuple[Allocation, ...], Outlook], bool]
 
@@ -84,6 +86,7 @@ class Search:
         self.items = cost_items(self.space)
         self.budgets = tuple(cap * 100 // self.space.unit_pct for cap in self.caps)
         proofs = PROOF_SIZE // (len(self.space.llms) * len(self.where.gpus))
+        proofs = proofs if proofs >= FEWEST_PROOFS else 0
         caps = dict(zip(self.space.gpu_types, self.caps, strict=True))
         self.nogoods = NoGoods(self.where, caps, self.space.gpu_types, proofs)
 
@@ -114,7 +117,9 @@ class Search:
         alone = not self.slowed
         typical = max(1, sum(len(options) for options in self.space.llms) // len(self.space.llms))
         effort = Effort(nodes_left=VISITS // typical)
-        ahead = cheapest_first(self.space, self.items, self.tables, self.budgets, lambda: self.upper_s - tool, prune=alone)
+        ahead = cheapest_first(
+            self.space, self.items, self.tables, self.budgets, lambda: self.upper_s - tool, prune=alone, effort=effort
+        )
         self.predicted = 0
         most = max(8, PACKED_INSTANCES // max(1, self.instances))
         for tried, (relaxed, choices) in enumerate(ahead):
