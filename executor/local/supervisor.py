@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -47,12 +48,21 @@ LONGEST_PAUSE_S = 30.0
 MPS = "nvidia-cuda-mps-control"
 
 
+PORTS = range(20_000, 32_000)
+"""Free ports are looked for here: below the range that the kernel gives to outgoing connections, which would take a port
+between its choice and its use, a minute later."""
+
+
 def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens on now. Raises ``BackendError`` when a hundred tries find none."""
+    for _ in range(100):
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise BackendError(f"no free port among a hundred from {PORTS.start} to {PORTS.stop}: set base_port and gateway_port")
 
 
 _CAUSE = re.compile(r"\b\w*(?:Error|Exception|Killed): .*")
@@ -283,6 +293,8 @@ class Supervisor:
         engine.phase, engine.problem = "healthy", ""
 
     async def _start_gateway(self, session: aiohttp.ClientSession) -> None:
+        if not self.options.gateway_port:
+            self.gateway_port = free_port()  # chosen now, not minutes ago
         record = self.options.record
         config = GatewayConfig(
             port=self.gateway_port,
