@@ -82,7 +82,8 @@ def table(rows: pd.DataFrame) -> str:
         planner, llms, gpus, unit = values
         gap = part["gap_pct"].median()
         lines.append(
-            f"| {planner} | {llms} | {gpus} | {unit} % | {part['cpu_s'].median():.3f} | {part['peak_bytes'].median() / 1e6:.0f} | "
+            f"| {planner} | {llms} | {gpus} | {unit} % | {part['cpu_s'].median():.3f} | "
+            f"{part['peak_bytes'].median() / 1e6:.0f} | "
             f"{int(part['optimal'].sum())} of {len(part)} | {'–' if pd.isna(gap) else f'{gap:.2f} %'} |"
         )
     return "\n".join(lines)

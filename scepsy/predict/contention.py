@@ -105,10 +105,10 @@ def stretches(
     With ``saturated`` every instance is busy all the time: what bounds the throughput.
     """
     factors = {allocation.llm: 1.0 for allocation in allocations}
-    if not shares_a_gpu(groups):
+    demand = {a.llm: bandwidth_demand(profiles, a) for a in allocations}
+    if not any(demand.values()) or not shares_a_gpu(groups):
         return factors
     loads = call_rates_per_s(uses, rates_per_s)
-    demand = {a.llm: bandwidth_demand(profiles, a) for a in allocations}
     around = neighbours(groups, demand)
     for _ in range(1 if saturated else ROUNDS):
         states = {
