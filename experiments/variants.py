@@ -119,7 +119,7 @@ def fan_out_trace(width: int, runs: int = 150, seed: int = 0) -> Trace:
             output_tokens=int(rng.integers(100, 301)),
             parents=tuple(call.id for call in calls),
         )
-        found.append(Run(id=f"fan-out-{number}", workflow="fan-out", calls=(*calls, last)))
+        found.append(Run(id=f"fan-out-{width}-{number}", workflow=f"fan-out-{width}", calls=(*calls, last)))
     source = TraceSource(
         origin=f"generated:fan-out-{width}",
         seed=seed,

@@ -57,6 +57,7 @@ def test_fan_out_calls_both_llms_in_parallel() -> None:
     roots = [call.llm for call in run.calls if not call.parents]
     assert sorted(roots) == sorted(["llama-3.1-8b", "llama-3.2-3b"] * 3)
     assert len(run.calls[-1].parents) == 6
+    assert run.workflow == "fan-out-3"  # the name by which a question asks for it
 
 
 @pytest.mark.parametrize("text", ["drift:0", "bimodal:2", "tool:1", "tool:x", "storm:1"])
