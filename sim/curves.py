@@ -35,7 +35,7 @@ from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "11"
+VERSION = "12"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -54,7 +54,7 @@ SHARES = tuple(range(10, 101, 10))
 
 CALLS = 1800
 """Calls per simulation to aim at."""
-MAX_CALLS = 12_000
+MAX_CALLS = 8_000
 AFFORDABLE = 2.5
 """Replica counts whose simulation would want more than this many times ``MAX_CALLS`` calls follow the next smaller count."""
 MIN_RUNS = 100
@@ -235,7 +235,7 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
             if (degree, share) == reference:
                 known[share] = full
             else:
-                known[share] = _measure_briefly(Bench(load, of_degree[degree], share, profiles), full, counts)
+                known[share] = _measure_briefly(Bench(load, of_degree[degree], share, profiles), share, full, counts)
         for share in offered:
             measured = known.get(share) or _between(known, share)
             curves.extend(_curves(task, load, degree, share, measured, counts))
@@ -309,8 +309,8 @@ def _by_ratio(rows: dict[tuple[int, float], Rows], seen: dict[float, Rows], util
     return made
 
 
-def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...]) -> Measured:
-    """Unloaded, saturated and one load for one and for ``MANY`` replicas; the reference gives the shape between.
+def _measure_briefly(bench: Bench, share_pct: int, reference: Measured, counts: tuple[int, ...]) -> Measured:
+    """Unloaded, saturated and one load, at partial shares for ``MANY`` replicas too; the reference gives the shape between.
 
     Other replica counts follow the reference's ratio to the nearer of the two.
     """
@@ -318,7 +318,8 @@ def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...])
     single, _ = _capacity(bench, unloaded)
     known = reference.capacity_per_s
     capacity = {replicas: single * known[replicas] / known[1] for replicas in counts}
-    measured = [1, *(count for count in counts if count == MANY)]
+    # A group of whole GPUs is the reference with a faster clock; a small share also has other step costs (share law).
+    measured = [1, *(count for count in counts if count == MANY and share_pct < 100)]
     rows: dict[tuple[int, float], Rows] = {}
     for replicas in measured:
         low = unloaded if replicas == 1 else _unloaded(bench, replicas)
