@@ -2,6 +2,7 @@
 
 import math
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from experiments.systems import SYSTEMS
 from scepsy.errors import InputError
 from scepsy.metrics import seeds_interval
 from scepsy.report.page import Picture, Section, Table, write_page
-from scepsy.report.style import looks, styled
+from scepsy.report.style import DASHES, MARKERS, looks, styled
 
 OURS = "scepsy"
 PAPER = {"throughput": 2.4, "latency": 27.0}
@@ -268,7 +269,12 @@ def _picture(mine: pd.DataFrame) -> Figure:
     names = [name for name in SYSTEMS if name in set(mine["system"])]
     with styled():
         figure, axes = plt.subplots(figsize=(7.4, 3.9), layout="constrained")
-        for name, look in looks(names).items():
+        for number, (name, look) in enumerate(looks(names).items()):
+            # The palette has eight colours: from the ninth series on, marker and dash tell it from its colour's first user.
+            turn = number // len(MARKERS)
+            look = replace(
+                look, marker=MARKERS[(number + 3 * turn) % len(MARKERS)], dash=DASHES[(number + 5 * turn) % len(DASHES)]
+            )
             one = (
                 mine[mine["system"] == name]
                 .groupby("load")
