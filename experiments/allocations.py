@@ -1,18 +1,17 @@
 """Systems that are an allocation rule: plan, then run statically behind least-outstanding routers."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 
-import msgspec
 import numpy as np
 
 from experiments.deployment import Case, Deploy, Deployment, Option, allocations_text
-from experiments.judge import fastest
+from experiments.judge import SPLITS, fastest, judged_plan
 from experiments.no_topology import scattered
 from scepsy.backend import Workload
-from scepsy.baselines.whole_gpus import best_inside, finish
+from scepsy.baselines.oracle_user import best_splits
 from scepsy.errors import Infeasible
 from scepsy.place.hierarchical import layout, pack
 from scepsy.plan import Plan
@@ -21,7 +20,6 @@ from scepsy.profile.model import ProfileSet
 from scepsy.records import Records
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import accepts, assemble, evaluate
-from scepsy.search.best_first import cheapest_first
 from scepsy.search.exact import best_within
 from scepsy.search.knapsack import solve
 from scepsy.search.problem import Problem
@@ -29,10 +27,6 @@ from scepsy.search.space import Options, build_space
 from scepsy.search.within import cost_items
 from sim.run import simulate
 
-JUDGED = 4
-"""Candidates that simulation judges."""
-LOOKED_AT = 120
-"""Allocations in order of predicted cost that are looked at to find them."""
 MOST_EXHAUSTIVE = 600
 """Allocations that the exhaustive oracle simulates at most."""
 
@@ -107,81 +101,17 @@ def without_topology(case: Case, option: Option) -> Deployment:
     return replace(deployment, decided=f"{deployment.decided}; {broken} groups span nodes")
 
 
-# ---- candidates, judged ------------------------------------------------------------------------------------------------
-
-
-def exact_candidates(problem: Problem, count: int) -> Iterator[Plan]:
-    """Up to ``count`` packable plans in order of relaxed cost, the exact planner's own first."""
-    best = PLANNERS["exact"](problem)
-    yield best
-    started = perf_counter()
-    space = build_space(problem)
-    items = cost_items(space)
-    tables = solve(items, space.budgets)
-    where = layout(problem.cluster)
-    found = 1
-    ahead = cheapest_first(space, items, tables, space.budgets, lambda: np.inf, prune=True)
-    for _, choices in itertools.islice(ahead, LOOKED_AT):
-        allocations = space.allocations(choices)
-        placement = pack(where, allocations)
-        if (
-            allocations == best.allocations
-            or placement is None
-            or not accepts(problem, evaluate(problem, allocations, placement))
-        ):
-            continue
-        yield assemble(problem, "exact", allocations, placement, started)
-        found += 1
-        if found == count:
-            return
+# ---- judged by simulation ----------------------------------------------------------------------------------------------
 
 
 def judged(case: Case, option: Option) -> Deployment:
-    """Scepsy's best candidates, the one that simulates fastest."""
-    best = fastest(list(exact_candidates(case.problem, JUDGED)), case)
-    return static(msgspec.structs.replace(best, planner="exact+simulation"), case.problem.profiles)
-
-
-def whole_gpu_splits(gpus: int, llms: int) -> Iterator[tuple[int, ...]]:
-    """Every way to give each LLM at least one of the GPUs, all of them given.
-
-    >>> list(whole_gpu_splits(4, 2))
-    [(1, 3), (2, 2), (3, 1)]
-    """
-    for cuts in itertools.combinations(range(1, gpus), llms - 1):
-        yield tuple(b - a for a, b in zip((0, *cuts), (*cuts, gpus), strict=True))
+    """The plan that simulates fastest among every planner's and its neighbours."""
+    return static(judged_plan(case).best, case.problem.profiles)
 
 
 def oracle_user(case: Case, option: Option) -> Deployment:
     """The best static whole-GPU allocation: every split by the predictor, the best few by simulation."""
-    problem = case.problem
-    started = perf_counter()
-    space = build_space(problem, keep_all=True)
-    main = int(np.argmax(space.budgets))
-    gpus, per_gpu = space.gpus_of[main], 100 // space.unit_pct
-    if gpus < len(space.llms):
-        raise Infeasible(f"planner oracle-user gives every LLM a whole GPU: {len(space.llms)} LLMs, {gpus} GPUs")
-    best = [[best_inside(options, count, main, per_gpu) for count in range(1, gpus + 1)] for options in space.llms]
-    ranked = []
-    for split in whole_gpu_splits(gpus, len(space.llms)):
-        choices = [best[m][count - 1] for m, count in enumerate(split)]
-        if all(choice is not None for choice in choices):
-            chosen = tuple(int(choice) for choice in choices if choice is not None)
-            cost = sum(float(options.cost_s[choice]) for options, choice in zip(space.llms, chosen, strict=True))
-            ranked.append((cost, chosen))
-    plans = []
-    for _, chosen in sorted(set(ranked)):
-        try:
-            plans.append(finish(problem, "oracle-user", space, chosen, started))
-        except Infeasible:
-            continue
-        if len(plans) == JUDGED:
-            break
-    if not plans:
-        raise Infeasible(
-            f"planner oracle-user: none of {len(ranked)} whole-GPU splits of {gpus} GPUs carries the load and packs"
-        )
-    return static(fastest(plans, case), problem.profiles)
+    return static(fastest(best_splits(case.problem, SPLITS), case), case.problem.profiles)
 
 
 def every_plan(problem: Problem) -> list[Plan]:

@@ -44,7 +44,7 @@ def plan(
     arrivals: Annotated[str, typer.Option(help="poisson, deterministic, trace or gamma:CV.")] = "poisson",
     seed: Seed = 0,
     judge: Annotated[
-        str, typer.Option(help="none, or simulate: brief simulations choose among the exact planner's best.")
+        str, typer.Option(help="none, or simulate: brief simulations choose among all planners' plans and their neighbours.")
     ] = "none",
     explain: Annotated[
         bool, typer.Option(help="Say what binds, what a GPU more would bring, and how sure the choice is.")
@@ -74,7 +74,9 @@ def plan(
     if judge not in ("none", "simulate"):
         raise InputError(f"--judge is {judge!r}: must be none or simulate")
     if judge == "simulate" and (planner != "exact" or running is not None):
-        raise InputError("--judge simulate chooses among the exact planner's candidates: leave out --planner and --from")
+        raise InputError("--judge simulate chooses among every planner's plans: leave out --planner and --from")
+    if judge == "simulate" and (goal != "latency" or max_latency is not None):
+        raise InputError("--judge simulate looks for the lowest latency: leave out --goal and --max-latency")
     if goal not in ("latency", "gpus", "cost", "rate"):
         raise InputError(f"--goal is {goal!r}: must be latency, gpus, cost or rate")
     if max_latency is not None and not 0 < max_latency < math.inf:
@@ -121,14 +123,13 @@ def plan(
 
 
 def _judged(problem: "Problem", loads: "tuple[Load, ...]") -> "Plan":
-    """The exact planner's best candidates, the one whose brief simulation is fastest; a spinner on stderr."""
-    from experiments.allocations import JUDGED, exact_candidates
+    """The plan that simulates fastest among every planner's and its neighbours; a spinner on stderr."""
     from experiments.deployment import Case
-    from experiments.judge import fastest
+    from experiments.judge import judged_plan
 
     case = Case(problem=problem, streams=tuple(load.stream for load in loads))
-    with stderr.status(f"simulating the best {JUDGED} candidates"):
-        return fastest(list(exact_candidates(problem, JUDGED)), case)
+    with stderr.status("simulating candidates"):
+        return judged_plan(case).best
 
 
 def state_problem(

@@ -1,5 +1,4 @@
-"""Better judges for the last few: the critical path re-ranks what the aggregate found best, and a simulation may judge the
-finalists.
+"""A better judge for the last few: the critical path re-ranks what the aggregate found best.
 
 The aggregate's objective adds LLMs up; where branches run side by side some seconds of an LLM cost the run nothing. Its
 *exposure*
@@ -8,13 +7,11 @@ the best
 allocation so far makes the same knapsack search for the critical path's optimum (a linearisation, repeated once).
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgspec
 import numpy as np
 
-from scepsy.plan import Plan
 from scepsy.predict import critical_path
 from scepsy.predict.aggregate import call_rates_per_s
 from scepsy.predict.critical_path import CallTimes
@@ -29,9 +26,6 @@ STEP = 0.05
 """Relative change of an LLM's call times in the finite difference."""
 POOL = 12
 """Candidates that the critical path ranks."""
-
-Judge = Callable[[Plan], float]
-"""Mean latency (s) that a better model, such as the simulator, gives a plan; infinite when it is unstable."""
 
 
 def walked_s(problem: Problem, found: Found) -> float:
@@ -110,9 +104,3 @@ def slowed(times: CallTimes, factor: float) -> CallTimes:
         s_per_input_token=times.s_per_input_token * factor,
         s_per_output_token=times.s_per_output_token * factor,
     )
-
-
-def judged(plans: Sequence[Plan], judge: Judge) -> tuple[Plan, tuple[float, ...]]:
-    """The plan that ``judge`` finds best (ties: the earlier), and every plan's judgement. Raises ``ValueError`` on no plans."""
-    values = tuple(judge(plan) for plan in plans)
-    return plans[int(np.argmin(values))], values

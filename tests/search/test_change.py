@@ -9,7 +9,6 @@ from scepsy.search.assemble import objective_of
 from scepsy.search.change import diff, plan_change
 from scepsy.search.explain import explain
 from scepsy.search.goals import at_factor
-from scepsy.search.rerank import judged
 
 
 def small(load: float = 0.15, seed: int = 3) -> Problem:
@@ -78,11 +77,3 @@ def test_an_explanation_names_what_binds_and_every_other_degree() -> None:
     text = "\n".join(found.lines())
     assert "binds" in text
     assert "not TP" in text
-
-
-def test_a_judge_chooses_among_the_finalists() -> None:
-    problem = small()
-    plans = [PLANNERS[name](problem) for name in ("equal", "exact", "independent")]
-    best, values = judged(plans, lambda plan: objective_of(problem, plan))
-    assert best is plans[1]
-    assert min(values) == values[1]

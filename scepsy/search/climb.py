@@ -1,0 +1,156 @@
+"""Local search under a better judge than the predictor, such as a brief simulation.
+
+Predictors order allocations that differ much and mistake those that differ little: a few percent of error is more than
+what separates the best dozen. So the finalists are judged: the plans given (of every planner, whoever made them), then
+neighbours of the best so far, until none is better or the judgements are used up. The result is never worse, by the
+judge, than any plan given.
+
+A neighbour moves GPU units from one LLM to another, or gives one LLM another option of the same or fewer units. The
+judge is deterministic (common random numbers), hence so is the climb.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from scepsy.place.hierarchical import Layout, layout, pack
+from scepsy.plan import Allocation, Plan
+from scepsy.search.assemble import assemble
+from scepsy.search.problem import Problem
+from scepsy.search.space import Options, Space, build_space
+
+JUDGEMENTS = 32
+"""Plans that are judged in all."""
+BREADTH = 8
+"""Neighbours judged around one plan, most promising first by the predictor."""
+WAYS = 2
+"""Options of one LLM at one number of units that are looked at, cheapest first."""
+WORTH = 0.005
+"""A neighbour must be this much better: less is the judge's noise."""
+
+Judge = Callable[[Plan], float]
+"""Mean latency (s) that a better model, such as the simulator, gives a plan; infinite when it is unstable."""
+
+Choices = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Climb:
+    """The best plan, and what the judge said of every plan that it saw, in that order."""
+
+    best: Plan
+    judged: tuple[tuple[Plan, float], ...]
+
+
+def climb(problem: Problem, starts: Sequence[Plan], judge: Judge, *, judgements: int = JUDGEMENTS) -> Climb:
+    """Judge ``starts``, then climb from the best of them. Ties go to the plan seen first. Raises ``ValueError`` on no
+    starts.
+    """
+    if not starts:
+        raise ValueError("climb needs at least one plan to start from")
+    seen: dict[tuple[Allocation, ...], float] = {}
+    judged: list[tuple[Plan, float]] = []
+
+    def consider(plan: Plan) -> None:
+        if plan.allocations not in seen:
+            seen[plan.allocations] = value = judge(plan)
+            judged.append((plan, value))
+
+    for plan in starts:
+        consider(plan)
+    space, where = build_space(problem, keep_all=True), layout(problem.cluster)
+    while len(judged) < judgements:
+        best, value = min(judged, key=lambda pair: pair[1])
+        before = len(judged)
+        for allocations in neighbours(space, best.allocations):
+            if len(judged) - before == BREADTH or len(judged) == judgements:
+                break
+            neighbour = None if allocations in seen else _placed(problem, where, allocations)
+            if neighbour is not None:
+                consider(neighbour)
+        if not any(new < value * (1 - WORTH) for _, new in judged[before:]):
+            break
+    return Climb(best=min(judged, key=lambda pair: pair[1])[0], judged=tuple(judged))
+
+
+def _placed(problem: Problem, where: Layout, allocations: tuple[Allocation, ...]) -> Plan | None:
+    started = perf_counter()
+    placement = pack(where, allocations)
+    return None if placement is None else assemble(problem, "exact", allocations, placement, started)
+
+
+def neighbours(space: Space, allocations: tuple[Allocation, ...]) -> Iterator[tuple[Allocation, ...]]:
+    """Allocations one step away that keep to the budgets, cheapest first by the predictor; none that it calls saturated."""
+    choices = _choices(space, allocations)
+    if choices is None:
+        return
+    found: dict[Choices, float] = {}
+    for changed in _steps(space, choices):
+        if changed not in found and changed != choices:
+            found[changed] = sum(float(o.cost_s[n]) for o, n in zip(space.llms, changed, strict=True))
+    for changed in sorted(found, key=lambda c: (found[c], c)):
+        if np.isfinite(found[changed]):
+            yield space.allocations(changed)
+
+
+def _choices(space: Space, allocations: tuple[Allocation, ...]) -> Choices | None:
+    """Option numbers of an allocation; None when it holds an option that the space lacks."""
+    by_llm = {a.llm: a for a in allocations}
+    found = []
+    for options in space.llms:
+        a = by_llm[options.llm]
+        same = (
+            (options.share_pct == a.share_pct)
+            & (options.tensor_parallel == a.tensor_parallel)
+            & (options.replicas == a.replicas)
+            & (options.gpu_type == space.gpu_types.index(a.gpu_type))
+        )
+        where = np.flatnonzero(same)
+        if len(where) == 0:
+            return None
+        found.append(int(where[0]))
+    return tuple(found)
+
+
+def _steps(space: Space, choices: Choices) -> Iterator[Choices]:
+    """Every LLM's cheapest options at every size; where that exceeds the budget, another LLM makes room."""
+    used = [sum(_units(space, choices, kind)) for kind in range(len(space.budgets))]
+    for m, options in enumerate(space.llms):
+        for option in _cheapest(options):
+            kind = int(options.gpu_type[option])
+            over = used[kind] + int(options.units[option]) - space.budgets[kind]
+            if int(options.gpu_type[choices[m]]) == kind:
+                over -= int(options.units[choices[m]])
+            step = (*choices[:m], option, *choices[m + 1 :])
+            if over <= 0:
+                yield step
+                continue
+            for k, giver in enumerate(space.llms):
+                if k != m and int(giver.gpu_type[choices[k]]) == kind:
+                    for less in _within(giver, kind, int(giver.units[choices[k]]) - over):
+                        yield (*step[:k], less, *step[k + 1 :])
+
+
+def _units(space: Space, choices: Choices, kind: int) -> list[int]:
+    return [int(o.units[n]) for o, n in zip(space.llms, choices, strict=True) if int(o.gpu_type[n]) == kind]
+
+
+def _cheapest(options: Options) -> list[int]:
+    """The ``WAYS`` cheapest options of every number of units on every GPU type."""
+    order = np.lexsort((options.cost_s, options.units, options.gpu_type))
+    taken: dict[tuple[int, int], list[int]] = {}
+    for n in order.tolist():
+        if np.isfinite(options.cost_s[n]):
+            ways = taken.setdefault((int(options.gpu_type[n]), int(options.units[n])), [])
+            if len(ways) < WAYS:
+                ways.append(n)
+    return [n for ways in taken.values() for n in ways]
+
+
+def _within(options: Options, kind: int, units: int) -> list[int]:
+    """The ``WAYS`` cheapest options of at most ``units`` units of one GPU type."""
+    fits = np.flatnonzero((options.gpu_type == kind) & (options.units <= units) & np.isfinite(options.cost_s))
+    rank = np.lexsort((options.units[fits], options.cost_s[fits]))
+    return [int(n) for n in fits[rank[:WAYS]]]
