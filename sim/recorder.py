@@ -14,7 +14,8 @@ from sim.request import Request
 Sink = Callable[[str, pa.RecordBatch], None]
 """Takes one batch of the table called ``runs`` or ``calls``."""
 
-BATCH_ROWS = 1 << 15
+BATCH_ROWS = 1 << 13
+"""Ended calls are kept until a batch is full: more of them do not stay in the processor's cache, fewer make small batches."""
 
 
 class Recorder:
