@@ -28,7 +28,7 @@ WARMUP_PART = 0.3
 """Runs that arrive first and do not count: an empty cluster flatters the plans that cannot keep up."""
 JUDGEMENTS = 16
 FINALISTS = 3
-"""Plans judged again, with the exact planner's own, by a replay ``LONGER`` times as long: short ones mistake a slow overload."""
+"""Plans judged again, with the exact planner's own, by a replay ``LONGER`` times as long."""
 LONGER = 3
 SEED = 1_000_003
 """Arrivals and sampled runs of the judge; measurements use small seeds."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,11 +172,14 @@ def run_experiment(
         with parallel_backend(backend, jobs):
             work = (joblib.delayed(_numbered)(n, experiment, tasks[n].params, paths[n]) for n in missing)
             mode = "generator_unordered" if backend == "joblib" else "list"
-            outcomes: Iterable[tuple[int, list[Row]]] = joblib.Parallel(return_as=mode)(work)
-            for number, rows in outcomes:
-                found[number] = rows
-                if progress is not None:
-                    progress(len(found), len(tasks))
+            with warnings.catch_warnings():
+                # Workers keep traces and curves between tasks; one that grew large is replaced, and nothing is lost.
+                warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+                outcomes: Iterable[tuple[int, list[Row]]] = joblib.Parallel(return_as=mode)(work)
+                for number, rows in outcomes:
+                    found[number] = rows
+                    if progress is not None:
+                        progress(len(found), len(tasks))
     return tidy(experiment, scale, [row for n in range(len(tasks)) for row in found[n]])
 
 
