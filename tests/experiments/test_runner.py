@@ -52,6 +52,13 @@ def test_dask_gives_the_same_table(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(plain, dask)
 
 
+def test_ray_gives_the_same_table(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    plain = run_experiment(study(tmp_path / "log"), QUICK, folder=tmp_path / "a", jobs=1)
+    ray = run_experiment(study(tmp_path / "log"), QUICK, folder=tmp_path / "b", jobs=1, backend="ray")
+    pd.testing.assert_frame_equal(plain, ray)
+
+
 def test_the_same_table_is_the_same_bytes(tmp_path: Path) -> None:
     table = run_experiment(study(tmp_path / "log"), QUICK, folder=tmp_path, jobs=1)
     save_table(tmp_path / "a.parquet", table)
