@@ -6,6 +6,7 @@ cannot see (when an engine admitted a call, how often it preempted it) is null.
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class _Replay:
     served: Mapping[str, Served]
     block_tokens: Mapping[str, int]
     start_s: float
+    once: str
+    """Makes this replay's prompts differ from those of every other one."""
     calls: list[_CallRow] = field(default_factory=list)
     runs: list[_RunRow] = field(default_factory=list)
     errors: dict[str, int] = field(default_factory=dict)
@@ -125,6 +128,7 @@ class _Replay:
             salt=run_id,
             tokens_per_unit=served.tokens_per_unit,
             context_limit=served.context_limit,
+            once=self.once,
         )
         data = msgspec.json.encode(body)
         row = _CallRow(run_id, call, workflow, self.now_s(), input_tokens=call.input_tokens, output_tokens=call.output_tokens)
@@ -173,12 +177,14 @@ async def replay(
     *,
     api_key: str = "",
     meta: Mapping[str, str] | None = None,
+    once: str = "",
     on_run: Callable[[], None] = lambda: None,
 ) -> Records:
     """Replay ``workload`` against the gateway (or engine) at ``url``, which ends without /v1.
 
-    ``context_limits``: per LLM, as in its profile. ``on_run`` is called at each run's end. Raises ``BackendError`` when
-    ``url`` does not answer or no call at all was completed.
+    ``context_limits``: per LLM, as in its profile. ``once``: replays with the same one repeat the same prompts (default: none
+    do, so that no replay finds another's in the engines' prefix caches). ``on_run`` is called at each run's end.
+    Raises ``BackendError`` when ``url`` does not answer or no call at all was completed.
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
@@ -193,7 +199,7 @@ async def replay(
             for llm, kind in llms.items()
         }
         blocks = {item.workflow: item.trace.prefix_block_tokens for item in workload.streams}
-        state = _Replay(url, session, served, blocks, time.perf_counter())
+        state = _Replay(url, session, served, blocks, time.perf_counter(), once or secrets.token_hex(8))
         await _drive(state, workload, on_run)
     if state.calls and not any(row.status == COMPLETED for row in state.calls):
         raise BackendError(f"replay: none of {len(state.calls)} calls was completed: {_most_frequent(state.errors)}")
@@ -275,6 +281,7 @@ def _records(state: _Replay, workload: Workload, meta: Mapping[str, str]) -> Rec
         "source": "measured",
         "seed": str(workload.seed),
         "version": __version__,
+        "prompts": state.once,
         "latest_issue_s": f"{state.late_s:.6f}",
         "errors": str(sum(state.errors.values())),
         "most_frequent_error": _most_frequent(state.errors),

@@ -1,7 +1,8 @@
 """Prompts of a given length that share prefixes as the traced ones did, without knowing what those said.
 
 Token ids are drawn block by block: a block named by the trace (``Call.prefix_hashes``) gives the same ids wherever it
-occurs, all other tokens are private to the run and call.
+occurs in one replay, all other tokens are private to the run and call. Nothing is shared between replays (``once`` differs):
+an engine keeps what it has seen, and the second replay of the same runs would measure its prefix cache, not its work.
 """
 
 from collections.abc import Mapping
@@ -15,42 +16,51 @@ from scepsy.workload import Call
 FIRST_ID, LAST_ID = 32, 126
 """Ids that every vocabulary has and none treats as special: printable ASCII in byte-level and BPE tokenizers."""
 
-UNIT = " cat"
-"""Text of known cost for engines that take no token ids: one token in most vocabularies (calibrated by /tokenize)."""
+WORDS = (" cat", " dog", " sun", " car", " man", " day", " box", " sea", " map", " key", " hat", " cup", " bed", " arm")
+"""Texts of equal, known cost for engines that take no token ids: each one token in most vocabularies (calibrated by usage)."""
+
+UNIT = WORDS[0]
 
 
-def token_ids(call: Call, block_tokens: int, salt: str) -> list[int]:
-    """``call.input_tokens`` ids; equal for equal leading block hashes, else private to ``salt`` and the call."""
+def token_ids(call: Call, block_tokens: int, salt: str, once: str = "") -> list[int]:
+    """``call.input_tokens`` ids; equal for equal leading block hashes, else private to ``salt`` and the call.
+
+    ``once``: replays with different ones share nothing.
+    """
     parts = []
     left = call.input_tokens
     if block_tokens:
         for block in call.prefix_hashes:
             if left < block_tokens:
                 break
-            parts.append(_ids(f"block:{block}", block_tokens))
+            parts.append(_ids(f"block:{once}:{block}", block_tokens))
             left -= block_tokens
-    parts.append(_ids(f"own:{salt}:{call.id}", left))
+    parts.append(_ids(f"own:{once}:{salt}:{call.id}", left))
     return np.concatenate(parts).tolist()  # type: ignore[no-any-return]
 
 
 def _ids(name: str, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return _draws(name).integers(FIRST_ID, LAST_ID + 1, count)
+
+
+def _draws(name: str) -> np.random.Generator:
     seed = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
-    return np.random.Generator(np.random.PCG64(seed)).integers(FIRST_ID, LAST_ID + 1, count)
+    return np.random.Generator(np.random.PCG64(seed))
 
 
-def text_of(tokens: int, tokens_per_unit: float) -> str:
-    """Text of about ``tokens`` tokens, given what a unit costs.
+def text_of(tokens: int, tokens_per_unit: float, name: str = "") -> str:
+    """Words that cost about ``tokens`` tokens, given what one costs; other ones for another ``name``.
 
     >>> len(text_of(10, 4.0))
     10
     """
     units = int(tokens / tokens_per_unit)
     rest = round(tokens - units * tokens_per_unit)
-    return UNIT * units + "a" * rest
+    return "".join(WORDS[index] for index in _draws(f"text:{name}").integers(len(WORDS), size=units)) + "a" * rest
 
 
 def request_of(
-    call: Call, *, block_tokens: int, salt: str, tokens_per_unit: float, context_limit: int
+    call: Call, *, block_tokens: int, salt: str, tokens_per_unit: float, context_limit: int, once: str = ""
 ) -> tuple[str, Mapping[str, Any]]:
     """The endpoint (under /v1) and body that repeat a traced call: same kind, same lengths.
 
@@ -59,7 +69,7 @@ def request_of(
     if call.kind == "generate":
         return "completions", {
             "model": call.llm,
-            "prompt": token_ids(call, block_tokens, salt),
+            "prompt": token_ids(call, block_tokens, salt, once),
             "max_tokens": call.output_tokens,
             "ignore_eos": True,
             "temperature": 0.0,
@@ -68,12 +78,12 @@ def request_of(
         }
     longest = max(2, context_limit - 8)
     if call.kind == "embed":
-        ids = token_ids(call, block_tokens, salt)
+        ids = token_ids(call, block_tokens, salt, once)
         return "embeddings", {"model": call.llm, "input": [ids[at : at + longest] for at in range(0, len(ids), longest)]}
     query = 1
     documents, left = [], max(1, call.input_tokens)
     while left > 0:
         size = min(left - query, longest - query) if left > query else 1
-        documents.append(text_of(max(1, size), tokens_per_unit))
+        documents.append(text_of(max(1, size), tokens_per_unit, f"{once}:{salt}:{call.id}:{len(documents)}"))
         left -= size + query
     return "rerank", {"model": call.llm, "query": "a", "documents": documents}

@@ -17,7 +17,8 @@ from scepsy.records import CALL_SCHEMA, COMPLETED, REJECTED, RUN_SCHEMA, UNFINIS
 FORMAT, VERSION = "scepsy.records", 1
 _STATUS = (COMPLETED, REJECTED, UNFINISHED)
 _RUNS, _CALLS = ".runs.parquet", ".calls.parquet"
-_NULLABLE = {"end_s", "instance", "scheduled_s", "first_token_s"}
+_NULLABLE = {"end_s", "instance", "scheduled_s", "first_token_s", "cached_tokens", "preemptions"}
+"""The last two: a client that measures cannot see them."""
 
 
 def records_paths(path: str | Path) -> tuple[Path, Path]:

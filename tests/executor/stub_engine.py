@@ -1,6 +1,7 @@
 """An engine that answers at once: vLLM's endpoints and stream format, with behaviour chosen by the request's ``stub`` field.
 
-Run as a script: ``python stub_engine.py --port 0 --model m``; prints its port. ``GET /stub/seen`` lists the ids it served.
+Run as a script: ``python stub_engine.py --port 0 --model m``; prints its port. ``GET /stub/seen`` lists the ids it served,
+``GET /stub/prompts`` the prompts of completions.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 from aiohttp import web
 
 SEEN: list[str] = []
+PROMPTS: list[object] = []
 DELAY_S = float(os.environ.get("STUB_DELAY_S", "0"))
 """How long an answer takes where the request does not say."""
 
@@ -23,6 +25,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     body = await request.json()
     stub = body.get("stub", {})
     SEEN.append(request.headers.get("x-request-id", ""))
+    PROMPTS.append(body.get("prompt"))
     if stub.get("status"):
         return web.json_response({"error": {"message": "as asked", "type": "x", "code": None}}, status=stub["status"])
     tokens = body.get("max_tokens") or body.get("max_completion_tokens") or 4
@@ -84,6 +87,10 @@ async def seen(request: web.Request) -> web.Response:
     return web.json_response(SEEN)
 
 
+async def prompts(request: web.Request) -> web.Response:
+    return web.json_response(PROMPTS)
+
+
 def make_app() -> web.Application:
     app = web.Application(client_max_size=2**26)
     for path in ("/v1/chat/completions", "/v1/completions"):
@@ -93,6 +100,7 @@ def make_app() -> web.Application:
     app.router.add_post("/tokenize", tokenize)
     app.router.add_get("/health", health)
     app.router.add_get("/stub/seen", seen)
+    app.router.add_get("/stub/prompts", prompts)
     return app
 
 

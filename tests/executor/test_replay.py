@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from executor.replay import replay
-from executor.wire.prompts import UNIT, request_of, text_of, token_ids
+from executor.wire.prompts import UNIT, WORDS, request_of, text_of, token_ids
 from scepsy.backend import Stream, Workload
 from scepsy.errors import BackendError
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA
@@ -45,10 +45,26 @@ def test_private_prompts_of_two_runs_differ():
     assert token_ids(call("a"), 0, "one") == token_ids(call("a"), 0, "one")
 
 
+def test_prompts_of_two_replays_share_nothing():
+    """A second replay on the same engine must not find the first one's prompts in its prefix cache."""
+    shared = Call(id="a", llm="m", input_tokens=40, output_tokens=1, prefix_hashes=(1, 2))
+    first, second = (token_ids(shared, 16, "run", once) for once in ("first", "second"))
+    assert first[:16] != second[:16]
+    assert first[32:] != second[32:]
+    rerank = Call(id="r", llm="m", kind="rerank", input_tokens=200)
+    texts = [
+        request_of(rerank, block_tokens=0, salt="s", tokens_per_unit=4.0, context_limit=90, once=once)[1]["documents"]
+        for once in ("first", "second")
+    ]
+    beginnings = [text[:40] for documents in texts for text in documents]
+    assert len(set(beginnings)) == len(beginnings), "documents differ from each other too"
+
+
 @pytest.mark.parametrize("tokens", [1, 3, 64, 1000])
 def test_text_costs_what_was_asked(tokens):
     assert len(text_of(tokens, float(len(UNIT)))) == tokens  # one token per byte
-    assert text_of(tokens, 1.0) == UNIT * tokens  # one token per unit
+    assert len(text_of(tokens, 1.0).split()) == tokens  # one token per unit
+    assert {len(word) for word in WORDS} == {len(UNIT)}
 
 
 def test_a_long_rerank_call_becomes_as_many_documents_as_needed():
@@ -93,6 +109,14 @@ async def test_the_gateway_says_which_instance_answered(stub, gateway):
     served = gateway([Endpoint(name="m-7", llm="m", url=stub().url)], record=False)
     records = await replay(served.url, workload(call("a"), runs=3), {"m": 2048})
     assert records.calls.column("instance").to_pylist() == ["m-7"] * 3
+
+
+async def test_each_replay_sends_prompts_of_its_own(stub):
+    engine = stub()
+    for _ in range(2):
+        await replay(engine.url, workload(call("a")), {"m": 2048})
+    first, second = engine.get("/stub/prompts")
+    assert first != second
 
 
 async def test_arrivals_are_those_of_the_simulator(stub):
