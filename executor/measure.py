@@ -1,15 +1,19 @@
 """A real backend: deploy a plan on this host, replay the workload through its gateway, tear everything down."""
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import platform
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from executor.local.deployment import Say, apply, delete, status
-from executor.local.options import LocalOptions
+from executor.local.options import LocalOptions, device_of
 from executor.replay import replay
+from executor.speed import probing, read_samples, slowdown
 from scepsy.backend import Workload
 from scepsy.plan import Plan
 from scepsy.profile.model import ProfileSet
@@ -36,17 +40,36 @@ def measure(
         try:
             state = apply(plan, profiles, options, where, say)
             assert state.gateway is not None
-            return replay_deployed(plan, workload, state.gateway.url, profiles, where)
+            return replay_deployed(plan, workload, state.gateway.url, profiles, where, cores=cores_of(plan, options))
         finally:
             delete(where, options.stop_timeout_s)
 
 
-def replay_deployed(plan: Plan, workload: Workload, url: str, profiles: ProfileSet, folder: Path) -> Records:
-    """Replay against what ``apply`` started; the records' meta holds the engines' own counters at the end."""
+def cores_of(plan: Plan, options: LocalOptions) -> tuple[int, ...]:
+    """The cores that the plan's instances run on; none on GPUs."""
+    if device_of(options) != "cpu":
+        return ()
+    return tuple(sorted({gpu.index for instance in plan.instances for gpu in instance.gpus}))
+
+
+def replay_deployed(
+    plan: Plan, workload: Workload, url: str, profiles: ProfileSet, folder: Path, *, cores: Sequence[int] = ()
+) -> Records:
+    """Replay against what ``apply`` started; the records' meta holds the engines' own counters at the end.
+
+    With ``cores``, their speed is probed meanwhile: meta gets the mean CPU seconds of the probe's work on each (``probe_s``).
+    """
     limits = {allocation.llm: profiles.llm(allocation.llm).context_limit for allocation in plan.allocations}
-    records = asyncio.run(replay(url, workload, limits, meta={"planner": plan.planner, "machine": machine()}))
+    speed_path, start_s = folder / "speed.jsonl", time.time()
+    with probing(speed_path, cores) if cores else contextlib.nullcontext():
+        records = asyncio.run(replay(url, workload, limits, meta={"planner": plan.planner, "machine": machine()}))
     instances = {row["instance"]: row["metrics"] for row in status(folder)["instances"]}
-    return Records(runs=records.runs, calls=records.calls, meta={**records.meta, "engines": json.dumps(instances)})
+    meta = {**records.meta, "engines": json.dumps(instances)}
+    if cores:
+        samples = [sample for sample in read_samples(speed_path) if sample.at_s >= start_s]
+        seen_s = {str(core): slowdown(samples, 1.0, [core]) for core in cores}
+        meta["probe_s"] = json.dumps({core: seconds for core, seconds in seen_s.items() if seconds is not None})
+    return Records(runs=records.runs, calls=records.calls, meta=meta)
 
 
 def machine() -> str:

@@ -1,18 +1,24 @@
 """Predicted, simulated and measured, side by side: one row per source, the errors against the measurement beside them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from scepsy.backend import Stream, Workload
 from scepsy.errors import InputError
 from scepsy.plan import Plan
-from scepsy.profile.model import ProfileSet
+from scepsy.profile.model import Profile, ProfileSet
+from scepsy.profile.step import StepModel
 from scepsy.records import COMPLETED, Records
 from scepsy.workload import Arrivals, Trace
 
 NUMBERS = ("latency_mean_s", "latency_p95_s", "throughput_per_s")
+
+AT_SPEED = "simulated-at-speed"
+"""The simulation with every step as much longer as the machine was slower while measuring than the profile's full speed."""
 
 MEAN_LIMIT_PCT, P95_LIMIT_PCT = 10.0, 20.0
 """What simulated latency may differ from measured at up to 70 % load."""
@@ -101,6 +107,9 @@ def medians(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in NUMBERS:
             values = [member[name] for member in members if member.get(name) is not None]
             row[name] = float(np.median(values)) if values else None
+        slow = [member["slowdown"] for member in members if member.get("slowdown") is not None]
+        if slow:
+            row["slowdown"] = float(np.median(slow))
         found.append(row)
     return with_errors(found)
 
@@ -110,3 +119,30 @@ def simulated(plan: Plan, workload: Workload, profiles: ProfileSet) -> Records:
     from sim.run import simulate
 
     return simulate(plan, workload, profiles=profiles)
+
+
+def slowdowns(records: Records, plan: Plan, profiles: ProfileSet) -> dict[str, float]:
+    """How much slower than its profile's full speed the cores of each LLM were while ``records`` were measured.
+
+    Empty when the speed was not probed: on GPUs, and for profiles or records that were made without.
+    """
+    seen_s: dict[str, float] = json.loads(records.meta.get("probe_s", "{}"))
+    found = {}
+    for allocation in plan.allocations:
+        profile = profiles.of(allocation.llm, allocation.gpu_type, allocation.tensor_parallel)
+        cores = [str(gpu.index) for instance in plan.instances if instance.llm == allocation.llm for gpu in instance.gpus]
+        on = [seen_s[core] for core in cores if core in seen_s]
+        if profile.probe_s and on:
+            found[allocation.llm] = float(np.mean(on)) / profile.probe_s
+    return found
+
+
+def slowed(profiles: ProfileSet, factors: Mapping[str, float]) -> ProfileSet:
+    """The profiles with every step of an LLM ``factors`` times as long."""
+
+    def slower(profile: Profile) -> Profile:
+        factor = factors.get(profile.llm.name, 1.0)
+        step = {name: factor * getattr(profile.step, name) for name in StepModel.__struct_fields__}
+        return msgspec.structs.replace(profile, step=StepModel(**step))
+
+    return msgspec.structs.replace(profiles, profiles=tuple(map(slower, profiles.profiles)))

@@ -3,6 +3,7 @@
 Run it whole, from written models to the table, with ``python -m experiments.measured`` (see docs/engines.md).
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import msgspec
 
 from executor.local.deployment import apply, delete
 from executor.local.options import LocalOptions
-from executor.measure import replay_deployed
-from experiments.compare import predicted_row, row_of, simulated, workload_of
+from executor.measure import cores_of, replay_deployed
+from experiments.compare import AT_SPEED, predicted_row, row_of, simulated, slowdowns, slowed, workload_of
 from experiments.forecast import forecast
 from experiments.pipeline import Load, prepare
 from scepsy.errors import InputError
@@ -61,9 +62,14 @@ def compare_plan(
     for load in question.loads:
         predictions = predict(question, load)
         for seed in question.seeds:
+            slow: dict[str, float] = {}
             workload = workload_of(question.plan, question.traces, runs=question.runs, seed=seed, scale=load)
             sources: list[tuple[str, Records]] = [("simulated", simulated(question.plan, workload, question.profiles))]
             if (load, seed) in measured:
+                slow = slowdowns(measured[load, seed], question.plan, question.profiles)
+                if slow:
+                    slower = slowed(question.profiles, slow)
+                    sources.append((AT_SPEED, simulated(question.plan, workload, slower)))
                 sources.append(("measured", measured[load, seed]))
             elif measured:
                 known = ", ".join(f"{at:g} with seed {number}" for at, number in sorted(measured))
@@ -71,7 +77,11 @@ def compare_plan(
             for target in question.plan.targets:
                 rate = load * (target.arrivals.rate_per_s or 0.0)
                 rows.append(predicted_row(question.plan, target.workflow, rate, seed, predictions[target.workflow]))
-                rows += [row_of(found, question.plan, target.workflow, rate, seed, source) for source, found in sources]
+                for source, found in sources:
+                    row = row_of(found, question.plan, target.workflow, rate, seed, source)
+                    if source in (AT_SPEED, "measured") and slow:
+                        row["slowdown"] = sum(slow.values()) / len(slow)
+                    rows.append(row)
     return rows
 
 
@@ -111,14 +121,18 @@ def measure_all(question: Comparison, options: LocalOptions, output: Path | None
         url = state.gateway.url
         warm_up = workload_of(question.plan, question.traces, runs=5, seed=2**31, scale=min(question.loads))
         replay_deployed(question.plan, warm_up, url, question.profiles, folder)
+        cores = cores_of(question.plan, options)
         for load, seed, path in todo:
             workload = workload_of(question.plan, question.traces, runs=question.runs, seed=seed, scale=load)
-            records = replay_deployed(question.plan, workload, url, question.profiles, folder)
-            records = Records(runs=records.runs, calls=records.calls, meta={**records.meta, "load": f"{load:g}"})
+            records = replay_deployed(question.plan, workload, url, question.profiles, folder, cores=cores)
+            slow = slowdowns(records, question.plan, question.profiles)
+            meta = {**records.meta, "load": f"{load:g}", **({"slowdown": json.dumps(slow)} if slow else {})}
+            records = Records(runs=records.runs, calls=records.calls, meta=meta)
             if path is not None:
                 save_records(path, records)
             found[load, seed] = records
-            say(f"measured load {load:g}, seed {seed}: {records.runs.num_rows} runs")
+            told = ", ".join(f"{llm} {factor:.2f}x" for llm, factor in slow.items())
+            say(f"measured load {load:g}, seed {seed}: {records.runs.num_rows} runs" + (f"; slower: {told}" if told else ""))
     finally:
         delete(folder, options.stop_timeout_s)
     return found

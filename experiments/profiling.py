@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from executor.local.options import LocalOptions
-from executor.profiler.instance import profile_instance
+from executor.profiler.instance import SPEED_FILE, profile_instance
 from executor.profiler.sweep import Sweep, latencies_s, read_rows
+from executor.speed import Sample, full_speed_clock, full_speed_s, read_samples, slowdown
 from scepsy.cluster import GpuType
 from scepsy.errors import InputError
 from scepsy.llm import Llm
@@ -71,6 +72,8 @@ class Fitted:
     """Signed errors of a simulated replay of the held-out run: mean latency, p95, TPOT, TTFT, percent."""
     capacity_per_s: float
     """Highest rate that the instance kept up with."""
+    slowdown: float | None = None
+    """Of the machine while it was measured, over its full speed, which ``step`` describes; None: not probed."""
 
 
 def calls_of(trace: Trace) -> dict[str, list[Call]]:
@@ -82,17 +85,42 @@ def calls_of(trace: Trace) -> dict[str, list[Call]]:
     return found
 
 
-def fit_folder(folder: Path) -> Fitted:
-    """Fit the step model of one swept instance and score it on the held-out run. Raises ``InputError``."""
+def at_full_speed(run: EngineRun, folder: Path, samples: Sequence[Sample], probe_s: float, cores: Sequence[int]) -> EngineRun:
+    """The run as the machine at full speed would have shown it: all times on ``full_speed_clock``.
+
+    ``samples`` are on the clock of the folder's requests; arrivals are moved with the work, so the load stays what it was.
+    """
+    clock = full_speed_clock(samples, probe_s, cores)
+    start_s = min(row["arrival_time"] for row in read_rows(folder) or [])
+    begin = clock(np.array([start_s]))[0]
+    return replace(
+        run,
+        arrival_s=clock(start_s + run.arrival_s) - begin,
+        first_token_s=clock(start_s + run.first_token_s) - begin,
+        last_token_s=clock(start_s + run.last_token_s) - begin,
+    )
+
+
+def fit_folder(folder: Path, probe_s: float | None = None) -> Fitted:
+    """Fit the step model of one swept instance and score it on the held-out run. Raises ``InputError``.
+
+    ``probe_s``: CPU seconds of the speed probe's work at full speed; times are brought to that speed before the fit.
+    """
     meta = json.loads((folder / "meta.json").read_text())
     llm = Llm(**meta["llm"])
-    run = load_engine_run(folder)
+    samples, cores = read_samples(folder / SPEED_FILE), range(int(meta["engine_kwargs"]["tensor_parallel_size"]))
+
+    def loaded(path: Path) -> EngineRun:
+        run = load_engine_run(path)
+        return at_full_speed(run, path, samples, probe_s, cores) if probe_s and samples else run
+
+    run = loaded(folder)
     if llm.kind == "generate":
         fit = fit_step_model(run, len(run))
         step, residual = fit.step, fit.residual_pct
     else:
         step, residual = fit_pooling(run)
-    held = load_engine_run(folder / "held-out")
+    held = loaded(folder / "held-out")
     scored = replay_errors(held, replay(held, step), slice(0, len(held)))
     kept = [rows for path in sorted(folder.glob("rate-*")) if (rows := read_rows(path))]
     alone = latencies_s(read_rows(folder / "unloaded") or [])
@@ -106,6 +134,7 @@ def fit_folder(folder: Path) -> Fitted:
         residual_pct=residual,
         held_out={name: (float(value) if np.isfinite(value) else None) for name, value in scored.items()},
         capacity_per_s=capacity,
+        slowdown=slowdown(samples, probe_s, cores) if probe_s else None,
     )
 
 
@@ -180,7 +209,7 @@ def profile_trace(
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[ProfileSet, list[Fitted]]:
     """Measure and fit everything asked for; instances whose folders under ``out`` are complete are not measured again."""
-    found: list[Fitted] = []
+    folders: list[Path] = []
     start_s: list[tuple[float, float]] = []
     for name, calls in calls_of(trace).items():
         for degree in degrees:
@@ -191,35 +220,42 @@ def profile_trace(
                     llms[name], calls, gpu, degree, share, engine, folder,
                     local=local, options=options or Sweep(), uuids=uuids, say=say,
                 )  # fmt: skip
-                found.append(fit_folder(folder))
+                folders.append(folder)
                 meta = json.loads((folder / "meta.json").read_text())
                 start_s.append((llms[name].parameters / 1e9, float(meta.get("start_s", 0.0))))
                 advance()
+    # Full speed is what the whole profiling saw: one instance may have been swept in nothing but slow minutes.
+    probe_s = full_speed_s([sample for folder in folders for sample in read_samples(folder / SPEED_FILE)])
+    found = [fit_folder(folder, probe_s) for folder in folders]
     law = fit_shares(found, gpu) or default_law
-    profiles = [_profile(fitted, llms[fitted.llm], gpu, engine, out) for fitted in found if fitted.share_pct == max(shares)]
+    profiles = [
+        _profile(fitted, llms[fitted.llm], gpu, engine, out, probe_s) for fitted in found if fitted.share_pct == max(shares)
+    ]
     cold = ColdStartLaw(base_s=float(np.median([seconds for _, seconds in start_s])), s_per_billion=0.0)
     return ProfileSet(
         profiles=tuple(profiles), share_law=law, contention=ContentionLaw(interference=0.0), cold_start=cold
     ), found
 
 
-def _profile(fitted: Fitted, llm: Llm, gpu: GpuType, engine: EngineLimits, out: Path) -> Profile:
+def _profile(fitted: Fitted, llm: Llm, gpu: GpuType, engine: EngineLimits, out: Path, probe_s: float | None) -> Profile:
     if fitted.share_pct != 100:
         raise InputError(f"shares are up to {fitted.share_pct}: must include 100, which profiles describe")
     meta = json.loads((out / f"{fitted.llm}-tp{fitted.tensor_parallel}-share100" / "meta.json").read_text())
     held = fitted.held_out.get("latency_mean_err_pct")
+    source = f"measured: {meta['engine']} on {meta['hardware']['machine']}, {meta['date']}"
+    if held is not None:
+        source += f"; held-out mean latency {held:+.1f} %"
+    if probe_s and fitted.slowdown is not None:
+        source += f"; at the machine's full speed (probe {1e3 * probe_s:.3f} ms), {fitted.slowdown:.2f}x slower while measured"
     return Profile(
         llm=llm,
         gpu=gpu,
         tensor_parallel=fitted.tensor_parallel,
         step=fitted.step,
         engine=engine,
-        source=(
-            f"measured: {meta['engine']} on {meta['hardware']['machine']}, {meta['date']}; held-out mean latency {held:+.1f} %"
-            if held is not None
-            else f"measured: {meta['engine']}, {meta['date']}"
-        ),
+        source=source,
         residual_pct=fitted.residual_pct,
+        probe_s=probe_s if fitted.slowdown is not None else None,
     )
 
 
@@ -236,6 +272,7 @@ def document_of(found: Sequence[Fitted]) -> list[dict[str, Any]]:
             "context_us_per_token": fitted.step.context_s_per_token * 1e6,
             "capacity_per_s": fitted.capacity_per_s,
             "residual_pct": fitted.residual_pct,
+            "slowdown": fitted.slowdown,
             **{f"held_out_{name}": value for name, value in fitted.held_out.items()},
         }
         for fitted in found

@@ -81,7 +81,8 @@ def request_of(
         ids = token_ids(call, block_tokens, salt, once)
         return "embeddings", {"model": call.llm, "input": [ids[at : at + longest] for at in range(0, len(ids), longest)]}
     query = 1
-    documents, left = [], max(1, call.input_tokens)
+    documents: list[str] = []
+    left = max(1, call.input_tokens)
     while left > 0:
         size = min(left - query, longest - query) if left > query else 1
         documents.append(text_of(max(1, size), tokens_per_unit, f"{once}:{salt}:{call.id}:{len(documents)}"))

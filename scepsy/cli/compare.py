@@ -27,7 +27,8 @@ def compare(
 ) -> None:
     """Compare what the predictor expects, what the simulator shows and what real engines did, with errors.
 
-    Without --measure and --records, predicted and simulated are compared.
+    Without --measure and --records, predicted and simulated are compared. On cores, whose speed neighbours change, the
+    simulation is given twice: as planned, and at the machine's speed while measuring (slowdown: over the profile's full speed).
 
     Example: `scepsy compare x.plan.yaml --measure --runs 100 --seed 1 --seed 2 --seed 3 -o measured`
     """
@@ -63,7 +64,7 @@ def compare(
         emit_json({"rows": rows, "medians": summary})
     else:
         columns = ["workflow", "rate_per_s", "source", "latency_mean_s", "latency_p95_s", "throughput_per_s",
-                   "latency_mean_err_pct", "latency_p95_err_pct"]  # fmt: skip
+                   "latency_mean_err_pct", "latency_p95_err_pct", "slowdown"]  # fmt: skip
         title = f"medians over {len(question.seeds)} seed(s); errors against measured"
         show_table(
             title, [name.replace("_", " ") for name in columns], [[row.get(name) for name in columns] for row in summary]

@@ -2,10 +2,12 @@
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
 from executor.profiler.bench_files import PAUSE_S, read_bench, write_bench_run
+from executor.profiler.instance import SPEED_FILE
 from executor.profiler.model_files import read_llm
 from executor.profiler.sweep import Sweep, latencies_s, read_rows, sweep
 from executor.random_models import RandomModel, llm_of, write_model
@@ -89,8 +91,6 @@ def test_a_pooling_fit_finds_base_and_cost_per_token(tmp_path):
 
 
 def test_a_fitted_folder_is_scored_on_the_held_out_run(tmp_path):
-    import msgspec
-
     rng = np.random.default_rng(3)
     llm = llm_of(RandomModel(name="rr", kind="rerank"))
     meta = {"model": "rr", "llm": msgspec.to_builtins(llm), "share_pct": 100,
@@ -101,6 +101,29 @@ def test_a_fitted_folder_is_scored_on_the_held_out_run(tmp_path):
     fitted = fit_folder(tmp_path)
     assert fitted.held_out["latency_mean_err_pct"] == pytest.approx(100 * (1 / 1.25 - 1), abs=1.0)
     assert fitted.capacity_per_s == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_profile_describes_full_speed_whatever_the_machine_did_meanwhile(tmp_path):
+    """Half of the calls came in minutes when everything took 1.6 times as long; the probe saw that."""
+    rng = np.random.default_rng(3)
+    meta = {"model": "rr", "llm": msgspec.to_builtins(llm_of(RandomModel(name="rr", kind="rerank"))), "share_pct": 100,
+            "engine_kwargs": {"max_num_seqs": 8, "max_num_batched_tokens": 2048, "tensor_parallel_size": 1}}  # fmt: skip
+    arrivals, tokens = 1000.0 + np.arange(40) * 1.0, rng.integers(50, 900, 40)
+    slow = np.where(np.arange(40) < 20, 1.0, 1.6)
+    for name in ("", "held-out", "unloaded", "rate-1"):
+        write_run(tmp_path / name, arrivals, tokens, slow * (0.02 + 3e-5 * tokens), meta)
+    with (tmp_path / SPEED_FILE).open("w") as file:
+        for at_s in np.arange(999.0, 1041.0, 0.25):
+            factor = 1.0 if at_s < 1019.9 else 1.6
+            file.write(json.dumps({"at_s": at_s, "core": 0, "cpu_s": 0.002 * factor}) + "\n")
+    fit = fit_folder(tmp_path, 0.002)
+    assert fit.step.base_s == pytest.approx(0.02, rel=0.03)
+    assert fit.step.prefill_s_per_token == pytest.approx(3e-5, rel=0.03)
+    assert fit.held_out["latency_mean_err_pct"] == pytest.approx(0.0, abs=1.0)
+    assert fit.slowdown == pytest.approx(1.3, abs=0.02)
+    raw = fit_folder(tmp_path)
+    assert raw.slowdown is None
+    assert raw.step.step_s(400, 0, 0, 0) > 1.2 * fit.step.step_s(400, 0, 0, 0)
 
 
 def fitted(share, slower):

@@ -1,14 +1,17 @@
 """Rows, errors and medians of the comparison, by hand."""
 
+import json
+
+import msgspec
 import pyarrow as pa
 import pytest
 
-from experiments.compare import medians, row_of, with_errors
+from experiments.compare import AT_SPEED, medians, row_of, slowdowns, slowed, with_errors
 from scepsy.errors import InputError
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
 from tests.executor.two_cores import two_core_plan
 
-PLAN = two_core_plan("m")[0]
+PLAN, PROFILES = two_core_plan("m")
 
 
 def records(*runs):
@@ -53,3 +56,35 @@ def test_medians_compare_medians():
     assert (simulated["latency_mean_s"], measured["latency_mean_s"], simulated["seeds"]) == (2.0, 2.5, 3)
     assert simulated["latency_mean_err_pct"] == pytest.approx(-20.0)
     assert simulated["latency_p95_err_pct"] is None
+
+
+def probed(profiles, probe_s):
+    return msgspec.structs.replace(
+        profiles, profiles=tuple(msgspec.structs.replace(profile, probe_s=probe_s) for profile in profiles.profiles)
+    )
+
+
+def test_slowdown_is_that_of_the_llms_own_cores_over_the_profiles_full_speed():
+    (instance,) = PLAN.instances
+    core = str(instance.gpus[0].index)
+    measured = Records(runs=records().runs, calls=records().calls, meta={"probe_s": json.dumps({core: 0.003, "77": 0.009})})
+    assert slowdowns(measured, PLAN, probed(PROFILES, 0.002)) == {"m": pytest.approx(1.5)}
+    assert slowdowns(measured, PLAN, PROFILES) == {}, "a profile that was not probed"
+    assert slowdowns(records(), PLAN, probed(PROFILES, 0.002)) == {}, "records that were not probed"
+
+
+def test_slower_profiles_take_longer_for_every_step():
+    slower = slowed(PROFILES, {"m": 1.5}).profiles[0].step
+    step = PROFILES.profiles[0].step
+    for work in ((100, 0, 0, 0), (0, 0, 4, 900), (64, 5000, 2, 300)):
+        assert slower.step_s(*work) == pytest.approx(1.5 * step.step_s(*work))
+    assert slowed(PROFILES, {"other": 2.0}) == PROFILES
+
+
+def test_medians_keep_both_simulations_and_the_slowdown():
+    rows = [row("simulated", 1, 1.0), {**row(AT_SPEED, 1, 1.4), "slowdown": 1.4}, {**row("measured", 1, 1.5), "slowdown": 1.4}]
+    found = {one["source"]: one for one in medians(rows)}
+    assert found["simulated"]["latency_mean_err_pct"] == pytest.approx(-100 / 3)
+    assert found[AT_SPEED]["latency_mean_err_pct"] == pytest.approx(-20 / 3)
+    assert found[AT_SPEED]["slowdown"] == 1.4
+    assert "slowdown" not in found["simulated"]
