@@ -35,7 +35,7 @@ from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "12"
+VERSION = "13"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -54,9 +54,14 @@ SHARES = tuple(range(10, 101, 10))
 
 CALLS = 1800
 """Calls per simulation to aim at."""
-MAX_CALLS = 8_000
-AFFORDABLE = 2.5
-"""Replica counts whose simulation would want more than this many times ``MAX_CALLS`` calls follow the next smaller count."""
+MAX_CALLS = 20_000
+"""Longer simulations of several replicas are left out, and their count follows a smaller one; a single instance's are cut.
+
+What makes a queue at high load is that the number of runs in flight wanders, over about a run's duration. A simulation cut to
+fewer than ``SPANS`` of those hardly sees it: with 16 instances it then shows a fifth of the waiting.
+"""
+SATURATING_CALLS = 8_000
+"""The same for what needs no steady queue: saturated instances, and the part of prompts that caches serve."""
 MIN_RUNS = 100
 """Queueing behind other runs shows only with many of them, however many calls each makes."""
 WARMUP_PART = 0.3
@@ -200,6 +205,7 @@ def _key(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple
         REPLICA_LOADS,
         CALLS,
         MAX_CALLS,
+        SATURATING_CALLS,
     ]
     digest.update(msgspec.json.encode([settings, mine, profiles.share_law, profiles.contention]))
     for stream in streams:
@@ -281,10 +287,8 @@ def _measure_reference(bench: Bench, counts: tuple[int, ...]) -> Measured:
         alone = _unloaded(bench, replicas)
         seen: dict[float, Rows] = {UNLOADED: alone}
         capacity[replicas] = min(capacity[fewer], _capacity_of_several(bench, single, cached, replicas, alone))
-        needed = _runs_needed(bench, capacity[replicas], max(REPLICA_LOADS), replicas, alone)
-        affordable = needed * _calls_per_run(bench) <= AFFORDABLE * MAX_CALLS
         for utilisation in REPLICA_LOADS:
-            if affordable:
+            if _affordable(bench, capacity[replicas], max(REPLICA_LOADS), replicas, alone):
                 seen[utilisation] = _loaded(bench, capacity[replicas], utilisation, replicas, alone)
             else:  # too long a run to see that many replicas in their steady state: the next smaller count's ratio stands
                 seen[utilisation] = _scaled(rows[fewer, utilisation], rows[fewer, UNLOADED], alone)
@@ -319,18 +323,21 @@ def _measure_briefly(bench: Bench, share_pct: int, reference: Measured, counts: 
     known = reference.capacity_per_s
     capacity = {replicas: single * known[replicas] / known[1] for replicas in counts}
     # A group of whole GPUs is the reference with a faster clock; a small share also has other step costs (share law).
-    measured = [1, *(count for count in counts if count == MANY and share_pct < 100)]
+    alone = {1: unloaded}
+    if MANY in counts and share_pct < 100:
+        several = _unloaded(bench, MANY)
+        if _affordable(bench, capacity[MANY], CHECK_LOAD, MANY, several):
+            alone[MANY] = several
     rows: dict[tuple[int, float], Rows] = {}
-    for replicas in measured:
-        low = unloaded if replicas == 1 else _unloaded(bench, replicas)
+    for replicas, low in alone.items():
         high = _loaded(bench, capacity[replicas], CHECK_LOAD, replicas, low)
         base, top = reference.rows[replicas, UNLOADED], reference.rows[replicas, CHECK_LOAD]
         for utilisation in (UNLOADED, *LOADS):
             like = reference.rows[replicas, utilisation]
             rows[replicas, utilisation] = _shaped(low, high, base, top, like, utilisation)
     for replicas in counts:
-        if replicas not in measured:
-            near = min(measured, key=lambda count: (abs(np.log(count / replicas)), count))
+        if replicas not in alone:
+            near = min(alone, key=lambda count: (abs(np.log(count / replicas)), count))
             for utilisation in (UNLOADED, *LOADS):
                 like = reference.rows[replicas, utilisation]
                 rows[replicas, utilisation] = _scaled(like, reference.rows[near, utilisation], rows[near, utilisation])
@@ -411,6 +418,11 @@ def _runs_needed(bench: Bench, capacity: float, utilisation: float, replicas: in
     return max(MIN_RUNS, ceil(CALLS / per_run), ceil(SPANS * in_flight))
 
 
+def _affordable(bench: Bench, capacity: float, utilisation: float, replicas: int, unloaded: Rows) -> bool:
+    """Whether that many replicas can be seen in their steady state within ``MAX_CALLS``."""
+    return _runs_needed(bench, capacity, utilisation, replicas, unloaded) * _calls_per_run(bench) <= MAX_CALLS
+
+
 def _unloaded(bench: Bench, replicas: int) -> Rows:
     """One run at a time."""
     runs = max(MIN_RUNS // 5, min(ceil(CALLS / 2 / _calls_per_run(bench)), MIN_RUNS))
@@ -444,7 +456,7 @@ def _capacity(bench: Bench, unloaded: Rows) -> tuple[float, float]:
     parallel = max(1.0, sum(float(m) * row["parallelism"] for m, row in zip(load.mix, unloaded, strict=True)) / load.mix.sum())
     seats = spec.engine.max_num_seqs
     total_users = max(2, ceil(1.25 * seats / parallel))
-    total_users = min(total_users, max(4, int(MAX_CALLS / 3 / _calls_per_run(bench))))
+    total_users = min(total_users, max(4, int(SATURATING_CALLS / 3 / _calls_per_run(bench))))
     runs = 3 * total_users
     calls, _ = bench.replay(load.closed(total_users, runs), 1)
     cached = float(calls.cached_tokens.sum() / calls.input_tokens.sum())
@@ -462,9 +474,11 @@ def _capacity(bench: Bench, unloaded: Rows) -> tuple[float, float]:
 
 def _work_s(bench: Bench, inputs: Floats, outputs: Floats, cached: float) -> float:
     """Engine seconds of calls in a full batch, to weigh calls against each other."""
-    step = bench.spec.step
-    per_output = step.decode_s_per_sequence + step.base_s / bench.spec.engine.max_num_seqs
-    return float((step.prefill_s_per_token * (1 - cached) * inputs + per_output * outputs).sum())
+    step, engine = bench.spec.step, bench.spec.engine
+    per_output = step.decode_s_per_sequence + step.base_s / engine.max_num_seqs
+    # Where prompts cost no more than the steps they take (an embedder fitted so), tokens share the steps that they fill.
+    per_input = step.prefill_s_per_token or step.base_s / engine.max_num_batched_tokens
+    return float((per_input * (1 - cached) * inputs + per_output * outputs).sum())
 
 
 def _work_per_call_s(bench: Bench, cached: float) -> float:
@@ -483,7 +497,8 @@ def _capacity_of_several(bench: Bench, single: float, cached: float, replicas: i
     """
     if cached < CACHE_MATTERS:
         return single
-    runs = min(_runs_needed(bench, single, 0.5, replicas, unloaded), max(MIN_RUNS, int(MAX_CALLS / _calls_per_run(bench))))
+    most = max(MIN_RUNS, int(SATURATING_CALLS / _calls_per_run(bench)))
+    runs = min(_runs_needed(bench, single, 0.5, replicas, unloaded), most)
     calls, _ = bench.replay(bench.load.open(0.5 * single * replicas, runs), replicas)
     kept = float(calls.cached_tokens.sum() / calls.input_tokens.sum())
     return single * min(1.0, _work_per_call_s(bench, cached) / _work_per_call_s(bench, kept))

@@ -10,6 +10,7 @@ from scepsy.plan import Allocation, Plan
 from scepsy.predict.aggregate import Floats
 from scepsy.predict.critical_path import RunModel
 from scepsy.predict.paths import busy_seconds_by_run
+from scepsy.profile.model import kv_capacity_tokens
 from scepsy.rng import stream
 from scepsy.search.assemble import evaluate, slots_of
 from scepsy.search.knapsack import Items, backtrack, solve
@@ -148,7 +149,7 @@ def _other_degrees(
             continue
         mine = (options.tensor_parallel == degree) & np.isfinite(options.cost_s)
         if not mine.any():
-            said.append((degree, "no instance of it holds the model and carries the load here"))
+            said.append((degree, _why_none(problem, options.llm, chosen.gpu_type, degree)))
             continue
         within = mine & (options.units * space.unit_pct <= chosen.gpu_pct)
         if not within.any():
@@ -166,6 +167,17 @@ def _other_degrees(
             )
         )
     return tuple(said)
+
+
+def _why_none(problem: Problem, llm: str, gpu_type: str, degree: int) -> str:
+    """Why no option of that degree is finite: no curves of it, for lack of memory or of profiling, or none carries the load."""
+    if any((gpu, known) == (gpu_type, degree) for gpu, known, _ in problem.index.kinds(llm)):
+        return "no instance of it holds the model and carries the load here"
+    room = kv_capacity_tokens(problem.profiles.of(llm, gpu_type, degree), 100)
+    longest = problem.longest_call_tokens.get(llm, 1)
+    if room < longest:
+        return f"no instance of it holds the model and its longest call ({longest} tokens)"
+    return "its latency under load was not profiled"
 
 
 def _next_gpu(space: Space) -> float:

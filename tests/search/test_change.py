@@ -1,9 +1,12 @@
 """From a running plan to another, and what a plan's explanation says."""
 
+from dataclasses import replace
+
 import pytest
 
 from experiments.planner_problems import Size, random_problem
 from scepsy.errors import Infeasible, InputError
+from scepsy.profile.model import kv_capacity_tokens
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.assemble import objective_of
 from scepsy.search.change import diff, plan_change
@@ -62,6 +65,18 @@ def test_a_plan_for_another_cluster_is_refused() -> None:
         plan_change(small(), PLANNERS["equal"](other), 3)
     with pytest.raises(InputError, match="max_started is -1"):
         plan_change(small(), PLANNERS["equal"](small()), -1)
+
+
+def test_a_degree_without_curves_is_said_to_be_unprofiled_or_without_room() -> None:
+    whole = small()
+    name = whole.uses[0].llms[0].llm
+    room = kv_capacity_tokens(whole.profiles.of(name, "G0", 1), 100)
+    fours = {key: curve for key, curve in whole.curves.items() if key[1] != name or key[3] == 4}
+    problem = replace(whole, curves=fours, longest_call_tokens={name: room + 1})
+    (view,) = [view for view in explain(PLANNERS["exact"](problem), problem).llms if view.llm == name]
+    said = dict(view.other_degrees)
+    assert said[1] == f"no instance of it holds the model and its longest call ({room + 1} tokens)"
+    assert said[2] == "its latency under load was not profiled"
 
 
 def test_an_explanation_names_what_binds_and_every_other_degree() -> None:

@@ -181,3 +181,29 @@ def test_an_llm_without_profile_or_room_is_named() -> None:
         profile_curves([stream(one())], big, ["G"])
     with pytest.raises(InputError, match="replica_counts holds 0"):
         profile_curves([stream(one())], profiles(), ["G"], replica_counts=(0,))
+
+
+def test_an_embedder_whose_time_is_all_per_step_has_a_capacity() -> None:
+    known = profiles(degrees=(1,), seqs=4)
+    step = StepModel(base_s=0.1, prefill_s_per_token=0.0)
+    made = msgspec.structs.replace(known, profiles=(msgspec.structs.replace(known.profiles[0], step=step),))
+    pooled = msgspec.structs.replace(one(), kind="rerank", output_tokens=0)
+    (curve,) = profile_curves([stream(pooled)], made, ["G"], shares=(100,), replica_counts=(1,))
+    # Steps of 0.1 s with 100 prompt tokens each, which is one call.
+    assert curve.capacity_per_s == pytest.approx(10.0, rel=0.03)
+    assert curve.mean_s[0] == pytest.approx(0.1, rel=1e-6)
+
+
+def test_waiting_of_many_instances_is_not_cut_short() -> None:
+    """Runs of many calls with gaps: their number in flight wanders, and with it the load; a short replay misses it."""
+    calls = [one("c0", gap_s=5.0)]
+    calls += [one(f"c{n}", f"c{n - 1}", gap_s=5.0) for n in range(1, 8)]
+    load = Load("m", [stream(*calls, runs=20)], 16, seed=3)
+    known = profiles(degrees=(1,))
+    bench = Bench(load, known.of("m", "G", 1), 100, known)
+    curves = profile_curves([stream(*calls, runs=20)], known, ["G"], shares=(100,), degrees=(1,), replica_counts=(1, 4))
+    curve = pick(curves, replicas=4)
+    workload = load.open(0.9 * 4 * curve.capacity_per_s, 4000)
+    replayed, _ = bench.replay(workload, 4)
+    measured = float(replayed.where(replayed.run > 400).latency_s.mean())
+    assert curve.mean_s[curve.utilisation.index(0.9)] == pytest.approx(measured, rel=0.25)
