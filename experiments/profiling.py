@@ -116,7 +116,7 @@ def fit_folder(folder: Path, probe_s: float | None = None) -> Fitted:
 
     run = loaded(folder)
     if llm.kind == "generate":
-        fit = fit_step_model(run, len(run))
+        fit = fit_step_model(run, len(run), first_tokens=True)
         step, residual = fit.step, fit.residual_pct
     else:
         step, residual = fit_pooling(run)

@@ -51,8 +51,12 @@ class StepFit:
     requests: int
 
 
-def fit_step_model(run: EngineRun, requests: int) -> StepFit:
-    """Fit on the first ``requests`` requests. Raises ``InputError`` when they are too few for five coefficients."""
+def fit_step_model(run: EngineRun, requests: int, *, first_tokens: bool = False) -> StepFit:
+    """Fit on the first ``requests`` requests. Raises ``InputError`` when they are too few for five coefficients.
+
+    ``first_tokens``: the seconds from arrival to first token count as well, as much as those from first to last. Without them
+    only what runs beside decoding requests tells what a prompt costs, and an engine that was hardly loaded tells nothing.
+    """
     if requests < 10:
         raise InputError(f"{run.name}: {requests} requests to fit on: must be at least 10 (raise --train)")
     best: tuple[float, Array] | None = None
@@ -60,12 +64,12 @@ def fit_step_model(run: EngineRun, requests: int) -> StepFit:
         theta = start
         for _ in range(_ROUNDS):
             result = replay(run, _model(theta))
-            loss = _loss(run, result, requests)
+            loss = _loss(run, result, requests, first_tokens)
             if best is None or loss < best[0]:
                 best = (loss, theta)
-            theta = theta + 0.5 * (_solve(*_design(run, result, requests)) - theta)
+            theta = theta + 0.5 * (_solve(*_design(run, result, requests, theta, first_tokens)) - theta)
     assert best is not None  # there are starts
-    work, seconds = _design(run, replay(run, _model(best[1])), requests)
+    work, seconds = _design(run, replay(run, _model(best[1])), requests, best[1], first_tokens)
     theta = np.where(best[1] * work.mean(axis=0) > _NEGLIGIBLE * seconds.mean(), best[1], 0.0)
     return _described(theta, work, seconds)
 
@@ -95,13 +99,42 @@ def _model(theta: Array) -> StepModel:
     )
 
 
-def _design(run: EngineRun, result: Replay, requests: int) -> tuple[Array, Array]:
-    """Work between first and last token of each request (simulated), and the seconds it took (recorded)."""
+def _design(run: EngineRun, result: Replay, requests: int, theta: Array, first_tokens: bool) -> tuple[Array, Array]:
+    """Work between first and last token of each request (simulated), and the seconds it took (recorded).
+
+    With ``first_tokens`` below them the same between arrival and first token, either part over its mean seconds.
+    """
     chosen = slice(0, requests)
-    work = result.work_until(result.last_token_s[chosen]) - result.work_until(result.first_token_s[chosen])
-    seconds = run.decode_s[chosen]
+    decode = (
+        result.work_until(result.last_token_s[chosen]) - result.work_until(result.first_token_s[chosen]),
+        run.decode_s[chosen],
+    )
+    if not first_tokens:
+        return _kept(*decode)
+    # When a request arrives, an iteration is under way: only the rest of it is waited for.
+    prompt = result.work_until(result.first_token_s[chosen]) - _work_begun(result, theta, run.arrival_s[chosen])
+    parts = [_kept(*decode), _kept(prompt, run.ttft_s[chosen])]
+    scales = [float(seconds.mean()) for _, seconds in parts]
+    return (
+        np.vstack([work / scale for (work, _), scale in zip(parts, scales, strict=True)]),
+        np.concatenate([seconds / scale for (_, seconds), scale in zip(parts, scales, strict=True)]),
+    )
+
+
+def _kept(work: Array, seconds: Array) -> tuple[Array, Array]:
     keep = (seconds > 0) & (work[:, 0] > 0)
     return work[keep], seconds[keep]
+
+
+def _work_begun(result: Replay, theta: Array, at_s: Array) -> Array:
+    """Work done by each time, of the event under way the part of its time that is over."""
+    duration_s = np.maximum(result.work @ theta, 1e-12)
+    under_way = np.minimum(np.searchsorted(result.work_end_s, at_s + 1e-9, side="right"), len(result.work) - 1)
+    part = np.clip((at_s - result.work_end_s[under_way] + duration_s[under_way]) / duration_s[under_way], 0.0, 1.0)
+    after: Array = (
+        result.work_until(at_s) + np.where(result.work_end_s[under_way] > at_s, part, 0.0)[:, None] * result.work[under_way]
+    )
+    return after
 
 
 def _solve(work: Array, seconds: Array) -> Array:
@@ -117,12 +150,13 @@ def _solve(work: Array, seconds: Array) -> Array:
     return theta
 
 
-def _loss(run: EngineRun, result: Replay, requests: int) -> float:
-    """Mean error of latency and of decode time, relative to their means."""
+def _loss(run: EngineRun, result: Replay, requests: int, first_tokens: bool) -> float:
+    """Mean error of latency and of decode time (and of the time to the first token), relative to their means."""
     chosen = slice(0, requests)
     latency = np.abs(result.last_token_s - run.last_token_s)[chosen].mean() / run.latency_s[chosen].mean()
     decode = np.abs(result.last_token_s - result.first_token_s - run.decode_s)[chosen].mean() / run.decode_s[chosen].mean()
-    return float(latency + decode)
+    first = np.abs(result.first_token_s - run.first_token_s)[chosen].mean() / run.ttft_s[chosen].mean() if first_tokens else 0.0
+    return float(latency + decode + first)
 
 
 def _described(theta: Array, work: Array, seconds: Array) -> StepFit:

@@ -118,6 +118,9 @@ def import_(
     llm: Annotated[list[str] | None, typer.Option(help="Catalogue LLM, repeatable (vendor), or the one measured.")] = None,
     gpu: Annotated[str, typer.Option(help="GPU type (catalogue name).")] = "H100-80G",
     tp: Annotated[str, typer.Option("--tp", help="Tensor-parallel degrees (vllm-bench: the one measured).")] = "1",
+    vendor_model: Annotated[
+        str | None, typer.Option(help="vendor: the data's name of the (one) model, e.g. meta-llama/Meta-Llama-3.1-8B.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Profiles without engines: from `vllm bench serve --save-result --save-detailed` files, or from vendor kernel data.
@@ -130,9 +133,10 @@ def import_(
     if not names:
         raise InputError("--llm is missing: must name a model of the catalogue (see: scepsy profile show)")
     models, device = [catalogue.llm(name) for name in names], catalogue.gpu_type(gpu)
-    output.mkdir(parents=True, exist_ok=True)
     if source == "vendor":
-        _import_vendor(models, device, degrees, output, as_json)
+        if vendor_model is not None and len(models) != 1:
+            raise InputError(f"--vendor-model is {vendor_model!r} for {len(models)} LLMs: must be given with one --llm")
+        _import_vendor(models, device, degrees, vendor_model, output, as_json)
     elif source == "vllm-bench":
         if len(models) != 1 or len(degrees) != 1 or not files:
             raise InputError("vllm-bench: give result files, one --llm and one --tp")
@@ -147,6 +151,7 @@ def _save(profiles: list[Any], output: Path) -> Path:
     from scepsy.profile.model import ProfileSet
 
     laws = catalogue.laws()
+    output.mkdir(parents=True, exist_ok=True)
     path = output / "profiles.yaml"
     save_profiles(
         path,
@@ -155,13 +160,15 @@ def _save(profiles: list[Any], output: Path) -> Path:
     return path
 
 
-def _import_vendor(models: "list[Llm]", gpu: "GpuType", degrees: tuple[int, ...], output: Path, as_json: bool) -> None:
+def _import_vendor(
+    models: "list[Llm]", gpu: "GpuType", degrees: tuple[int, ...], vendor_model: str | None, output: Path, as_json: bool
+) -> None:
     from scepsy.profile.vendor import vendor_profile
 
     rows, profiles = [], []
     for model in models:
         for degree in degrees:
-            profile, errors = vendor_profile(model, gpu, degree)
+            profile, errors = vendor_profile(model, gpu, degree, model=vendor_model)
             profiles.append(profile)
             rows.append(
                 {
@@ -193,7 +200,7 @@ def _import_bench(
     limits = EngineLimits()
     folder = output / f"{llm.name}-{gpu.name}-tp{degree}"
     requests = write_bench_run(files, folder, llm, gpu, degree, limits)
-    fit = fit_step_model(load_engine_run(folder), requests)
+    fit = fit_step_model(load_engine_run(folder), requests, first_tokens=True)
     profile = Profile(
         llm=llm, gpu=gpu, tensor_parallel=degree, step=fit.step, engine=limits, residual_pct=fit.residual_pct,
         source=f"measured: vllm bench serve, {', '.join(path.name for path in files)} ({requests} requests)",

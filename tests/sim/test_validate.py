@@ -68,6 +68,22 @@ def test_a_made_up_engine_is_recovered():
     assert result.last_token_s == pytest.approx(run.last_token_s, rel=0.01)
 
 
+def test_an_engine_that_was_hardly_loaded_tells_its_prompt_costs_by_first_tokens():
+    """Requests of few tokens that seldom meet: next to nothing runs beside a decoding request."""
+    made = engine_run()
+    run = EngineRun(**{**made.__dict__, "arrival_s": 0.7 * np.arange(150.0), "output_tokens": made.output_tokens % 7 + 2})
+    result = replay(run, TRUE)
+    run = EngineRun(**{**run.__dict__, "first_token_s": result.first_token_s, "last_token_s": result.last_token_s})
+    fit = fit_step_model(run, 150, first_tokens=True)
+    assert fit.step.prefill_s_per_token == pytest.approx(TRUE.prefill_s_per_token, rel=0.03)
+    assert fit_step_model(run, 150).step.prefill_s_per_token < 0.1 * TRUE.prefill_s_per_token
+    busy = fit_step_model(made, 100, first_tokens=True)  # the two costs of decoding trade against each other here
+    for work in ((0, 0, 1, 500), (0, 0, 30, 30_000), (1000, 0, 20, 20_000)):
+        assert busy.step.step_s(*work) == pytest.approx(TRUE.step_s(*work), rel=0.03)
+    latency_s = replay(made, busy.step).last_token_s - made.arrival_s
+    assert latency_s.mean() == pytest.approx(made.latency_s.mean(), rel=0.01)
+
+
 def test_a_kv_bound_engine_is_predicted_though_its_coefficients_trade_against_each_other():
     run = engine_run(blocks=900)
     assert replay(run, TRUE).preemptions > 20
