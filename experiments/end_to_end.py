@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 MODELS = (
     RandomModel(name="small-chat", layers=4, hidden_size=256),
-    RandomModel(name="reranker", kind="rerank", layers=4, hidden_size=256),
+    RandomModel(name="reranker", kind="rerank", layers=2, hidden_size=256),
     RandomModel(name="large-chat", layers=8, hidden_size=512),
 )
 """Three kinds of engine: a generator, a pooling model with one score, a larger generator. Large enough that the engines'
@@ -164,10 +164,10 @@ def whole_way(folder: Path, size: Size | None = None, say: Say = print) -> dict[
 
 def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything that is made.")],
-    runs: Annotated[int, typer.Option(min=10, help="Runs per measurement.")] = 100,
+    runs: Annotated[int, typer.Option(min=10, help="Runs per measurement.")] = 60,
     seeds: Annotated[int, typer.Option(min=1, help="Measurements per load.")] = 3,
     load: Annotated[list[float] | None, typer.Option(help="Parts of the target rate (half of what the cores carry).")] = None,
-    requests: Annotated[int, typer.Option(min=10, help="Calls per profiled rate.")] = 60,
+    requests: Annotated[int, typer.Option(min=10, help="Calls per profiled rate.")] = 50,
 ) -> None:
     """Record, profile, plan, deploy, replay, compare; prints the comparison's medians as JSON."""
     chosen = Size(
