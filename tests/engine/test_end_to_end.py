@@ -47,7 +47,9 @@ def test_every_llm_was_profiled_with_its_error_on_data_the_fit_did_not_see(found
     assert {profile.llm.name for profile in profiles.profiles} == {model.name for model in MODELS}
     for profile in profiles.profiles:
         assert profile.source.startswith("measured: vllm")
-        assert profile.step.base_s > 0
+        assert profile.step.prefill_s_per_token > 1e-6, "prompts were computed, not found in a cache"
+        assert profile.probe_s is not None
+        assert "at the machine's full speed" in profile.source
     by_llm = {row["llm"]: row for row in steps["profile"]["measured"]}
     assert all(row["held_out_latency_mean_err_pct"] is not None for row in by_llm.values())
     assert by_llm["large-chat"]["base_ms"] > by_llm["small-chat"]["base_ms"], "four times the weights take longer"
@@ -57,7 +59,8 @@ def test_the_plan_was_carried_out_and_measured(found):
     _, steps = found
     assert set(steps["plan"]["allocations"]) == {model.name for model in MODELS}
     rows = {row["source"]: row for row in steps["compare"]["rows"]}
-    assert set(rows) == {"predicted", "simulated", "measured"}
+    assert set(rows) == {"predicted", "simulated", "simulated-at-speed", "measured"}
+    assert rows["measured"]["slowdown"] == rows["simulated-at-speed"]["slowdown"] > 0.5
     assert rows["measured"]["runs"] == Size().runs
     assert rows["measured"]["not_completed"] == 0
 

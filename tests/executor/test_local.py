@@ -1,5 +1,6 @@
 """The local executor: layout by hand, then real processes (stub engines) that are killed, refuse to start or never answer."""
 
+import json
 import os
 import signal
 import stat
@@ -17,13 +18,16 @@ from executor.local.options import LocalOptions, engine_python
 from executor.local.shares import CoreShares
 from executor.local.state import MARK, Child, born_s, is_alive, load_state, marked
 from executor.local.supervisor import explain_exit, free_port, has_no_weights, log_tail
+from executor.measure import cores_of, measure
 from executor.random_models import RandomModel, llm_of, write_model
+from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
 from scepsy.errors import BackendError, InputError
 from scepsy.plan import Allocation, Instance, Plan
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
+from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
 
 CORE = GpuType(name="cpu-core", memory_bytes=2 * 2**30, bandwidth_bytes_per_s=1e10, flops_per_s=5e10)
 ENGINE = EngineLimits(max_num_seqs=16, max_num_batched_tokens=1024, activation_bytes=2**26, block_tokens=32)
@@ -259,6 +263,20 @@ def test_apply_serves_and_delete_leaves_nothing(fake_python, folder, stranger):
     assert nothing_left(folder)
     assert status(folder)["phase"] == "stopped"
     assert not delete(folder, 5)
+
+
+def test_a_measurement_on_cores_says_how_fast_they_were(fake_python, folder):
+    call = Call(id="a", llm="chat", input_tokens=8, output_tokens=2)
+    trace = Trace(source=TraceSource(origin="test"), runs=(Run(id="t", workflow="w", calls=(call,)),))
+    evenly = Stream(trace=trace, arrivals=Arrivals(kind="deterministic", rate_per_s=1.0))
+    asked = Workload(streams=(evenly,), runs=4, seed=1)
+    records = measure(PLAN, asked, profiles=PROFILES, options=options(fake_python()), folder=folder)
+    assert records.runs.column("status").to_pylist() == ["completed"] * 4
+    assert set(json.loads(records.meta["probe_s"])) == {"0", "1"}
+    assert all(seconds > 0 for seconds in json.loads(records.meta["probe_s"]).values())
+    assert nothing_left(folder)
+    on_gpus = LocalOptions(python=sys.executable, device="gpu")
+    assert (cores_of(PLAN, options("x")), cores_of(PLAN, on_gpus)) == ((0, 1), ())
 
 
 def test_applying_again_replaces_what_ran(fake_python, folder):
