@@ -1,12 +1,14 @@
 """How far the predictors are from the simulator: every workflow, 10 to 90 % of a plan's capacity, mean and p95.
 
-    python -m experiments.predictor_error                       # all generated workflows →
-    experiments/results/predictor_error.parquet
+    python -m experiments.predictor_error                       # → experiments/results/predictor_error.parquet
     python -m experiments.predictor_error --workflow rag-rerank --runs 600 --out /tmp/error.parquet
+    python -m experiments.predictor_error --workflow real:tau2-retail
     python -m experiments.predictor_error --table               # the table of docs/predictors.md from the stored rows
 
 Per workflow one exact plan is made for half of the cluster's highest rate, and simulated at parts of the highest rate *of that
 plan*. One row per (workflow, load, predictor, statistic), errors signed. Runs that arrive in the first quarter are left out.
+All generated workflows, and the real traces where ``$SCEPSY_DATA`` names their folder (models of like size stand in for hosted
+ones, as everywhere in the experiments); without it they are skipped, which is said.
 """
 
 import argparse
@@ -18,6 +20,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.pipeline import Load, prepare
+from experiments.questions import Question, base_case
+from experiments.real_traces import REAL, data_folder
 from scepsy.backend import Stream, Workload
 from scepsy.generate import WORKFLOWS, generate
 from scepsy.profile.catalogue import builtin_profiles, cluster_preset
@@ -31,17 +35,30 @@ from sim.run import simulate
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 CLUSTER = "2x8-a100-80g"
 WARMUP_PART = 0.25
-MAX_CALLS = 40_000
+SPANS = 8.0
+"""Arrivals last at least this many predicted latencies: queues at high load settle over several, not within one."""
+MAX_CALLS = 80_000
+REAL_PREFIX = "real:"
 DEFAULT_OUT = Path(__file__).parent / "results" / "predictor_error.parquet"
 
 
-def rows_of(trace: Trace, *, runs: int, seed: int, cache_dir: Path | None, planner: str = "exact") -> Iterator[dict[str, Any]]:
-    """Plan, then simulate and predict at every load."""
-    workflow = trace.workflows[0]
+def question(name: str, *, traces: int, seed: int, cache_dir: Path | None) -> tuple[Trace, Problem]:
+    """A workflow's trace and its planning problem at one run per second. Raises ``InputError`` for an unknown name."""
+    if name.startswith(REAL_PREFIX):
+        case = base_case(Question(workflows=(name,)), (1.0,))
+        return case.streams[0].trace, case.problem
     cluster = cluster_preset(CLUSTER)
+    trace = generate(name, runs=traces, seed=seed + 1)
     profiles = builtin_profiles(list(trace.llms), [gpu.name for gpu in cluster.gpu_types])
     load = Load(trace=trace, arrivals=Arrivals(rate_per_s=1.0))
-    problem = prepare([load], cluster, profiles, seed=seed, cache_dir=cache_dir)
+    return trace, prepare([load], cluster, profiles, seed=seed, cache_dir=cache_dir)
+
+
+def rows_of(
+    trace: Trace, problem: Problem, *, runs: int, seed: int, most_calls: int = MAX_CALLS, planner: str = "exact"
+) -> Iterator[dict[str, Any]]:
+    """Plan, then simulate and predict at every load."""
+    workflow = trace.workflows[0]
     problem = at_factor(problem, 0.5 * rate_bound(problem).factor)
     plan = PLANNERS[planner](problem)
     top = plan.expected[0].throughput_per_s
@@ -50,9 +67,9 @@ def rows_of(trace: Trace, *, runs: int, seed: int, cache_dir: Path | None, plann
         rate = part * top
         at = at_factor(problem, rate / problem.rates_per_s[0])
         predicted = predictions(at, plan.allocations, slots_of(plan))
-        wanted = int(min(max(runs, 3 * rate * predicted["aggregate", "mean"]), max(100.0, MAX_CALLS / per_run)))
+        wanted = int(min(max(runs, SPANS * rate * predicted["aggregate", "mean"]), max(100.0, most_calls / per_run)))
         stream = Stream(trace=trace, arrivals=Arrivals(rate_per_s=rate))
-        records = simulate(plan, Workload(streams=(stream,), runs=wanted, seed=seed + 1), profiles=profiles)
+        records = simulate(plan, Workload(streams=(stream,), runs=wanted, seed=seed + 1), profiles=problem.profiles)
         arrival, end = (np.asarray(records.runs[name]) for name in ("arrival_s", "end_s"))
         latency = (end - arrival)[arrival > WARMUP_PART * arrival.max()]
         simulated = {"mean": float(latency.mean()), "p95": float(np.percentile(latency, 95))}
@@ -108,8 +125,9 @@ def table(rows: pd.DataFrame) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison and write one tidy parquet, workflow by workflow."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workflow", action="append", help="generated workflow (default: all)")
+    parser.add_argument("--workflow", action="append", help="generated workflow, or real:NAME (default: all)")
     parser.add_argument("--runs", type=int, default=400, help="runs per simulation, at least")
+    parser.add_argument("--calls", type=int, default=MAX_CALLS, help="calls per simulation, at most")
     parser.add_argument("--traces", type=int, default=200, help="traced runs per workflow")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=None, help="folder in which curves are kept")
@@ -118,15 +136,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if not options.table:
         made = pd.read_parquet(options.out) if options.out.exists() and options.workflow else pd.DataFrame()
-        for name in options.workflow or list(WORKFLOWS):
-            trace = generate(name, runs=options.traces, seed=options.seed + 1)
-            fresh = pd.DataFrame(list(rows_of(trace, runs=options.runs, seed=options.seed, cache_dir=options.cache)))
+        for name in options.workflow or every_workflow():
+            trace, problem = question(name, traces=options.traces, seed=options.seed, cache_dir=options.cache)
+            fresh = pd.DataFrame(list(rows_of(trace, problem, runs=options.runs, seed=options.seed, most_calls=options.calls)))
             kept = made[made["workflow"] != name] if len(made) else made
             made = pd.concat([kept, fresh], ignore_index=True)
             options.out.parent.mkdir(parents=True, exist_ok=True)
             made.to_parquet(options.out, index=False)
             print(f"{name}: {len(fresh)} rows", flush=True)
-    print(table(pd.read_parquet(options.out)))
+    rows = pd.read_parquet(options.out)
+    real = rows["workflow"].str.startswith(REAL_PREFIX)
+    for title, part in (("Generated workflows", rows[~real]), ("Real traces", rows[real])):
+        if len(part):
+            print(f"\n{title}\n\n{table(part)}")
+
+
+def every_workflow() -> list[str]:
+    """All generated workflows, and the real traces where their folder is known."""
+    if data_folder() is None:
+        print(f"real traces skipped ({', '.join(REAL)}): SCEPSY_DATA is not set", flush=True)
+        return list(WORKFLOWS)
+    return [*WORKFLOWS, *(REAL_PREFIX + name for name in REAL)]
 
 
 if __name__ == "__main__":

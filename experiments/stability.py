@@ -106,13 +106,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
     options = parser.parse_args(argv)
     names = options.workflow or list(WORKFLOWS)
-    rows = []
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    table = pd.DataFrame()
     for row in cases(options.cases, names, seed=options.seed, traces=options.traces, cache_dir=options.cache):
         rows.append(row)
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
-    table = pd.DataFrame(rows)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(options.out, index=False)
+        table = pd.DataFrame(rows)
+        table.to_parquet(options.out, index=False)
     print(f"{int(table['stable'].sum())} of {len(table)} cases stable")
 
 

@@ -35,7 +35,7 @@ from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "13"
+VERSION = "14"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -64,6 +64,10 @@ SATURATING_CALLS = 8_000
 """The same for what needs no steady queue: saturated instances, and the part of prompts that caches serve."""
 MIN_RUNS = 100
 """Queueing behind other runs shows only with many of them, however many calls each makes."""
+STEADY_RUNS = 400
+"""The same from ``STEADY_LOAD`` on, up to ``SATURATING_CALLS`` calls: a queue settles ever slower, as 1 / (1 − utilisation)². A
+hundred runs show two thirds of the waiting at 0.9."""
+STEADY_LOAD = 0.6
 WARMUP_PART = 0.3
 SPANS = 3.0
 """Arrivals last at least this many run durations, so that the window sees the steady state."""
@@ -206,6 +210,7 @@ def _key(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple
         CALLS,
         MAX_CALLS,
         SATURATING_CALLS,
+        STEADY_RUNS,
     ]
     digest.update(msgspec.json.encode([settings, mine, profiles.share_law, profiles.contention]))
     for stream in streams:
@@ -324,10 +329,8 @@ def _measure_briefly(bench: Bench, share_pct: int, reference: Measured, counts: 
     capacity = {replicas: single * known[replicas] / known[1] for replicas in counts}
     # A group of whole GPUs is the reference with a faster clock; a small share also has other step costs (share law).
     alone = {1: unloaded}
-    if MANY in counts and share_pct < 100:
-        several = _unloaded(bench, MANY)
-        if _affordable(bench, capacity[MANY], CHECK_LOAD, MANY, several):
-            alone[MANY] = several
+    if MANY in counts and share_pct < 100 and _affordable(bench, capacity[MANY], CHECK_LOAD, MANY, unloaded):
+        alone[MANY] = _unloaded(bench, MANY)
     rows: dict[tuple[int, float], Rows] = {}
     for replicas, low in alone.items():
         high = _loaded(bench, capacity[replicas], CHECK_LOAD, replicas, low)
@@ -415,7 +418,8 @@ def _runs_needed(bench: Bench, capacity: float, utilisation: float, replicas: in
     per_run = _calls_per_run(bench)
     run_rate = utilisation * capacity * replicas / per_run
     in_flight = run_rate * _run_s(bench, unloaded) / (1.0 - 0.8 * utilisation)
-    return max(MIN_RUNS, ceil(CALLS / per_run), ceil(SPANS * in_flight))
+    least = min(STEADY_RUNS, ceil(SATURATING_CALLS / per_run)) if utilisation >= STEADY_LOAD else MIN_RUNS
+    return max(MIN_RUNS, least, ceil(CALLS / per_run), ceil(SPANS * in_flight))
 
 
 def _affordable(bench: Bench, capacity: float, utilisation: float, replicas: int, unloaded: Rows) -> bool:
