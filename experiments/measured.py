@@ -58,6 +58,11 @@ def compare_plan(
     measured = {(float(r.meta["load"]), int(r.meta["seed"])): r for r in map(load_records, records)}
     if options is not None:
         measured |= measure_all(question, options, output, say)
+    return rows_of(question, measured)
+
+
+def rows_of(question: Comparison, measured: Mapping[tuple[float, int], Records]) -> list[dict[str, Any]]:
+    """Predicted, simulated and, by load and seed, measured. Raises ``InputError`` when some but not all are measured."""
     rows = []
     for load in question.loads:
         predictions = predict(question, load)

@@ -6,9 +6,12 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from experiments.compare import AT_SPEED, medians, row_of, slowdowns, slowed, with_errors
+from experiments.compare import AT_SPEED, medians, row_of, simulated, slowdowns, slowed, with_errors, workload_of
+from experiments.measured import Comparison, rows_of
 from scepsy.errors import InputError
+from scepsy.plan import Target
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
+from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
 from tests.executor.two_cores import two_core_plan
 
 PLAN, PROFILES = two_core_plan("m")
@@ -88,3 +91,25 @@ def test_medians_keep_both_simulations_and_the_slowdown():
     assert found[AT_SPEED]["latency_mean_err_pct"] == pytest.approx(-20 / 3)
     assert found[AT_SPEED]["slowdown"] == 1.4
     assert "slowdown" not in found["simulated"]
+
+
+def test_a_comparison_simulates_twice_where_the_speed_was_probed():
+    """The "measurement" is a simulation of engines half as slow again: at the speed that was probed they agree."""
+    call = Call(id="a", llm="m", input_tokens=64, output_tokens=20)
+    trace = Trace(source=TraceSource(origin="test"), runs=(Run(id="t", workflow="w", calls=(call,)),))
+    plan = msgspec.structs.replace(PLAN, targets=(Target(workflow="w", arrivals=Arrivals(rate_per_s=2.0)),))
+    question = Comparison(plan=plan, traces={"w": trace}, profiles=probed(PROFILES, 0.002), runs=30, seeds=(1,))
+    core = str(plan.instances[0].gpus[0].index)
+
+    def sources(meta):
+        workload = workload_of(plan, question.traces, runs=30, seed=1)
+        slow = simulated(plan, workload, slowed(PROFILES, {"m": 1.5}))
+        measured = Records(runs=slow.runs, calls=slow.calls, meta={"load": "1", "seed": "1", **meta})
+        return {row["source"]: row for row in with_errors(rows_of(question, {(1.0, 1): measured}))}
+
+    found = sources({"probe_s": json.dumps({core: 0.003})})
+    assert list(found) == ["predicted", "simulated", AT_SPEED, "measured"]
+    assert found[AT_SPEED]["latency_mean_err_pct"] == pytest.approx(0.0, abs=1e-6)
+    assert found["simulated"]["latency_mean_err_pct"] < -25
+    assert found["measured"]["slowdown"] == pytest.approx(1.5)
+    assert list(sources({})) == ["predicted", "simulated", "measured"]
