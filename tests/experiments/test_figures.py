@@ -38,7 +38,7 @@ def test_there_are_twelve_figures_and_the_tables() -> None:
     assert [script.stem.split("_")[1] for script in SCRIPTS if script.stem.startswith("fig")] == [
         f"{n:02d}" for n in range(1, 13)
     ]
-    assert len(SCRIPTS) == 17
+    assert len(SCRIPTS) == 18
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
