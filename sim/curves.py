@@ -5,8 +5,8 @@ Simulating every option at every rate would take minutes, and most of it would r
 - one reference instance type (whole GPUs, the smallest degree with room for several of the longest calls) is simulated
   unloaded, saturated and at
   ``LOADS``; with several replicas at ``REPLICA_LOADS``;
-- other degrees, and two smaller shares, are simulated unloaded, saturated and at ``CHECK_LOAD`` (one and ``MANY``
-  replicas); in between they follow the
+- other degrees, and two smaller shares, are simulated unloaded, saturated and at ``CHECK_LOAD`` (shares with one and
+  ``MANY`` replicas, degrees with room for few calls with all counts); in between they follow the
   shape of the reference, since another instance of the same LLM mostly has another clock;
 - other shares are interpolated in 1/share, the form of the share law; other replica counts follow the reference's ratios.
 
@@ -35,7 +35,7 @@ from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "14"
+VERSION = "15"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -246,7 +246,10 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
             if (degree, share) == reference:
                 known[share] = full
             else:
-                known[share] = _measure_briefly(Bench(load, of_degree[degree], share, profiles), share, full, counts)
+                several: tuple[int, ...] = tuple(count for count in counts if count == MANY) if share < 100 else ()
+                if share == 100 and kv_capacity_tokens(of_degree[degree], share) < ROOMY * longest:
+                    several = counts[1:]
+                known[share] = _measure_briefly(Bench(load, of_degree[degree], share, profiles), full, counts, several)
         for share in offered:
             measured = known.get(share) or _between(known, share)
             curves.extend(_curves(task, load, degree, share, measured, counts))
@@ -318,19 +321,21 @@ def _by_ratio(rows: dict[tuple[int, float], Rows], seen: dict[float, Rows], util
     return made
 
 
-def _measure_briefly(bench: Bench, share_pct: int, reference: Measured, counts: tuple[int, ...]) -> Measured:
-    """Unloaded, saturated and one load, at partial shares for ``MANY`` replicas too; the reference gives the shape between.
+def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...], several: tuple[int, ...]) -> Measured:
+    """Unloaded, saturated and one load, for one replica and the ``several`` counts; the reference gives the shape between.
 
-    Other replica counts follow the reference's ratio to the nearer of the two.
+    Other replica counts follow the reference's ratio to the nearest of those. A group of whole GPUs is the reference with a
+    faster clock, and needs one replica only, unless its KV cache holds few calls: then queues form that the reference has
+    not. A small share also has other step costs (share law).
     """
     unloaded = _unloaded(bench, 1)
     single, _ = _capacity(bench, unloaded)
     known = reference.capacity_per_s
     capacity = {replicas: single * known[replicas] / known[1] for replicas in counts}
-    # A group of whole GPUs is the reference with a faster clock; a small share also has other step costs (share law).
     alone = {1: unloaded}
-    if MANY in counts and share_pct < 100 and _affordable(bench, capacity[MANY], CHECK_LOAD, MANY, unloaded):
-        alone[MANY] = _unloaded(bench, MANY)
+    for replicas in several:
+        if _affordable(bench, capacity[replicas], CHECK_LOAD, replicas, unloaded):
+            alone[replicas] = _unloaded(bench, replicas)
     rows: dict[tuple[int, float], Rows] = {}
     for replicas, low in alone.items():
         high = _loaded(bench, capacity[replicas], CHECK_LOAD, replicas, low)
