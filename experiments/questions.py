@@ -24,6 +24,7 @@ from scepsy.files.trace import load_trace
 from scepsy.generate import generate
 from scepsy.profile import catalogue
 from scepsy.search import PLANNERS
+from scepsy.search.infeasible import rate_bound
 from scepsy.workload import Arrivals, Trace
 
 TRACE_RUNS = 200
@@ -110,7 +111,7 @@ def base_case(question: Question, rates_per_s: tuple[float, ...], jobs: int = 1)
 
 
 STEPS = 6
-"""Halvings of the search for reference rates: to 2 % of the first guess."""
+"""Halvings of the search for reference rates: to 2 % of the bound."""
 REFERENCE_LOAD = 0.5
 
 
@@ -181,7 +182,10 @@ def _reference_key(question: Question) -> str:
 
 
 def _highest(case: Case) -> float:
-    """The largest factor on the case's rates for which the exact planner finds a plan."""
+    """The largest factor on the case's rates for which the exact planner finds a plan, to a 64th of what capacity bounds.
+
+    Raises ``Infeasible`` when it finds none at the first 64th either.
+    """
 
     def carried(factor: float) -> bool:
         try:
@@ -190,12 +194,15 @@ def _highest(case: Case) -> float:
             return False
         return True
 
-    low, high = 0.0, 1.0
-    while carried(high):
-        low, high = high, 2 * high
+    bound = rate_bound(case.problem)
+    low, high = 0.0, bound.factor
+    if carried(high):
+        return high
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if carried(middle) else (low, middle)
+    if low == 0.0:
+        raise Infeasible(f"no plan at {high:.3g} times the rates, {2.0**-STEPS:.3g} of what {bound.binding_llm} could carry")
     return low
 
 
