@@ -35,7 +35,7 @@ from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.bench import Bench, Calls, Duty, Load, fit_latency
 
-VERSION = "15"
+VERSION = "16"
 """Part of every cache key: raise it when a change here or in the simulator changes curves."""
 
 UNLOADED = 0.02
@@ -152,7 +152,7 @@ def profile_curves(
     counts = tuple(sorted({1, *replica_counts}))
     if progress:
         progress(0, len(tasks))
-    work = (joblib.delayed(_cached)(task, list(streams), profiles, counts, seed, cache_dir) for task in tasks)
+    work = (joblib.delayed(_cached)(task, _callers(streams, task.llm), profiles, counts, seed, cache_dir) for task in tasks)
     made: list[Curve] = []
     results: Iterator[list[Curve]] = joblib.Parallel(n_jobs=min(jobs, len(tasks)), return_as="generator")(work)
     for done, curves in enumerate(results, start=1):
@@ -178,6 +178,25 @@ def _degrees(profiles: ProfileSet, llm: str, gpu_type: str, wanted: Sequence[int
     if known and profiles.llm(llm).weight_bytes < SMALL_BYTES:
         return tuple(known[:1])
     return tuple(known)
+
+
+def _callers(streams: Sequence[Stream], llm: str) -> list[Stream]:
+    """The streams that call the LLM, their rates as parts of the sum.
+
+    Load is swept, so only the mix matters: curves serve every target rate, and other workflows beside them change nothing.
+    """
+    calling = [stream for stream in streams if llm in stream.trace.llms]
+    total = sum(stream.arrivals.rate_per_s or 1.0 for stream in calling)
+    return [
+        Stream(
+            trace=stream.trace,
+            arrivals=msgspec.structs.replace(
+                stream.arrivals, rate_per_s=float(f"{(stream.arrivals.rate_per_s or 1.0) / total:.9g}")
+            ),
+            order=stream.order,
+        )
+        for stream in calling
+    ]
 
 
 def _cached(

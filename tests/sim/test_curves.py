@@ -207,3 +207,30 @@ def test_waiting_of_many_instances_is_not_cut_short() -> None:
     replayed, _ = bench.replay(workload, 4)
     measured = float(replayed.where(replayed.run > 400).latency_s.mean())
     assert curve.mean_s[curve.utilisation.index(0.9)] == pytest.approx(measured, rel=0.25)
+
+
+def test_curves_serve_every_target_rate_and_do_not_mind_workflows_that_never_call(tmp_path: Path) -> None:
+    def at(rate: float, name: str = "w", llm: str = "m") -> Stream:
+        calls = (msgspec.structs.replace(one(), llm=llm),)
+        runs = tuple(Run(id=f"r{n}", workflow=name, calls=calls) for n in range(3))
+        trace = Trace(source=TraceSource(origin="test"), runs=runs)
+        return Stream(trace=trace, arrivals=Arrivals(rate_per_s=rate))
+
+    def curves(*streams: Stream) -> list[Curve]:
+        known = profiles(degrees=(1,))
+        other = msgspec.structs.replace(known.profiles[0], llm=msgspec.structs.replace(known.profiles[0].llm, name="k"))
+        both = msgspec.structs.replace(known, profiles=(known.profiles[0], other))
+        made = profile_curves(list(streams), both, ["G"], shares=(100,), cache_dir=tmp_path)
+        return [curve for curve in made if curve.llm == "m"]
+
+    def files() -> int:
+        return len(list(tmp_path.iterdir()))
+
+    alone = curves(at(1.0))
+    assert curves(at(7.3)) == alone
+    assert files() == 1
+    assert curves(at(0.2), at(5.0, "x", "k")) == alone
+    assert files() == 2  # k's own
+    assert curves(at(2.0), at(1.0, "y")) == curves(at(4.0), at(2.0, "y"))
+    assert files() == 3
+    assert curves(at(1.0), at(1.0, "y")) != curves(at(4.0), at(2.0, "y"))
