@@ -17,6 +17,9 @@ from scepsy.workload import Arrivals, Trace
 
 NUMBERS = ("latency_mean_s", "latency_p95_s", "throughput_per_s")
 
+CONDITIONS = ("slowdown", "others_cores")
+"""Under which it was measured: slower than the profile's full speed, cores that other processes kept busy."""
+
 AT_SPEED = "simulated-at-speed"
 """The simulation with every step as much longer as the machine was slower while measuring than the profile's full speed."""
 
@@ -107,9 +110,10 @@ def medians(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name in NUMBERS:
             values = [member[name] for member in members if member.get(name) is not None]
             row[name] = float(np.median(values)) if values else None
-        slow = [member["slowdown"] for member in members if member.get("slowdown") is not None]
-        if slow:
-            row["slowdown"] = float(np.median(slow))
+        for name in CONDITIONS:
+            values = [member[name] for member in members if member.get(name) is not None]
+            if values:
+                row[name] = float(np.median(values))
         found.append(row)
     return with_errors(found)
 

@@ -26,6 +26,9 @@ from scepsy.workload import Trace
 
 Say = Callable[[str], None]
 
+OTHERS_CORES = 0.15
+"""More work of others than this on the host while measuring is worth a warning (a system at rest uses a few hundredths)."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -86,6 +89,8 @@ def rows_of(question: Comparison, measured: Mapping[tuple[float, int], Records])
                     row = row_of(found, question.plan, target.workflow, rate, seed, source)
                     if source in (AT_SPEED, "measured") and slow:
                         row["slowdown"] = sum(slow.values()) / len(slow)
+                    if source == "measured" and "others_cores" in found.meta:
+                        row["others_cores"] = float(found.meta["others_cores"])
                     rows.append(row)
     return rows
 
@@ -138,6 +143,9 @@ def measure_all(question: Comparison, options: LocalOptions, output: Path | None
             found[load, seed] = records
             told = ", ".join(f"{llm} {factor:.2f}x" for llm, factor in slow.items())
             say(f"measured load {load:g}, seed {seed}: {records.runs.num_rows} runs" + (f"; slower: {told}" if told else ""))
+            others = float(meta.get("others_cores", 0.0))
+            if others > OTHERS_CORES:
+                say(f"other processes kept {others:.2f} cores busy meanwhile: measure again when this host is idle")
     finally:
         delete(folder, options.stop_timeout_s)
     return found

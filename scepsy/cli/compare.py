@@ -64,7 +64,7 @@ def compare(
         emit_json({"rows": rows, "medians": summary})
     else:
         columns = ["workflow", "rate_per_s", "source", "latency_mean_s", "latency_p95_s", "throughput_per_s",
-                   "latency_mean_err_pct", "latency_p95_err_pct", "slowdown"]  # fmt: skip
+                   "latency_mean_err_pct", "latency_p95_err_pct", "slowdown", "others_cores"]  # fmt: skip
         title = f"medians over {len(question.seeds)} seed(s); errors against measured"
         show_table(
             title, [name.replace("_", " ") for name in columns], [[row.get(name) for name in columns] for row in summary]

@@ -274,6 +274,7 @@ def test_a_measurement_on_cores_says_how_fast_they_were(fake_python, folder):
     assert records.runs.column("status").to_pylist() == ["completed"] * 4
     assert set(json.loads(records.meta["probe_s"])) == {"0", "1"}
     assert all(seconds > 0 for seconds in json.loads(records.meta["probe_s"]).values())
+    assert 0 <= float(records.meta["others_cores"]) <= os.cpu_count()
     assert nothing_left(folder)
     on_gpus = LocalOptions(python=sys.executable, device="gpu")
     assert (cores_of(PLAN, options("x")), cores_of(PLAN, on_gpus)) == ((0, 1), ())

@@ -107,7 +107,8 @@ def test_a_comparison_simulates_twice_where_the_speed_was_probed():
         measured = Records(runs=slow.runs, calls=slow.calls, meta={"load": "1", "seed": "1", **meta})
         return {row["source"]: row for row in with_errors(rows_of(question, {(1.0, 1): measured}))}
 
-    found = sources({"probe_s": json.dumps({core: 0.003})})
+    found = sources({"probe_s": json.dumps({core: 0.003}), "others_cores": "0.70"})
+    assert found["measured"]["others_cores"] == 0.7
     assert list(found) == ["predicted", "simulated", AT_SPEED, "measured"]
     assert found[AT_SPEED]["latency_mean_err_pct"] == pytest.approx(0.0, abs=1e-6)
     assert found["simulated"]["latency_mean_err_pct"] < -25
