@@ -25,7 +25,7 @@ PLANNERS = ("exact", "hierarchical", "independent", "proportional", "equal")
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Rates as parts of the highest rate for which the exact planner finds a plan."""
 LEAST_RUNS = 200
-"""Runs per simulated point at least; where the rate asks for more, see ``sweep.runs_for``."""
+"""Runs per simulated point at least; where the rate asks for more, see ``sweep.runs_by_rate``."""
 SEED = 1
 TRACE_RUNS = 200
 CLUSTER = "2x8-a100-80g"

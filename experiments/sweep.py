@@ -1,7 +1,7 @@
 """Planners against rates on one workflow: plans, predictions and simulated points as one tidy table."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,9 @@ from scepsy.search import PLANNERS
 from scepsy.search.assemble import evaluate
 from scepsy.search.problem import Goal, Problem
 
-SPANS = 5.0
+SPANS = 3.0
 """Arrivals of a simulated point last this many predicted latencies, and at least ``MIN_SPAN_S``."""
 MIN_SPAN_S = 12.0
-SATURATED_SPAN_S = 12.0
-"""Arrivals of a point that the predictor calls saturated: long enough to see the queue grow."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,19 @@ def predicted_row(one: Planned, problem: Problem) -> dict[str, Any]:
     }
 
 
-def runs_for(one: Planned, predicted_s: float, least: int) -> int:
-    """Runs of a simulated point: arrivals last ``SPANS`` predicted latencies and ``MIN_SPAN_S``, so that most of what is
-    measured is the steady state and not the filling of an empty cluster.
+def runs_by_rate(predicted: Sequence[Mapping[str, Any]], least: int) -> dict[float, int]:
+    """Runs of the simulated points at each rate, the same for every planner: overload shows only as long as arrivals last.
+
+    Arrivals last ``SPANS`` times the lowest predicted latency and ``MIN_SPAN_S``, so that most of what is measured is the
+    steady state and not the filling of an empty cluster. ``predicted`` has rows with ``rate_per_s`` and ``latency_mean_s``.
     """
-    span_s = max(MIN_SPAN_S, SPANS * predicted_s) if math.isfinite(predicted_s) else SATURATED_SPAN_S
-    return max(least, round(one.rate_per_s * span_s))
+    found: dict[float, int] = {}
+    for rate in {row["rate_per_s"] for row in predicted}:
+        finite = [
+            row["latency_mean_s"] for row in predicted if row["rate_per_s"] == rate and math.isfinite(row["latency_mean_s"])
+        ]
+        found[rate] = max(least, round(rate * max(MIN_SPAN_S, SPANS * min(finite, default=0.0))))
+    return found
 
 
 def simulated_rows(one: Planned, stream: Stream, problem: Problem, *, runs: int, seed: int) -> list[dict[str, Any]]:
@@ -126,11 +131,9 @@ def sweep(
     """
     small = replace(problem, curves={}, runs={})  # what a simulation needs of it, cheap to send to another process
     rows = [predicted_row(one, problem) for one in planned]
-    sizes = [runs_for(one, row["latency_mean_s"], least_runs) for one, row in zip(planned, rows, strict=True)]
+    sizes = runs_by_rate(rows, least_runs)
     outcomes = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(simulated_rows)(one, stream, small, runs=runs, seed=seed)
-        for one, runs in zip(planned, sizes, strict=True)
-        for seed in seeds
+        delayed(simulated_rows)(one, stream, small, runs=sizes[one.rate_per_s], seed=seed) for one in planned for seed in seeds
     )
     for outcome in outcomes:
         rows += outcome

@@ -40,6 +40,7 @@ def test_the_same_table_from_one_process_and_from_two(problem: Problem, load: Lo
     simulated = table[table["source"] == "simulated"]
     assert (simulated["issued"] == simulated["completed"] + simulated["rejected"]).all()
     assert simulated["latency_mean_s"].gt(0).all()
+    assert (simulated.groupby("rate_per_s")["issued"].nunique() == 1).all(), "every planner is measured over the same runs"
     good, checked, worst = within_tolerance(side_by_side(table))
     assert checked > 0
     assert good == checked, worst
