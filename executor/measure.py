@@ -86,7 +86,12 @@ def _cpu_s(folder: Path) -> tuple[float, float]:
     busy_s = times.user + times.nice + times.system + times.irq + times.softirq
     state = load_state(folder)
     ours_s = 0.0
-    for process in [psutil.Process(), *(marked(state.deployment) if state else [])]:
+    ours = {process.pid: process for process in [psutil.Process(), *(marked(state.deployment) if state else [])]}
+    for process in list(ours.values()):
+        with contextlib.suppress(psutil.Error):
+            # An engine's core process writes its title over its environment, and with it over the deployment's mark.
+            ours |= {child.pid: child for child in process.children(recursive=True)}
+    for process in ours.values():
         with contextlib.suppress(psutil.Error):
             used = process.cpu_times()
             ours_s += used.user + used.system
