@@ -23,7 +23,7 @@ from sim.run import simulate
 SPANS = 3.0
 """Arrivals of a judged replay last this many expected latencies, so that queues show."""
 LEAST_CALLS = 2_500
-MOST_CALLS = 10_000
+MOST_CALLS = 6_000
 WARMUP_PART = 0.3
 """Runs that arrive first and do not count: an empty cluster flatters the plans that cannot keep up."""
 JUDGEMENTS = 16

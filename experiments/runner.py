@@ -166,9 +166,7 @@ def run_experiment(
         progress(len(found), len(tasks))
     missing = [n for n in range(len(tasks)) if n not in found]
     if missing:
-        for question in dict.fromkeys(tasks[n].question for n in missing):
-            if question is not None:
-                reference_of(question, jobs=jobs)
+        find_references([question for n in missing if (question := tasks[n].question) is not None], jobs)
         with parallel_backend(backend, jobs):
             work = (joblib.delayed(_numbered)(n, experiment, tasks[n].params, paths[n]) for n in missing)
             mode = "generator_unordered" if backend == "joblib" else "list"
@@ -181,6 +179,21 @@ def run_experiment(
                     if progress is not None:
                         progress(len(found), len(tasks))
     return tidy(experiment, scale, [row for n in range(len(tasks)) for row in found[n]])
+
+
+def find_references(questions: Iterable[Question], jobs: int) -> None:
+    """Profile what the questions need and keep their reference rates on disk, where every worker finds them.
+
+    Questions of one workflow first: the others rest on them.
+    """
+    unknown = [question for question in dict.fromkeys(questions) if known_reference(question) is None]
+    alone = [question for question in unknown if len(question.workflows) == 1]
+    joint = [question for question in unknown if len(question.workflows) > 1]
+    for part in (alone, joint):
+        if len(part) == 1:
+            reference_of(part[0], jobs=jobs)
+        elif part:
+            joblib.Parallel(n_jobs=jobs)(joblib.delayed(reference_of)(question) for question in part)
 
 
 def tidy(experiment: Experiment, scale: Scale, rows: Sequence[Row]) -> pd.DataFrame:

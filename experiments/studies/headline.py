@@ -29,7 +29,7 @@ SYSTEMS = (
 )
 
 
-QUICK_EFFORT = Effort(spans=5.0, most_calls=20_000)
+QUICK_EFFORT = Effort(spans=5.0, most_calls=15_000)
 QUICK_LOADS = (0.3, 0.6, 0.9)
 """16 GPUs take many calls to fill, so even the quick headline simulates more of them than the other quick experiments. Beyond
 the highest planned rate that many calls would last for less than one latency, and say nothing about stability."""

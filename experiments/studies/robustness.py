@@ -50,7 +50,7 @@ def real_cases(scale: Scale) -> list[tuple[str, float, Question]]:
     """Real traces, steady and bursty; their hosted models are played by open ones, so 16 GPUs."""
     if not data_folder():
         return []
-    names = list(REAL) if scale.full else ["tau2-retail", "tau2-telecom", "kvct-neon"]
+    names = list(REAL) if scale.full else ["tau2-retail", "kvct-neon"]
     bursts = (1, 4) if scale.full else (1,)
     return [("real", v, Question(workflows=(f"real:{n}",), gpus=16, arrivals=f"gamma:{v}")) for n in names for v in bursts]
 
