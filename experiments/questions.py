@@ -18,13 +18,12 @@ from experiments.pipeline import Load, prepare
 from experiments.real_traces import read_real
 from experiments.variants import fan_out_trace, varied
 from scepsy.backend import Stream
-from scepsy.errors import Infeasible
 from scepsy.files.atomic import atomic_path
 from scepsy.files.trace import load_trace
 from scepsy.generate import generate
 from scepsy.profile import catalogue
 from scepsy.search import PLANNERS
-from scepsy.search.infeasible import rate_bound
+from scepsy.search.goals import highest_factor
 from scepsy.workload import Arrivals, Trace
 
 TRACE_RUNS = 200
@@ -110,8 +109,6 @@ def base_case(question: Question, rates_per_s: tuple[float, ...], jobs: int = 1)
     return Case(problem=problem, streams=tuple(load.stream for load in loads))
 
 
-STEPS = 6
-"""Halvings of the search for reference rates: to 2 % of the bound."""
 REFERENCE_LOAD = 0.5
 
 
@@ -167,7 +164,7 @@ def _reference(asked: Question, jobs: int) -> Reference:
         mix = asked.mix or (1.0,) * len(asked.workflows)
         alone = [reference_of(replace(asked, workflows=(name,), mix=()), jobs).rates_per_s[0] for name in asked.workflows]
         shape = tuple(part * rate for part, rate in zip(mix, alone, strict=True))
-    factor = _highest(base_case(asked, shape, jobs))
+    factor = highest_factor(base_case(asked, shape, jobs).problem)[0]
     rates = tuple(rate * factor for rate in shape)
     plan = PLANNERS["exact"](base_case(asked, rates).at_factor(REFERENCE_LOAD).problem)
     found = Reference(rates_per_s=rates, latency_s=max(e.latency_s for e in plan.expected))
@@ -179,31 +176,6 @@ def _reference(asked: Question, jobs: int) -> Reference:
 
 def _reference_key(question: Question) -> str:
     return hashlib.sha256(f"{question!r} {code_hash()}".encode()).hexdigest()[:24]
-
-
-def _highest(case: Case) -> float:
-    """The largest factor on the case's rates for which the exact planner finds a plan, to a 64th of what capacity bounds.
-
-    Raises ``Infeasible`` when it finds none at the first 64th either.
-    """
-
-    def carried(factor: float) -> bool:
-        try:
-            PLANNERS["exact"](case.at_factor(factor).problem)
-        except Infeasible:
-            return False
-        return True
-
-    bound = rate_bound(case.problem)
-    low, high = 0.0, bound.factor
-    if carried(high):
-        return high
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if carried(middle) else (low, middle)
-    if low == 0.0:
-        raise Infeasible(f"no plan at {high:.3g} times the rates, {2.0**-STEPS:.3g} of what {bound.binding_llm} could carry")
-    return low
 
 
 def planning_case(question: Question, load: float) -> Case:

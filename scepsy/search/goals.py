@@ -92,6 +92,19 @@ def most_rate(problem: Problem) -> Plan:
     factor with a plan that packs is found by bisection.
     """
     started = perf_counter()
+    factor, proved = highest_factor(problem)
+    scaled = at_factor(problem, factor)
+    space = build_space(scaled)
+    found = best_within(scaled, space, solve(cost_items(space), space.budgets), accept=_within_percentile(scaled))
+    proof = Proof(optimal=proved, bound_latency_s=found.proof.bound_latency_s)
+    return assemble(scaled, "exact", found.allocations, found.placement, started, proof)
+
+
+def highest_factor(problem: Problem) -> tuple[float, bool]:
+    """The largest common factor on the target rates for which there is a plan, and whether it is proved to be that.
+
+    Raises ``Infeasible`` naming what binds when there is none.
+    """
     bound = rate_bound(problem)
     if bound.factor <= 0:
         raise not_enough_gpus(problem, build_space(problem), len(problem.cluster.gpus))
@@ -109,11 +122,7 @@ def most_rate(problem: Problem) -> Plan:
             f"no plan meets the latency limits even at {high:.3g} times the target rates "
             f"({bound.binding_llm} binds at {bound.factor:.3g})"
         )
-    scaled = at_factor(problem, low)
-    space = build_space(scaled)
-    found = best_within(scaled, space, solve(cost_items(space), space.budgets), accept=_within_percentile(scaled))
-    proof = Proof(optimal=proved, bound_latency_s=found.proof.bound_latency_s)
-    return assemble(scaled, "exact", found.allocations, found.placement, started, proof)
+    return low, proved
 
 
 def _carries(problem: Problem, factor: float) -> bool:

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from executor import measure
 from executor.speed import (
     LEAST_SAMPLES,
     Sample,
@@ -110,3 +113,22 @@ def test_the_probe_ends_when_who_started_it_is_killed(tmp_path):
     starter.send_signal(signal.SIGKILL)
     starter.wait()
     until(lambda: not probe.is_running() or probe.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_the_children_of_a_deployments_processes_are_its_own_even_without_its_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass\ntime.sleep(60)"
+    shell = subprocess.Popen(["sh", "-c", f"{sys.executable} -c '{busy}' & wait"], start_new_session=True)
+    try:
+        monkeypatch.setattr(measure, "load_state", lambda folder: SimpleNamespace(deployment="d"))
+        monkeypatch.setattr(measure, "marked", lambda deployment: [psutil.Process(shell.pid)])
+        before = psutil.Process().cpu_times()
+        until_s = time.monotonic() + 20
+        while (spent_s := measure._cpu_s(tmp_path)[1]) < before.user + before.system + 0.25 and time.monotonic() < until_s:
+            time.sleep(0.2)
+        now = psutil.Process().cpu_times()
+        assert spent_s - now.user - now.system > 0.2
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
