@@ -24,6 +24,9 @@ _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 _INT = re.compile(r"^[-+]?[0-9]+$")
 _FLOAT = re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")
 
+_JSON_LINES = re.compile(r'\{"format": ?"([\w.-]{1,40})"')
+"""How the header of a file of JSON lines, such as a trace, begins."""
+
 
 class _Dumper(yaml.SafeDumper):
     """Writes block style, keys in the order given, and quotes whatever the core schema would not read as a string."""
@@ -117,6 +120,9 @@ def parse(path: str | Path, data: bytes, *, allow_infinity: bool = False) -> Par
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
+        if lines := _JSON_LINES.match(text):
+            found = f"format is {lines[1]!r}, JSON lines"
+            raise fail(path, f"{found}: must be a YAML document (give another file)", line=1) from error
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise fail(
             path, f"is not YAML ({error.problem} {error.context or ''}): must be one document (was it cut off?)", line=line

@@ -81,6 +81,11 @@ def test_bad_fields_are_named(tmp_path, old, new, message):
     assert message in str(caught.value)
 
 
+def test_a_trace_in_the_place_of_a_document_is_called_by_its_name(tmp_path):
+    with pytest.raises(InputError, match=r"line 1: format is 'scepsy.trace', JSON lines: must be a YAML document"):
+        load(tmp_path, '{"format": "scepsy.trace", "version": 1}\n{"id": "r1"}\n')
+
+
 def test_a_hostile_document_cannot_exhaust_memory(tmp_path):
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         f"{c}: &{c} [{','.join([f'*{p}'] * 9)}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
