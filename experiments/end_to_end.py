@@ -52,6 +52,8 @@ class Size:
     recorded_runs: int = 16
     requests: int = 30
     rates: int = 4
+    shares: tuple[int, ...] = (100,)
+    """Profiled shares; more than one fit the share law of this host, one takes arithmetic for it."""
     runs: int = 40
     seeds: tuple[int, ...] = (1,)
     loads: tuple[float, ...] = (1.0,)
@@ -151,7 +153,8 @@ def whole_way(folder: Path, size: Size | None = None, say: Say = print) -> dict[
     trace, profiles = str(folder / "trace.jsonl"), str(folder / "profiles")
     step("record", lambda: str(record(folder, size.recorded_runs, say)))
     step("import", lambda: scepsy("trace", "import", "recording", str(folder / "calls.jsonl"), "-o", trace, say=say))
-    sweep = ["--requests", str(size.requests), "--rates", str(size.rates)]
+    shares = ",".join(map(str, size.shares))
+    sweep = ["--requests", str(size.requests), "--rates", str(size.rates), "--share", shares]
     step("profile", lambda: scepsy("profile", "run", "-t", trace, *models, "-o", profiles, *sweep, say=say))
     step("plan", lambda: plan_for(folder, size, say))
     write_yaml(folder / "local.yaml", LocalOptions(device="cpu", models=_models(folder)), "scepsy.local", 1)
@@ -174,6 +177,7 @@ def main(
         recorded_runs=40,
         requests=requests,
         rates=6,
+        shares=(50, 100),
         runs=runs,
         seeds=tuple(range(1, seeds + 1)),
         loads=tuple(load or _LOADS),

@@ -16,6 +16,11 @@ from scepsy.value import Value
 POOLING_KV_GIB = 1
 """Pooling models are given no KV cache by the plan, yet vLLM's CPU backend reserves one: this much (touched only when used)."""
 
+IN_PROCESS_WORKER = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
+"""Keeps vLLM's CPU worker in the engine core's process. In a process of its own (its default on CPUs) it polls shared memory
+without sleeping for a second after every step, which takes the core from the engines, gateway and clients that share it and
+burns its own quota: at half a core, 1.5 times the CPU time per token (vLLM 0.32, ``shm_broadcast.SpinCondition``)."""
+
 CPU_BLOCK_TOKENS = 32
 """vLLM's CPU attention takes KV blocks of a multiple of this, and stops at start-up for others (0.32)."""
 
@@ -132,6 +137,8 @@ def _environment(plan: Plan, instance: Instance, device: str, mps: str, run_fold
     if device == "cpu":
         # One core per tensor-parallel rank, as one GPU would be.
         env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(gpu.index) for gpu in instance.gpus)
+        if instance.tensor_parallel == 1:
+            env |= IN_PROCESS_WORKER
         if pooling:
             env["VLLM_CPU_KVCACHE_SPACE"] = str(POOLING_KV_GIB)
         return env
