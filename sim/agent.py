@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scepsy.records import UNFINISHED
 from scepsy.workload import Run
-from sim.clock import ARRIVAL, Alarm, ticks
+from sim.clock import ARRIVAL, ticks
 from sim.prefix import Keys, salted
 from sim.request import Request
 
@@ -88,7 +88,7 @@ class Agent:
         for node in self.walk.roots:
             gap = self.walk.gaps[node]
             if gap:
-                Alarm(self.world.env, gap, ARRIVAL, partial(self._issue_later, node))
+                self.world.env.alarm(gap, ARRIVAL, partial(self._issue_later, node))
             else:
                 self._issue(node)
 
@@ -128,12 +128,12 @@ class Agent:
             if self.missing[child] == 0 and not self.failed:
                 gap = walk.gaps[child]
                 if gap:
-                    Alarm(world.env, gap, ARRIVAL, partial(self._issue_later, child))
+                    world.env.alarm(gap, ARRIVAL, partial(self._issue_later, child))
                 else:
                     self._issue(child)
         if self.calls_left == 0 or (self.failed and self.in_flight == 0):
             if walk.tail and not self.failed:
-                Alarm(world.env, walk.tail, ARRIVAL, self._leave)
+                world.env.alarm(walk.tail, ARRIVAL, self._leave)
             else:
                 self._leave(None)
 

@@ -7,10 +7,13 @@ caused it, is seen by every iteration that starts at that instant.
 """
 
 from collections.abc import Callable
-from operator import attrgetter
+from functools import partial
+from heapq import heappop, heappush
 from typing import Any
 
 import simpy
+from simpy.core import EmptySchedule, StopSimulation
+from simpy.events import NORMAL, URGENT
 
 TICKS_PER_S = 10**15
 
@@ -35,21 +38,78 @@ def seconds(at: int) -> float:
 
 
 class Kernel(simpy.Environment):
-    """SimPy's environment with whole ticks as its time."""
+    """SimPy's environment with whole ticks as its time, and alarms: events without the object.
+
+    Nearly all that happens is one callback at one instant, which nobody waits for and which neither fails nor has a value. An
+    alarm is just its entry in SimPy's queue, (time, priority, number, callback); SimPy's own events, which processes yield, are
+    alarms that process the event. So both kinds keep one order.
+    """
+
+    now: int = 0  # type: ignore[assignment]
+    """Current time in ticks; an attribute, since everybody asks all the time."""
 
     def __init__(self) -> None:
-        super().__init__(initial_time=0)
+        super().__init__()
+        self._queue: list[tuple[int, int, int, Callable[[Any], None]]] = []  # type: ignore[assignment]
 
-    now: int = property(attrgetter("_now"))  # type: ignore[assignment]
-    """Current time in ticks."""
+    def alarm(self, delay: int, priority: int, callback: Callable[[Any], None]) -> int:
+        """Call back after ``delay`` ticks with the alarm's number, which is returned here: by it an owner knows it again."""
+        number = next(self._eid)
+        heappush(self._queue, (self.now + delay, priority, number, callback))
+        return number
 
+    def busy_now(self) -> bool:
+        """Whether something else is still to happen at this instant."""
+        queue = self._queue
+        return bool(queue) and queue[0][0] <= self.now
 
-class Alarm(simpy.Event):
-    """One callback after a delay: what ``simpy.Timeout`` does, with a priority and without a process."""
+    # ---- what SimPy's events, processes and users of an environment ask for ----------------------------------------
 
-    _ok = True
-    _value = None
+    def schedule(self, event: simpy.Event, priority: int = NORMAL, delay: int = 0) -> None:  # type: ignore[override]
+        """Process one of SimPy's events after ``delay`` ticks."""
+        self.alarm(delay, priority, partial(self._process, event))
 
-    def __init__(self, env: Kernel, delay: int, priority: int, callback: Callable[[Any], None]) -> None:
-        self.callbacks = [callback]
-        env.schedule(self, priority, delay)  # type: ignore[arg-type]
+    def _process(self, event: Any, _: int) -> None:
+        callbacks, event.callbacks = event.callbacks, None
+        try:
+            for callback in callbacks:
+                callback(event)
+        except StopSimulation:  # the others' turn is when the simulation goes on
+            event.callbacks = callbacks[callbacks.index(callback) + 1 :]
+            self.schedule(event, URGENT - 1)
+            raise
+        if not event._ok and not event.defused:
+            raise event._value  # nobody waits for it, so nobody else would see it
+
+    def step(self) -> None:
+        """Let the next thing happen. Raises ``EmptySchedule`` when there is none."""
+        if not self._queue:
+            raise EmptySchedule
+        self.now, _, number, callback = heappop(self._queue)
+        callback(number)
+
+    def run(self, until: simpy.Event | int | None = None) -> Any:
+        """Let things happen until the event ``until`` is processed, or that instant is reached, or nothing is left.
+
+        Returns the event's value. Raises ``RuntimeError`` when nothing is left before.
+        """
+        if isinstance(until, int):
+            if until <= self.now:
+                raise ValueError(f"until is {until}: must be later than now, {self.now}")
+            delay, until = until - self.now, self.event()
+            until._ok, until._value = True, None
+            self.schedule(until, URGENT, delay)
+        if until is not None:
+            if until.callbacks is None:
+                return until.value
+            until.callbacks.append(StopSimulation.callback)
+        queue = self._queue
+        try:
+            while queue:
+                self.now, _, number, callback = heappop(queue)
+                callback(number)
+        except StopSimulation as stop:
+            return stop.args[0]
+        if until is not None:
+            raise RuntimeError(f"nothing is left to happen, and {until} did not")
+        return None

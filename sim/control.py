@@ -14,7 +14,7 @@ from scepsy.cluster import Gpu
 from scepsy.errors import InputError, SimulationError
 from scepsy.plan import Instance, Plan
 from scepsy.profile.model import Profile, ProfileSet, instance_memory_bytes
-from sim.clock import ARRIVAL, Alarm, seconds, ticks
+from sim.clock import ARRIVAL, seconds, ticks
 from sim.queue import CallQueue
 from sim.replica import Replica
 from sim.router import Router
@@ -250,7 +250,7 @@ class Control:
             if member.state == STARTING:
                 self._make_ready(member)
 
-        Alarm(self._world.env, ticks(start_s), ARRIVAL, ready)
+        self._world.env.alarm(ticks(start_s), ARRIVAL, ready)
 
     def _make_ready(self, member: Member) -> None:
         world = self._world
@@ -275,7 +275,7 @@ class Control:
         def emptied(_: Replica) -> None:
             if replica.outstanding == 0 and member.state == DRAINING:
                 replica.changed = None
-                Alarm(self._world.env, 0, ARRIVAL, lambda _: self._retire(member))
+                self._world.env.alarm(0, ARRIVAL, lambda _: self._retire(member))
 
         replica.changed = emptied
         emptied(replica)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
-from sim.clock import ARRIVAL, TICKS_PER_S, Alarm, Kernel, ticks
+from sim.clock import ARRIVAL, TICKS_PER_S, Kernel, ticks
 from sim.enginerun import EngineRun
 from sim.gpu import GpuState
 from sim.queue import Queue
@@ -94,7 +94,7 @@ def replay(run: EngineRun, step: StepModel) -> Replay:
         def send(_: object, number: int = number, input_tokens: int = input_tokens, output_tokens: int = output_tokens) -> None:
             replica.submit(Request(client, number, input_tokens, output_tokens, NO_KEYS, env.now))
 
-        Alarm(env, ticks(arrival_s), ARRIVAL, send)
+        env.alarm(ticks(arrival_s), ARRIVAL, send)
     env.run()
     ended = [client.ended[number] for number in range(len(run))]
     return Replay(

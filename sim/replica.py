@@ -18,7 +18,7 @@ from scepsy.errors import SimulationError
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ShareLaw
 from scepsy.profile.step import StepModel
-from sim.clock import ARRIVAL, SCHEDULE, STEP_END, TICKS_PER_S, Alarm, Kernel
+from sim.clock import ARRIVAL, SCHEDULE, STEP_END, TICKS_PER_S, Kernel
 from sim.costs import costs_of
 from sim.gpu import GpuState, Slots
 from sim.kv import BlockPool
@@ -121,7 +121,7 @@ class Replica:
         self._context = 0
         """Σ (computed + 1) over decoding calls: tokens that the next decode iteration reads."""
         self._admitted = 0
-        self._alarm: Alarm | None = None
+        self._alarm: int | None = None
         self._waking = False
         self._started = 0
         self._span = 0
@@ -176,7 +176,7 @@ class Replica:
             if not self.waiting.promote(request):
                 self._head_changed()
 
-        Alarm(self.env, max(0, at - self.env.now), ARRIVAL, promote)
+        self.env.alarm(max(0, at - self.env.now), ARRIVAL, promote)
 
     def _check_fits(self, request: Request) -> None:
         tokens = request.input_tokens + max(request.output_tokens - 1, 0)
@@ -194,7 +194,7 @@ class Replica:
     def _wake(self) -> None:
         if not self._waking:
             self._waking = True
-            Alarm(self.env, 0, SCHEDULE, self._on_wake)
+            self.env.alarm(0, SCHEDULE, self._on_wake)
 
     def _on_wake(self, _: Any) -> None:
         self._waking = False
@@ -251,7 +251,7 @@ class Replica:
     # ---- the end of an iteration or a span -------------------------------------------------------------------------
 
     def _on_end(self, alarm: Any) -> None:
-        if alarm is not self._alarm:
+        if alarm != self._alarm:
             return  # the span was cut: this was its former end
         self._alarm = None
         env, pool = self.env, self.pool
@@ -289,7 +289,7 @@ class Replica:
             finishing, self._finishing = self._finishing, []
             for request in finishing:
                 self._end_prefill(request, now)
-        if env.peek() > now:
+        if not env.busy_now():
             self._schedule()
         else:
             self._wake()
@@ -383,7 +383,7 @@ class Replica:
         self._tokens, self._area = tokens, area
         self._started = now
         self._span = 0
-        self._alarm = Alarm(self.env, length, STEP_END + self.number, self._on_end)
+        self._alarm = self.env.alarm(length, STEP_END + self.number, self._on_end)
         if (decoding > 0) is not self._decoding_now:
             self._switch(now)
 
@@ -412,7 +412,7 @@ class Replica:
         self._started = now
         self._span = steps
         self._tokens, self._area = 0, 0.0
-        self._alarm = Alarm(self.env, steps * first + growth * (steps * (steps - 1) // 2), STEP_END + self.number, self._on_end)
+        self._alarm = self.env.alarm(steps * first + growth * (steps * (steps - 1) // 2), STEP_END + self.number, self._on_end)
 
     def _blocks_needed(self, first: int, steps: int) -> int:
         """Blocks that the decoding calls need in ``steps`` iterations, the first of them being number ``first``."""
@@ -456,7 +456,7 @@ class Replica:
             steps += 1
         if steps < self._span:
             self._span = steps
-            self._alarm = Alarm(self.env, self._started + end - now, STEP_END + self.number, self._on_end)
+            self._alarm = self.env.alarm(self._started + end - now, STEP_END + self.number, self._on_end)
 
     def _switch(self, now: int) -> None:
         self._decoding_now = not self._decoding_now

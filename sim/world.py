@@ -10,7 +10,7 @@ from scepsy.errors import SimulationError
 from scepsy.records import COMPLETED, REJECTED, UNFINISHED
 from scepsy.workload import Run
 from sim.agent import Agent, Walk
-from sim.clock import ARRIVAL, TICKS_PER_S, Alarm, Kernel, ticks
+from sim.clock import ARRIVAL, TICKS_PER_S, Kernel, ticks
 from sim.gpu import GpuState
 from sim.prefix import PrefixKeys
 from sim.recorder import Recorder
@@ -90,7 +90,7 @@ class World:
             raise SimulationError(
                 f"time goes backwards: run {entry[1]} arrives at {entry[0]!r} s, after {self.env.now / TICKS_PER_S!r} s"
             )
-        Alarm(self.env, delay, ARRIVAL, self._arrive)
+        self.env.alarm(delay, ARRIVAL, self._arrive)
 
     def _arrive(self, _: Any) -> None:
         _, run_id, run = self._coming
@@ -108,13 +108,13 @@ class World:
             else:
                 self._begin(run_id, run, number)
 
-        Alarm(self.env, ticks(think_s), ARRIVAL, arrive)
+        self.env.alarm(ticks(think_s), ARRIVAL, arrive)
 
     def _last_arrival(self) -> None:
         if self._more and not self._open_loop:
             self._more = False
             if self._drain is not None:
-                Alarm(self.env, self._drain, ARRIVAL, self._stop)
+                self.env.alarm(self._drain, ARRIVAL, self._stop)
         self._check_done()
 
     def _begin(self, run_id: str, run: Run, user: int) -> None:

@@ -19,7 +19,7 @@ from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible, InputError
 from scepsy.profile.model import ProfileSet
 from scepsy.records import Records
-from sim.clock import SCHEDULE, STEP_END, TICKS_PER_S, Alarm, Kernel, ticks
+from sim.clock import SCHEDULE, STEP_END, TICKS_PER_S, Kernel, ticks
 from sim.policies.aegaeon_rules import Settings, quotas_s, switch_s
 from sim.policies.pool import PrefixStore, Served, cached_tokens, replay_pool
 from sim.request import Request
@@ -84,7 +84,7 @@ class PrefillEngine:
         group.waiting.append(request)
         if not self._busy:
             self._busy = True
-            Alarm(self.pool.env, 0, SCHEDULE, self._next)
+            self.pool.env.alarm(0, SCHEDULE, self._next)
 
     def _next(self, _: Any) -> None:
         while self.groups and not self.groups[0].waiting:
@@ -100,7 +100,7 @@ class PrefillEngine:
         request.cached_tokens = hit = cached_tokens(self.pool.kept[served.name], request, served.engine.block_tokens)
         back = hit * served.llm.kv_bytes_per_token / self.pool.settings.host_bytes_per_s
         cost += ticks(back + served.prefill_s(request.input_tokens - hit, request.input_tokens))
-        Alarm(env, cost, STEP_END + self.number, partial(self._done, request, served))
+        env.alarm(cost, STEP_END + self.number, partial(self._done, request, served))
 
     def _done(self, request: Request, served: Served, _: Any) -> None:
         env = self.pool.env
@@ -111,7 +111,7 @@ class PrefillEngine:
             request.caller.call_ended(request)
         else:
             out = request.input_tokens * served.llm.kv_bytes_per_token / self.pool.settings.host_bytes_per_s
-            Alarm(env, ticks(out), SCHEDULE, lambda _: self.pool.to_decode(served, request))
+            env.alarm(ticks(out), SCHEDULE, lambda _: self.pool.to_decode(served, request))
         self._next(None)
 
 
@@ -161,7 +161,7 @@ class DecodeEngine:
         self._joining: list[Request] = []
         self._busy = False
         self._until = 0
-        self._alarm: Alarm | None = None
+        self._alarm: int | None = None
         self._started = self._first = self._growth = self._span = 0
 
     def place(self, batch: Batch, request: Request) -> None:
@@ -179,7 +179,7 @@ class DecodeEngine:
                 self._cut()
         if not self._busy:
             self._busy = True
-            Alarm(self.pool.env, 0, SCHEDULE, self._next_turn)
+            self.pool.env.alarm(0, SCHEDULE, self._next_turn)
 
     def _next_turn(self, _: Any) -> None:
         self.batches = [batch for batch in self.batches if batch.left]
@@ -197,7 +197,7 @@ class DecodeEngine:
             leaving = self._resident.resident_bytes() if self._resident is not None else 0
             cost = ticks((leaving + batch.resident_bytes()) / bandwidth) + self.device.switch_ticks(batch.served, batch.created)
             self._resident = batch
-        Alarm(self.pool.env, cost, SCHEDULE, partial(self._begin_turn, batch, quota))
+        self.pool.env.alarm(cost, SCHEDULE, partial(self._begin_turn, batch, quota))
 
     def _begin_round(self) -> None:
         """Order the batches so that one model's follow each other, the resident one's first, and give each its quota."""
@@ -225,7 +225,7 @@ class DecodeEngine:
         self._span = min(batch.left.values())
         if len(self.batches) > 1:
             self._span = max(1, min(self._span, self._steps_within(self._until - env.now)))
-        self._alarm = Alarm(env, self._length(self._span), STEP_END + self.number, self._end_span)
+        self._alarm = env.alarm(self._length(self._span), STEP_END + self.number, self._end_span)
 
     def _length(self, steps: int) -> int:
         return steps * self._first + self._growth * (steps * (steps - 1) // 2)
@@ -252,12 +252,11 @@ class DecodeEngine:
         steps += self._length(steps) < now - self._started or steps == 0
         if steps < self._span:
             self._span = steps
-            self._alarm = Alarm(
-                self.pool.env, self._started + self._length(steps) - now, STEP_END + self.number, self._end_span
+            self._alarm = self.pool.env.alarm(self._started + self._length(steps) - now, STEP_END + self.number, self._end_span
             )
 
-    def _end_span(self, alarm: Alarm) -> None:
-        if alarm is not self._alarm:
+    def _end_span(self, alarm: int) -> None:
+        if alarm != self._alarm:
             return  # the span was cut
         self._alarm = None
         batch, now = self._running, self.pool.env.now

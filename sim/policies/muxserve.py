@@ -20,7 +20,7 @@ from scepsy.errors import SimulationError
 from scepsy.profile.model import ProfileSet
 from scepsy.profile.share import ContentionLaw, ShareLaw
 from scepsy.records import Records
-from sim.clock import SCHEDULE, STEP_END, Alarm, Kernel, ticks
+from sim.clock import SCHEDULE, STEP_END, Kernel, ticks
 from sim.policies.muxserve_placement import Estimator, Mesh
 from sim.policies.pool import PrefixStore, Served, cached_tokens, replay_pool
 from sim.request import Request
@@ -111,7 +111,7 @@ class MeshEngine:
     def _wake(self) -> None:
         if not self._waking:
             self._waking = True
-            Alarm(self.env, 0, SCHEDULE, self._on_wake)
+            self.env.alarm(0, SCHEDULE, self._on_wake)
 
     def _on_wake(self, _: Any) -> None:
         self._waking = False
@@ -181,7 +181,7 @@ class MeshEngine:
         share = self._share("", 100)
         cost = step.base_s + step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
         cost *= self.laws.share.prefill_factor(tokens, share)
-        Alarm(self.env, ticks(cost), STEP_END + self.number, partial(self._end_prefill, seat))
+        self.env.alarm(ticks(cost), STEP_END + self.number, partial(self._end_prefill, seat))
 
     def _end_prefill(self, seat: Seat, _: Any) -> None:
         del self._asked[""]
@@ -210,7 +210,7 @@ class MeshEngine:
         others = sum(s.bandwidth_demand for s in self.seats if s.decoding and s is not seat)
         cost = seat.served.step.step_s(0, 0, size, seat.context) * self.laws.share.decode_factor(size, share)
         cost *= self.laws.contention.slowdown(seat.bandwidth_demand, others)
-        Alarm(self.env, ticks(cost), STEP_END + self.number, partial(self._end_decode, seat))
+        self.env.alarm(ticks(cost), STEP_END + self.number, partial(self._end_decode, seat))
 
     def _end_decode(self, seat: Seat, _: Any) -> None:
         del self._asked[seat.name]

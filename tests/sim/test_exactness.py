@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
-from sim.clock import ARRIVAL, Alarm, Kernel
+from sim.clock import ARRIVAL, Kernel
 from sim.gpu import GpuState
 from sim.queue import Queue
 from sim.replica import Replica, ReplicaSpec
@@ -49,7 +49,7 @@ class Load:
         self.replicas[job.instance].submit(request)
 
     def at(self, delay: int, job: Job) -> None:
-        Alarm(self.env, delay, ARRIVAL, lambda _: self.issue(job))
+        self.env.alarm(delay, ARRIVAL, lambda _: self.issue(job))
 
     def call_ended(self, request: Request) -> None:
         self.ended[request.node] = request

@@ -7,7 +7,7 @@ import pytest
 
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ContentionLaw
-from sim.clock import ARRIVAL, TICKS_PER_S, Alarm, Kernel
+from sim.clock import ARRIVAL, TICKS_PER_S, Kernel
 from sim.gpu import GpuState
 from sim.queue import QUEUE_ORDERS, OrderedQueue, Plas
 from sim.replay import one_replica
@@ -73,7 +73,7 @@ def test_a_promotion_cuts_the_span_that_runs():
     small = Request(Caller(served_tokens=10, served_ticks=50 * MS, waited_ticks=10 * MS), 0, 10, 1, [], 20 * MS)
     big = Request(Caller(), 0, 60, 1, [], 21 * MS)
     for request in (d, small, big):
-        Alarm(env, request.issued, ARRIVAL, lambda _, request=request: replica.submit(request))
+        env.alarm(request.issued, ARRIVAL, lambda _, request=request: replica.submit(request))
     env.run()
     assert (small.scheduled, small.end) == (70 * MS, 91 * MS)
     assert d.end == (91 + 27 * 11) * MS  # 4 of its 32 decode iterations before, 1 with small
