@@ -45,7 +45,7 @@ class Kernel(simpy.Environment):
     alarms that process the event. So both kinds keep one order.
     """
 
-    now: int = 0  # type: ignore[assignment]
+    now: int = 0
     """Current time in ticks; an attribute, since everybody asks all the time."""
 
     def __init__(self) -> None:
@@ -88,15 +88,15 @@ class Kernel(simpy.Environment):
         self.now, _, number, callback = heappop(self._queue)
         callback(number)
 
-    def run(self, until: simpy.Event | int | None = None) -> Any:
+    def run(self, until: float | simpy.Event | None = None) -> Any:
         """Let things happen until the event ``until`` is processed, or that instant is reached, or nothing is left.
 
         Returns the event's value. Raises ``RuntimeError`` when nothing is left before.
         """
-        if isinstance(until, int):
-            if until <= self.now:
-                raise ValueError(f"until is {until}: must be later than now, {self.now}")
-            delay, until = until - self.now, self.event()
+        if isinstance(until, int | float):
+            delay, until = int(until) - self.now, self.event()
+            if delay <= 0:
+                raise ValueError(f"until is {delay} ticks from now: must be later")
             until._ok, until._value = True, None
             self.schedule(until, URGENT, delay)
         if until is not None:

@@ -52,6 +52,8 @@ class CallQueue(Protocol):
 class Queue(deque[Request]):
     """First come, first served."""
 
+    __slots__ = ()
+
     promotes_at = None
     push_front = deque.appendleft
     take = deque.popleft

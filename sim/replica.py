@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import sqrt
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from scepsy.errors import SimulationError
@@ -68,6 +69,55 @@ class Work(NamedTuple):
 class Replica:
     """A running instance. ``submit`` is its only entrance; ended calls go back to their ``caller``."""
 
+    __slots__ = (
+        "_admitted",
+        "_alarm",
+        "_area",
+        "_block_tokens",
+        "_by_finish",
+        "_context",
+        "_costs",
+        "_decoding",
+        "_draws",
+        "_finishing",
+        "_first",
+        "_growth",
+        "_longest",
+        "_max_queued",
+        "_max_seqs",
+        "_max_tokens",
+        "_partial",
+        "_prefix_caching",
+        "_priority",
+        "_promotes_at",
+        "_residues",
+        "_slots",
+        "_slow",
+        "_span",
+        "_started",
+        "_tokens",
+        "_waking",
+        "bandwidth_demand",
+        "busy_ticks",
+        "changed",
+        "decode_ticks",
+        "env",
+        "gpu_names",
+        "iterations",
+        "kv_block_ticks",
+        "name",
+        "number",
+        "observer",
+        "outstanding",
+        "peak_blocks",
+        "pool",
+        "preemptions",
+        "prefilled_tokens",
+        "shared",
+        "spec",
+        "waiting",
+    )
+
     def __init__(
         self,
         env: Kernel,
@@ -79,6 +129,7 @@ class Replica:
     ) -> None:
         self.env = env
         self.number = number
+        self._priority = STEP_END + number
         self.spec = spec
         self.name = spec.name
         self.waiting = queue
@@ -109,14 +160,16 @@ class Replica:
         self._slots = Slots(self, gpus)
         self.gpu_names = tuple(gpu.name for gpu in gpus)
         self._slow = 1.0
-        self._decoding_now = False
-        self._decoders: dict[int, Request] = {}
-        """In order of admission."""
+        self._draws = False
+        """Whether it draws bandwidth: some sequence decodes in the current iteration."""
+        self._decoding = 0
+        """Decoding calls."""
         self._partial: Request | None = None
         """The one call whose prompt is part-way through: always the last admitted."""
         self._finishing: list[Request] = []
         """Calls whose prompt the current iteration completes."""
         self._by_finish: list[tuple[int, int, Request]] = []
+        """Decoding calls as (iteration of the last token, number, call), a heap; others whose number differs were preempted."""
         self._residues = [0] * self._block_tokens
         self._context = 0
         """Σ (computed + 1) over decoding calls: tokens that the next decode iteration reads."""
@@ -131,8 +184,7 @@ class Replica:
         """Prompt tokens of the current iteration, and Σ over them of the tokens before."""
         self._first = 0
         self._growth = 0
-        costs = costs_of(spec.step, spec.share_law, spec.share_pct)
-        self._decode_cost, self._mixed_cost = costs.decode, costs.mixed
+        self._costs = costs_of(spec.step, spec.share_law, spec.share_pct)
 
     # ---- entrance ---------------------------------------------------------------------------------------------------
 
@@ -165,8 +217,8 @@ class Replica:
 
     def _head_changed(self) -> None:
         """Another call is the next to admit: it may fit where the former did not."""
-        if self._span > 1 and len(self._decoders) < self._max_seqs:
-            self._cut(self.env.now, strictly_after=False)
+        if self._span > 1 and self._decoding < self._max_seqs:
+            self._cut(self.env.now, 0)
 
     def _promote_later(self, request: Request, at: int | None) -> None:
         if at is None:
@@ -203,11 +255,16 @@ class Replica:
 
     def requests(self) -> Iterator[Request]:
         """Every call that is running or waits."""
-        yield from self._decoders.values()
+        yield from self._decoders()
         yield from self._finishing
         if self._partial is not None:
             yield self._partial
         yield from self.waiting
+
+    def _decoders(self) -> list[Request]:
+        """Decoding calls in order of admission."""
+        valid = [(number, request) for _, number, request in self._by_finish if request.number == number]
+        return [request for _, request in sorted(valid, key=itemgetter(0))]
 
     @property
     def running(self) -> int:
@@ -224,16 +281,16 @@ class Replica:
         Their tokens so far are lost with their KV blocks; where they go next, they start anew.
         """
         lost = list(self.requests())
-        if self._decoding_now:
+        if self._draws:
             self._switch(self.env.now)
         while self.waiting:
             self.waiting.take()
-        self._decoders.clear()
         self._finishing.clear()
         self._by_finish.clear()
         self._partial = None
         self._alarm = None
         self._span = 0
+        self._decoding = 0
         self._context = 0
         self._residues = [0] * self._block_tokens
         self.pool = BlockPool(self.spec.kv_blocks)
@@ -257,16 +314,15 @@ class Replica:
         env, pool = self.env, self.pool
         now = env.now
         steps = self._span or 1
-        decoding = len(self._decoders)
+        decoding = self._decoding
         elapsed = now - self._started
-        iterations = self.iterations
         used = pool.total - pool.free
         if steps > 1:
-            need = self._blocks_needed(iterations + 1, steps - 1)
+            need = self._blocks_needed(self.iterations + 1, steps - 1)
             if need:
                 pool.take(need)
-            self.kv_block_ticks += (used + pool.total - pool.free) * elapsed // 2
-            used = pool.total - pool.free
+            self.kv_block_ticks += (used + used + need) * elapsed // 2
+            used += need
         else:
             self.kv_block_ticks += used * elapsed
         if used > self.peak_blocks:
@@ -274,7 +330,7 @@ class Replica:
         self.busy_ticks += elapsed
         if decoding:
             self.decode_ticks += elapsed
-        self.iterations = iterations = iterations + steps
+        self.iterations = iterations = self.iterations + steps
         if self.observer is not None:
             work = Work(self._started, now, steps, decoding, self._context, self._tokens, self._area)
             self.observer.iteration_ended(self, work)
@@ -289,13 +345,13 @@ class Replica:
             finishing, self._finishing = self._finishing, []
             for request in finishing:
                 self._end_prefill(request, now)
-        if not env.busy_now():
-            self._schedule()
-        else:
+        if env.busy_now():
             self._wake()
+        else:
+            self._schedule()
 
     def _complete_decoder(self, request: Request, now: int) -> None:
-        del self._decoders[request.number]
+        self._decoding -= 1
         self._residues[request.residue] -= 1
         total = request.input_tokens + request.output_tokens
         self._context -= total
@@ -309,14 +365,14 @@ class Replica:
         if left <= 0:
             self._leave(request, request.held, now)
             return
-        number, iterations = request.number, self.iterations
-        self._decoders[number] = request
+        iterations = self.iterations
         request.computed = computed = request.target
         request.joined_at = iterations
         request.residue = residue = (iterations - computed) % self._block_tokens
         self._residues[residue] += 1
+        self._decoding += 1
         self._context += computed + 1
-        heappush(self._by_finish, (iterations + left, number, request))
+        heappush(self._by_finish, (iterations + left, request.number, request))
 
     def _leave(self, request: Request, held: int, now: int) -> None:
         blocks = request.blocks
@@ -338,7 +394,7 @@ class Replica:
 
     def _schedule(self) -> None:
         now = self.env.now
-        pool, waiting, decoders = self.pool, self.waiting, self._decoders
+        pool, waiting = self.pool, self.waiting
         while True:
             preempted = False
             need = self._residues[self.iterations % self._block_tokens]
@@ -348,7 +404,7 @@ class Replica:
                     preempted = True
                 else:
                     pool.take(need)
-            decoding = len(decoders)
+            decoding = self._decoding
             tokens, area = 0, 0.0
             if self._partial is not None:
                 tokens, area = self._continue_partial(self._partial, self._max_tokens - decoding)
@@ -371,20 +427,20 @@ class Replica:
                     f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(waiting)} calls wait, none runs, and "
                     f"the next ({head.input_tokens} input tokens) does not fit {pool.free} free of {pool.total} KV blocks"
                 )
-        if self._decoding_now:
+        if self._draws:
             self._switch(now)
         if self.observer is not None:
             self.observer.idle(self, now)
 
     def _begin_mixed(self, now: int, decoding: int, tokens: int, area: float) -> None:
         slow = self._slots.slowdown(now) if decoding and self.shared else 1.0
-        length = self._mixed_cost(tokens, area, decoding, self._context, slow)
+        length = self._costs.mixed(tokens, area, decoding, self._context, slow)
         self.prefilled_tokens += tokens
         self._tokens, self._area = tokens, area
         self._started = now
         self._span = 0
-        self._alarm = self.env.alarm(length, STEP_END + self.number, self._on_end)
-        if (decoding > 0) is not self._decoding_now:
+        self._alarm = self.env.alarm(length, self._priority, self._on_end)
+        if (decoding > 0) is not self._draws:
             self._switch(now)
 
     def _begin_span(self, now: int, decoding: int, limit: int) -> None:
@@ -397,34 +453,36 @@ class Replica:
         block_tokens, free = self._block_tokens, self.pool.free
         if steps > 1 and free < decoding * (steps // block_tokens + 1):
             steps = self._steps_that_fit(steps, free)
-        if not self._decoding_now:
+        if not self._draws:
             self._switch(now)
         if self.shared:
             slow = self._slots.slowdown(now)
             if slow != self._slots.slowdown_after():
                 steps = 1
             self._slow = slow
+            fixed, per_token = self._costs.slowed(decoding, slow)
         else:
-            slow = 1.0
-        fixed, per_token = self._decode_cost(decoding, slow)
+            fixed, per_token = self._costs.decode[decoding]
         self._first = first = fixed + per_token * self._context
         self._growth = growth = per_token * decoding
         self._started = now
         self._span = steps
         self._tokens, self._area = 0, 0.0
-        self._alarm = self.env.alarm(steps * first + growth * (steps * (steps - 1) // 2), STEP_END + self.number, self._on_end)
+        self._alarm = self.env.alarm(steps * first + growth * (steps * (steps - 1) // 2), self._priority, self._on_end)
 
     def _blocks_needed(self, first: int, steps: int) -> int:
         """Blocks that the decoding calls need in ``steps`` iterations, the first of them being number ``first``."""
-        whole, rest = divmod(steps, self._block_tokens)
-        need = whole * len(self._decoders)
-        for iteration in range(first, first + rest):
-            need += self._residues[iteration % self._block_tokens]
+        block_tokens, residues = self._block_tokens, self._residues
+        begin = first % block_tokens
+        end = begin + steps % block_tokens
+        need = steps // block_tokens * self._decoding + sum(residues[begin:end])
+        if end > block_tokens:
+            need += sum(residues[: end - block_tokens])
         return need
 
     def _steps_that_fit(self, steps: int, free: int) -> int:
         """Iterations that ``free`` blocks allow, the first of which has its blocks already; at most ``steps``."""
-        decoding, block_tokens = len(self._decoders), self._block_tokens
+        decoding, block_tokens = self._decoding, self._block_tokens
         whole = min(free // decoding, (steps - 1) // block_tokens)
         done = 1 + whole * block_tokens
         free -= whole * decoding
@@ -440,26 +498,26 @@ class Replica:
     def neighbours_changed(self, now: int) -> None:
         """A neighbour began or stopped decoding: iterations that start after ``now`` may have another speed."""
         if self._span > 1 and self._slots.slowdown_after() != self._slow:
-            self._cut(now, strictly_after=True)
+            self._cut(now, 1)
 
-    def _cut(self, now: int, *, strictly_after: bool) -> None:
-        """End the span at the first border at or after (strictly: after) ``now``."""
+    def _cut(self, now: int, margin: int) -> None:
+        """End the span at the first border at least ``margin`` ticks after ``now``."""
         elapsed = now - self._started
         first, growth = self._first, self._growth
         linear = first - growth / 2
         steps = int(2 * elapsed / (linear + sqrt(linear * linear + 2.0 * growth * elapsed))) or 1
         steps = min(steps, self._span)
-        late = elapsed + 1 if strictly_after else elapsed
+        late = elapsed + margin
         while steps > 1 and (steps - 1) * first + growth * ((steps - 1) * (steps - 2) // 2) >= late:
             steps -= 1
         while (end := steps * first + growth * (steps * (steps - 1) // 2)) < late:
             steps += 1
         if steps < self._span:
             self._span = steps
-            self._alarm = self.env.alarm(self._started + end - now, STEP_END + self.number, self._on_end)
+            self._alarm = self.env.alarm(self._started + end - now, self._priority, self._on_end)
 
     def _switch(self, now: int) -> None:
-        self._decoding_now = not self._decoding_now
+        self._draws = not self._draws
         self._slots.switch(self, now)
 
     # ---- admission -------------------------------------------------------------------------------------------------
@@ -483,7 +541,7 @@ class Replica:
         """Admit waiting calls in order while they fit; return the prompt tokens scheduled and Σ of the tokens before each."""
         tokens, area = 0, 0.0
         pool, block_tokens, waiting, finishing = self.pool, self._block_tokens, self.waiting, self._finishing
-        room = self._max_seqs - len(self._decoders) - len(finishing) - (self._partial is not None)
+        room = self._max_seqs - self._decoding - len(finishing) - (self._partial is not None)
         while room > 0 and budget > 0 and waiting:
             request = waiting.peek()
             target = request.input_tokens + request.emitted
@@ -553,13 +611,14 @@ class Replica:
     def _make_room(self) -> None:
         """Give each decoding call its block in order of admission, preempting the most recent calls while none is free."""
         now_residue = self.iterations % self._block_tokens
-        for request in list(self._decoders.values()):
+        decoders = self._decoders()
+        for request in decoders.copy():
             if request.number < 0:
                 return  # it and all after it were preempted
             if request.residue != now_residue:
                 continue
             while self.pool.free == 0:
-                victim = self._partial or self._decoders[next(reversed(self._decoders))]
+                victim = self._partial or decoders.pop()
                 if victim is self._partial:
                     self._preempt(victim, victim.computed, victim.emitted)
                 else:
@@ -574,7 +633,7 @@ class Replica:
         if request is self._partial:
             self._partial = None
         else:
-            del self._decoders[request.number]
+            self._decoding -= 1
             self._residues[request.residue] -= 1
             self._context -= computed + 1
         private = -(-computed // self._block_tokens) - len(request.blocks)

@@ -30,36 +30,37 @@ NO_BLOCKS: list[Block] = []
 
 
 class Request:
-    """Times are ticks, −1 until known. Most fields start as the class has them, so that making one is cheap."""
+    """Times are ticks, −1 until known.
 
-    scheduled = -1
-    first_token = -1
-    end = -1
-    rejected = False
-    status = "unfinished"
-    instance: str | None = None
-    number = -1
-    """Order of admission while running, else −1."""
-    emitted = 0
-    """Output tokens so far; while decoding, as of the last (re)prefill's end."""
-    computed = 0
-    """Tokens with KV; while decoding, as of the last (re)prefill's end."""
-    target = 0
-    """Tokens that the current (re)prefill must compute."""
-    joined_at = 0
-    """Iteration count of the instance when decoding began."""
-    residue = 0
-    """Needs a new block in iterations congruent to this, modulo the block size."""
-    blocks: list[Block] = NO_BLOCKS
-    """Keyed prompt blocks held."""
-    held = 0
-    """All blocks held as of the last (re)prefill chunk, ``blocks`` included."""
-    own: Segment | None = None
-    """After a preemption: its own blocks beyond the keyed ones, as far as they were not evicted."""
-    own_full = 0
-    """How many of them were full, and so cached, when it was preempted."""
-    cached_tokens = 0
-    preemptions = 0
+    With slots: calls in flight are what a large simulation's memory consists of, and they are touched in random order.
+    """
+
+    __slots__ = (
+        "blocks",
+        "cached_tokens",
+        "caller",
+        "computed",
+        "emitted",
+        "end",
+        "first_token",
+        "held",
+        "input_tokens",
+        "instance",
+        "issued",
+        "joined_at",
+        "keys",
+        "node",
+        "number",
+        "output_tokens",
+        "own",
+        "own_full",
+        "preemptions",
+        "rejected",
+        "residue",
+        "scheduled",
+        "status",
+        "target",
+    )
 
     def __init__(self, caller: Any, node: int, input_tokens: int, output_tokens: int, keys: list[int], issued: int) -> None:
         self.caller: Caller = caller
@@ -71,6 +72,32 @@ class Request:
         self.keys = keys
         """Prefix keys of the prompt's leading KV blocks."""
         self.issued = issued
+        self.scheduled = self.first_token = self.end = -1
+        self.rejected = False
+        self.status = "unfinished"
+        self.instance: str | None = None
+        self.number = -1
+        """Order of admission while running, else −1."""
+        self.emitted = 0
+        """Output tokens so far; while decoding, as of the last (re)prefill's end."""
+        self.computed = 0
+        """Tokens with KV; while decoding, as of the last (re)prefill's end."""
+        self.target = 0
+        """Tokens that the current (re)prefill must compute."""
+        self.joined_at = 0
+        """Iteration count of the instance when decoding began."""
+        self.residue = 0
+        """Needs a new block in iterations congruent to this, modulo the block size."""
+        self.blocks: list[Block] = NO_BLOCKS
+        """Keyed prompt blocks held."""
+        self.held = 0
+        """All blocks held as of the last (re)prefill chunk, ``blocks`` included."""
+        self.own: Segment | None = None
+        """After a preemption: its own blocks beyond the keyed ones, as far as they were not evicted."""
+        self.own_full = 0
+        """How many of them were full, and so cached, when it was preempted."""
+        self.cached_tokens = 0
+        self.preemptions = 0
 
     def forget(self) -> None:
         """Start anew elsewhere: nothing is computed, nothing emitted; when it was issued and first scheduled stands."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from operator import attrgetter
 
 from scepsy.errors import SimulationError
 from scepsy.rng import stream
@@ -50,6 +51,7 @@ class RoundRobin(Router):
         return chosen
 
 
+_OUTSTANDING = attrgetter("outstanding")
 _FEW = 8
 """Up to so many instances, looking at each is cheaper than keeping them in order."""
 
@@ -108,11 +110,7 @@ class LeastOutstanding(Router):
     def __call__(self, request: Request, session: str) -> Replica:
         """Choose the least loaded."""
         if not self._having:
-            chosen, *others = self._some()
-            for replica in others:
-                if replica.outstanding < chosen.outstanding:
-                    chosen = replica
-            return chosen
+            return min(self._some(), key=_OUTSTANDING)
         if not self.replicas:
             self._some()
         least = self._having[self._least]

@@ -198,7 +198,7 @@ def watch(world: World, timeline: Timeline) -> None:
 
 
 def _parents(agent: Agent, node: int) -> list[int]:
-    return [number for number, children in enumerate(agent.walk.children) if node in children]
+    return [number for number, step in enumerate(agent.walk.steps) if node in step.children]
 
 
 def _about(request: Request) -> Event:

@@ -135,7 +135,7 @@ class World:
             raise SimulationError(
                 f"router of {llm} has 0 instances: the plan allocates none of {len(self.routers)} LLMs called {llm!r}"
             )
-        if self.coming.get(llm) and not router.replicas:
+        if self.coming and self.coming.get(llm) and not router.replicas:
             self.held.append((request, llm, session))
         else:
             router(request, session).submit(request)

@@ -252,8 +252,7 @@ class DecodeEngine:
         steps += self._length(steps) < now - self._started or steps == 0
         if steps < self._span:
             self._span = steps
-            self._alarm = self.pool.env.alarm(self._started + self._length(steps) - now, STEP_END + self.number, self._end_span
-            )
+            self._alarm = self.pool.env.alarm(self._started + self._length(steps) - now, STEP_END + self.number, self._end_span)
 
     def _end_span(self, alarm: int) -> None:
         if alarm != self._alarm:
