@@ -90,7 +90,7 @@ class Agent:
         self.end = -1
         self.status = UNFINISHED
         self.served_tokens = 0
-        """Input and output tokens of ended calls: what least-attained-service orders go by."""
+        """Input and output tokens of ended calls, as long as others are to come: what least-attained-service orders go by."""
         self.waited_ticks = self.served_ticks = 0
 
     @property
@@ -130,20 +130,24 @@ class Agent:
         world.record(request)
         if request.rejected:
             self.failed = True
-        else:
-            self.waited_ticks += request.scheduled - request.issued
-            self.served_ticks += request.end - request.scheduled
-        self.served_tokens += request.input_tokens + request.output_tokens
         self.calls_left -= 1
-        for child in walk.steps[request.node].children:
-            self.missing[child] -= 1
-            if self.missing[child] == 0 and not self.failed:
-                self._issue_after_gap(child)
+        if self.calls_left:
+            self._go_on(request)
         if self.calls_left == 0 or (self.failed and self.in_flight == 0):
             if walk.tail and not self.failed:
                 world.env.alarm(walk.tail, ARRIVAL, self._leave)
             else:
                 self._leave(None)
+
+    def _go_on(self, request: Request) -> None:
+        self.served_tokens += request.input_tokens + request.output_tokens
+        if not request.rejected:
+            self.waited_ticks += request.scheduled - request.issued
+            self.served_ticks += request.end - request.scheduled
+        for child in self.walk.steps[request.node].children:
+            self.missing[child] -= 1
+            if self.missing[child] == 0 and not self.failed:
+                self._issue_after_gap(child)
 
     def _leave(self, _: Any) -> None:
         self.world.run_ended(self)

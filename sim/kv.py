@@ -54,12 +54,13 @@ class BlockPool:
 
     def take(self, count: int) -> None:
         """Hand out ``count`` blocks from the front of the queue, evicting what they cached."""
+        if count <= self._plain:
+            self._plain -= count
+            self.free -= count
+            return
         if count > self.free:
             raise SimulationError(f"{count} KV blocks asked for, {self.free} of {self.total} free")
         self.free -= count
-        if count <= self._plain:
-            self._plain -= count
-            return
         count -= self._plain
         self._plain = 0
         queue = self._queue

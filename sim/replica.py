@@ -90,6 +90,7 @@ class Replica:
         "_prefix_caching",
         "_priority",
         "_promotes_at",
+        "_prompt_ticks",
         "_residues",
         "_slots",
         "_slow",
@@ -100,7 +101,6 @@ class Replica:
         "bandwidth_demand",
         "busy_ticks",
         "changed",
-        "decode_ticks",
         "env",
         "gpu_names",
         "iterations",
@@ -142,7 +142,8 @@ class Replica:
         """Told whenever ``outstanding`` changed: routers keep their order by it."""
         self.observer: Any = None
         self.busy_ticks = 0
-        self.decode_ticks = 0
+        self._prompt_ticks = 0
+        """Part of ``busy_ticks`` in which no sequence decoded."""
         self.kv_block_ticks = 0
         """∫ used blocks dt over iterations (a span counts with the mean of its ends)."""
         self.preemptions = 0
@@ -271,6 +272,11 @@ class Replica:
         """Calls in the batch."""
         return self.outstanding - len(self.waiting)
 
+    @property
+    def decode_ticks(self) -> int:
+        """Ticks of iterations in which some sequence decoded."""
+        return self.busy_ticks - self._prompt_ticks
+
     def busy_so_far(self) -> int:
         """Ticks spent in iterations, the current one included."""
         return self.busy_ticks + (self.env.now - self._started if self._alarm is not None else 0)
@@ -328,8 +334,8 @@ class Replica:
         if used > self.peak_blocks:
             self.peak_blocks = used
         self.busy_ticks += elapsed
-        if decoding:
-            self.decode_ticks += elapsed
+        if not decoding:
+            self._prompt_ticks += elapsed
         self.iterations = iterations = self.iterations + steps
         if self.observer is not None:
             work = Work(self._started, now, steps, decoding, self._context, self._tokens, self._area)
@@ -505,7 +511,7 @@ class Replica:
         elapsed = now - self._started
         first, growth = self._first, self._growth
         linear = first - growth / 2
-        steps = int(2 * elapsed / (linear + sqrt(linear * linear + 2.0 * growth * elapsed))) or 1
+        steps = int(2 * elapsed / (linear + sqrt(linear * linear + 2.0 * growth * elapsed))) + 1
         steps = min(steps, self._span)
         late = elapsed + margin
         while steps > 1 and (steps - 1) * first + growth * ((steps - 1) * (steps - 2) // 2) >= late:

@@ -95,8 +95,8 @@ def test_a_failure_that_nobody_expects_is_raised():
 def test_callbacks_behind_the_one_that_stops_the_run_come_when_it_goes_on():
     env, heard = Kernel(), []
     until = env.timeout(3)
-    with pytest.raises(IndexError):  # an alarm's error ends the run, and the run can go on
-        env.alarm(1, ARRIVAL, lambda _: [][0])
+    env.alarm(1, ARRIVAL, lambda _: [][0])
+    with pytest.raises(IndexError):  # an error ends the run, and the run can go on
         env.run(until=until)
     until.callbacks.append(lambda _: heard.append(env.now))
     env.run(until=4)
