@@ -168,7 +168,7 @@ def whole_way(folder: Path, size: Size | None = None, say: Say = print) -> dict[
 def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything that is made.")],
     runs: Annotated[int, typer.Option(min=10, help="Runs per measurement.")] = 60,
-    seeds: Annotated[int, typer.Option(min=1, help="Measurements per load.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Measurements per load.")] = 5,
     load: Annotated[list[float] | None, typer.Option(help="Parts of the target rate (half of what the cores carry).")] = None,
     requests: Annotated[int, typer.Option(min=10, help="Calls per profiled rate.")] = 50,
 ) -> None:

@@ -9,12 +9,14 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from executor.meter import NOTHING, Meter
 from executor.replay import replay
 from scepsy.backend import Stream, Workload
 from scepsy.errors import BackendError
@@ -129,10 +131,13 @@ def sweep(
     context_limit: int,
     options: Sweep,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    meter: Callable[[], Meter] = lambda: Meter(()),
 ) -> list[Point]:
     """Measure the instance at ``url``; returns a point per rate, the unloaded one first and the held-out one last.
 
     ``folder`` gets ``unloaded``, ``rate-1`` …, ``held-out`` and, at its top, all but the held-out run in one (for fits).
+    What a ``meter`` says that the engine did is kept in each folder's meta, as ``work``.
     Raises ``BackendError`` when calls fail.
     """
     llm = calls[0].llm
@@ -142,7 +147,7 @@ def sweep(
         rows = read_rows(folder / name)
         if rows is None:
             seed = int(stream(options.seed, "profile", llm, name).integers(2**31))
-            start_s = time.time()
+            start_s, started = time.time(), meter()
             records = asyncio.run(replay(url, as_workload(calls, rate_per_s, requests, seed), {llm: context_limit}))
             rows = rows_of(records, start_s)
             if len(rows) < 0.9 * requests:
@@ -150,7 +155,8 @@ def sweep(
                     f"profile of {llm}: {len(rows)} of {requests} calls completed at {rate_per_s or 0:.3g}/s: "
                     f"{records.meta['most_frequent_error']}"
                 )
-            write_run(folder / name, rows, {**meta, "rate_per_s": rate_per_s})
+            work = sum(started.read().values(), NOTHING)
+            write_run(folder / name, rows, {**meta, "rate_per_s": rate_per_s, "work": asdict(work)})
         say(f"{llm} {name}: {len(rows)} calls, mean {latencies_s(rows).mean():.3f} s")
         return rows
 

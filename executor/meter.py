@@ -1,0 +1,122 @@
+"""What an engine did and the CPU time it took: on cores, the engine's own work tells how fast the machine is.
+
+Cores of a rented machine are often hyperthreads whose siblings belong to somebody else: the same work takes up to 1.7 times
+as long while a neighbour is busy, for seconds or minutes, and no counter of the guest shows it. A profile made in a fast
+minute and a measurement made in a slow one then describe different machines. An engine counts its iterations and tokens, and
+the kernel the CPU time of its processes: CPU seconds over the seconds that the step model gives to the same work are the
+machine's speed, as this engine feels it. CPU time, not wall time: waiting for a core or a quota does not count.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from executor.local.engine_metrics import read_metrics
+from executor.local.state import Child
+from scepsy.profile.step import StepModel
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an engine did between two looks at it."""
+
+    cpu_s: float = 0.0
+    """Of the engine's processes: server, core and workers."""
+    iterations: float = 0.0
+    prompt_tokens: float = 0.0
+    """Computed ones; what the prefix cache had is left out."""
+    decoded_tokens: float = 0.0
+    """Output tokens but the first of each call, which its prompt's iteration brings."""
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def __sub__(self, other: "Work") -> "Work":
+        return Work(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
+
+    def step_s(self, step: StepModel, context_tokens: float) -> float:
+        """Seconds that ``step`` gives to this work, at ``context_tokens`` of context per decoded token on average.
+
+        >>> Work(iterations=10, prompt_tokens=100, decoded_tokens=20).step_s(
+        ...     StepModel(base_s=0.01, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-3), 50.0)
+        0.13
+        """
+        decode_s = step.decode_s_per_sequence + step.context_s_per_token * context_tokens
+        return step.base_s * self.iterations + step.prefill_s_per_token * self.prompt_tokens + decode_s * self.decoded_tokens
+
+
+NOTHING = Work()
+
+
+def context_tokens(input_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike) -> float:
+    """Mean context of the decoded tokens of some calls; 0 when they decode none.
+
+    >>> context_tokens([100], [3])  # the second token reads 101, the third 102
+    101.5
+    """
+    before, decoded = np.asarray(input_tokens, dtype=float), np.maximum(np.asarray(output_tokens, dtype=float) - 1, 0)
+    return float((decoded * (before + (decoded + 1) / 2)).sum() / decoded.sum()) if decoded.sum() else 0.0
+
+
+def cpu_s_of(processes: Iterable[psutil.Process]) -> float:
+    """CPU seconds so far of processes and all their children."""
+    found = {process.pid: process for process in processes}
+    for process in list(found.values()):
+        with contextlib.suppress(psutil.Error):
+            # An engine's core process writes its title over its environment, and with it over the deployment's mark.
+            found |= {child.pid: child for child in process.children(recursive=True)}
+    total_s = 0.0
+    for process in found.values():
+        with contextlib.suppress(psutil.Error):
+            used = process.cpu_times()
+            total_s += used.user + used.system
+    return total_s
+
+
+def work_so_far(engine: Child) -> Work | None:
+    """All that an engine did since it started; None when it does not answer."""
+    metrics = read_metrics(engine.url)
+    if metrics is None:
+        return None
+    try:
+        cpu_s = cpu_s_of([psutil.Process(engine.pid)])
+    except psutil.Error:
+        return None
+    generated = metrics.get("generated_tokens", 0.0)
+    return Work(
+        cpu_s=cpu_s,
+        iterations=metrics.get("iteration_tokens_count", 0.0),
+        prompt_tokens=metrics.get("prompt_tokens", 0.0) - metrics.get("prefix_hit_tokens", 0.0),
+        decoded_tokens=max(0.0, generated - metrics.get("requests", 0.0)) if generated else 0.0,
+    )
+
+
+class Meter:
+    """Looks at engines when made; ``read`` tells what each did since. A restarted or silent engine is left out."""
+
+    def __init__(self, engines: Sequence[Child]) -> None:
+        self._engines = {engine.name: engine for engine in engines}
+        self._before = self._look()
+
+    def _look(self) -> dict[str, Work]:
+        return {name: work for name, engine in self._engines.items() if (work := work_so_far(engine)) is not None}
+
+    def read(self) -> dict[str, Work]:
+        """Work by instance."""
+        after = self._look()
+        return {name: after[name] - before for name, before in self._before.items() if name in after}
+
+
+def encode(work: Mapping[str, Work]) -> str:
+    """As one value of a table's meta."""
+    return json.dumps({name: asdict(done) for name, done in work.items()})
+
+
+def decode(text: str) -> dict[str, Work]:
+    """The inverse of ``encode``."""
+    return {name: Work(**done) for name, done in json.loads(text).items()}
