@@ -39,28 +39,47 @@ class Work:
     def __sub__(self, other: "Work") -> "Work":
         return Work(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
 
-    def step_s(self, step: StepModel, context_tokens: float) -> float:
-        """Seconds that ``step`` gives to this work, at ``context_tokens`` of context per decoded token on average.
+    def step_s(self, step: StepModel, shape: "Shape") -> float:
+        """Seconds that ``step`` gives to this work, done for calls of ``shape``.
 
         >>> Work(iterations=10, prompt_tokens=100, decoded_tokens=20).step_s(
-        ...     StepModel(base_s=0.01, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-3), 50.0)
+        ...     StepModel(base_s=0.01, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-3), Shape())
         0.13
         """
-        decode_s = step.decode_s_per_sequence + step.context_s_per_token * context_tokens
-        return step.base_s * self.iterations + step.prefill_s_per_token * self.prompt_tokens + decode_s * self.decoded_tokens
+        prompt_s = step.prefill_s_per_token + step.attention_s_per_token2 * shape.before_prompt_token
+        decode_s = step.decode_s_per_sequence + step.context_s_per_token * shape.context_tokens
+        return step.base_s * self.iterations + prompt_s * self.prompt_tokens + decode_s * self.decoded_tokens
 
 
 NOTHING = Work()
 
 
-def context_tokens(input_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike) -> float:
-    """Mean context of the decoded tokens of some calls; 0 when they decode none.
+@dataclass(frozen=True)
+class Shape:
+    """What an engine does not count: means over the tokens of the calls it served."""
 
-    >>> context_tokens([100], [3])  # the second token reads 101, the third 102
-    101.5
+    before_prompt_token: float = 0.0
+    """Tokens before a prompt token in its prompt."""
+    context_tokens: float = 0.0
+    """Tokens that a decoded token's iteration reads for it."""
+
+
+NO_CALLS = Shape()
+
+
+def shape_of(input_tokens: npt.ArrayLike, output_tokens: npt.ArrayLike) -> Shape:
+    """Of calls without cached prefixes.
+
+    >>> shape_of([100], [3])  # the second token's iteration reads 101 tokens, the third's 102
+    Shape(before_prompt_token=50.0, context_tokens=101.5)
     """
-    before, decoded = np.asarray(input_tokens, dtype=float), np.maximum(np.asarray(output_tokens, dtype=float) - 1, 0)
-    return float((decoded * (before + (decoded + 1) / 2)).sum() / decoded.sum()) if decoded.sum() else 0.0
+    prompt = np.asarray(input_tokens, dtype=float)
+    decoded = np.maximum(np.asarray(output_tokens, dtype=float) - 1, 0)
+    read = (decoded * (prompt + (decoded + 1) / 2)).sum()
+    return Shape(
+        before_prompt_token=float((prompt**2 / 2).sum() / prompt.sum()) if prompt.sum() else 0.0,
+        context_tokens=float(read / decoded.sum()) if decoded.sum() else 0.0,
+    )
 
 
 def cpu_s_of(processes: Iterable[psutil.Process]) -> float:

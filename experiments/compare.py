@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from executor.meter import NOTHING, context_tokens, decode
+from executor.meter import NOTHING, decode, shape_of
 from scepsy.backend import Stream, Workload
 from scepsy.errors import InputError
 from scepsy.plan import Plan
@@ -138,7 +138,7 @@ def slowdowns(records: Records, plan: Plan, profiles: ProfileSet) -> dict[str, f
         names = [instance.name for instance in plan.instances if instance.llm == allocation.llm]
         done = sum((work[name] for name in names if name in work), NOTHING)
         served = calls[calls["llm"] == allocation.llm]
-        step_s = done.step_s(profile.step, context_tokens(served["input_tokens"], served["output_tokens"]))
+        step_s = done.step_s(profile.step, shape_of(served["input_tokens"], served["output_tokens"]))
         if profile.cpu_s_per_step_s and step_s > 0:
             found[allocation.llm] = done.cpu_s / step_s / profile.cpu_s_per_step_s
     return found

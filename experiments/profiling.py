@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from executor.local.options import LocalOptions
-from executor.meter import NOTHING, Work, context_tokens
+from executor.meter import NO_CALLS, NOTHING, Shape, Work, shape_of
 from executor.profiler.instance import profile_instance
 from executor.profiler.sweep import Sweep, latencies_s, read_rows
 from scepsy.cluster import GpuType
@@ -74,15 +74,15 @@ class Fitted:
     """Highest rate that the instance kept up with."""
     work: Work = NOTHING
     """What the engine did while it was measured, held-out run left out; nothing where it was not metered."""
-    context_tokens: float = 0.0
-    """Mean context of its decoded tokens."""
+    shape: Shape = NO_CALLS
+    """Of the calls it served."""
     held_out_slowdown: float | None = None
     """CPU time per work in the held-out run, over that in the others: what the machine's speed adds to the held-out errors."""
 
     @property
     def cpu_s_per_step_s(self) -> float | None:
         """CPU seconds per second that the step model gives to the same work; None: not metered."""
-        return self.work.cpu_s / self.work.step_s(self.step, self.context_tokens) if self.work.cpu_s else None
+        return self.work.cpu_s / self.work.step_s(self.step, self.shape) if self.work.cpu_s else None
 
 
 def calls_of(trace: Trace) -> dict[str, list[Call]]:
@@ -111,11 +111,12 @@ def fit_folder(folder: Path) -> Fitted:
     alone = latencies_s(read_rows(folder / "unloaded") or [])
     fast = [rows for rows in kept if latencies_s(rows).mean() < 4 * alone.mean()]
     capacity = max((len(r) / (r[-1]["last_token_ts"] - r[0]["arrival_time"]) for r in fast), default=0.0)
-    context = context_tokens(run.input_tokens, run.output_tokens)
-    work, held_work = sum((_work_of(path) for path in (folder / "unloaded", *rates)), NOTHING), _work_of(folder / "held-out")
+    shape = shape_of(run.input_tokens, run.output_tokens)
+    measured = [*folder.glob("unloaded*"), *rates]
+    work, held_work = sum(map(_work_of, measured), NOTHING), _work_of(folder / "held-out")
     slower = None
     if work.cpu_s and held_work.cpu_s:
-        slower = held_work.cpu_s / held_work.step_s(step, context) / (work.cpu_s / work.step_s(step, context))
+        slower = held_work.cpu_s / held_work.step_s(step, shape) / (work.cpu_s / work.step_s(step, shape))
     return Fitted(
         llm=llm.name,
         tensor_parallel=int(meta["engine_kwargs"]["tensor_parallel_size"]),
@@ -125,7 +126,7 @@ def fit_folder(folder: Path) -> Fitted:
         held_out={name: (float(value) if np.isfinite(value) else None) for name, value in scored.items()},
         capacity_per_s=capacity,
         work=work,
-        context_tokens=context,
+        shape=shape,
         held_out_slowdown=slower,
     )
 
@@ -169,8 +170,9 @@ def fit_pooling(run: EngineRun) -> tuple[StepModel, float]:
 def fit_shares(found: Sequence[Fitted], gpu: GpuType) -> ShareLaw | None:
     """Refit the share law from instances measured at several shares; None when there is no such pair.
 
-    Ratios of whole steps at typical sizes, from the fitted step models of one LLM at share s and at 100 %. Where both were
-    metered, the CPU time of the same work tells how much slower the machine was in one of the sweeps, and that is taken out.
+    Ratios of whole steps at typical sizes, from the fitted step models of one LLM at share s and at 100 %. On cores, where the
+    engines' CPU time was metered, one ratio for all sizes: a quota stretches all work alike, and seconds of the step model per
+    CPU second are not moved by how fast the machine was in either sweep.
     """
     whole = {(f.llm, f.tensor_parallel): f for f in found if f.share_pct == 100}
     samples = []
@@ -178,25 +180,19 @@ def fit_shares(found: Sequence[Fitted], gpu: GpuType) -> ShareLaw | None:
         reference = whole.get((part.llm, part.tensor_parallel))
         if part.share_pct == 100 or reference is None:
             continue
-        slower = _cpu_ratio(part, reference)
+        stretched = None
+        if part.cpu_s_per_step_s and reference.cpu_s_per_step_s:
+            stretched = reference.cpu_s_per_step_s / part.cpu_s_per_step_s
         for phase, sizes in (("prefill", (64, 256, 512, 1024, 2048)), ("decode", (1, 8, 32, 128, 256))):
             for size in sizes:
                 work = (size, 0, 0, 0) if phase == "prefill" else (0, 0, size, 256 * size)
-                ratio = part.step.step_s(*work) / reference.step.step_s(*work) / slower
+                ratio = stretched or part.step.step_s(*work) / reference.step.step_s(*work)
                 samples.append(ShareSample(part.llm, phase, size, part.share_pct, ratio))
     if not samples:
         return None
     pairs = sorted({f"{f.llm} at {f.share_pct} %" for f in found if f.share_pct < 100})
     law, _ = fit_share_law(samples, source=f"measured on {gpu.name}: {', '.join(pairs)} against 100 %")
     return law
-
-
-def _cpu_ratio(part: Fitted, reference: Fitted) -> float:
-    """CPU time of the reference's work in ``part``'s sweep over that in its own; 1 where either was not metered."""
-    if part.cpu_s_per_step_s is None or reference.cpu_s_per_step_s is None:
-        return 1.0
-    there_s = part.cpu_s_per_step_s * reference.work.step_s(part.step, reference.context_tokens)
-    return there_s / reference.work.cpu_s
 
 
 def profile_trace(

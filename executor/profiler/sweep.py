@@ -43,6 +43,8 @@ class Sweep(Value, frozen=True, kw_only=True):
     kept_up: float = 0.85
     """… or fewer of the offered calls per second come back."""
     most_rates: int = 8
+    rounds: int = 1
+    """How often all rates are visited, one after another: a slow minute of the machine then falls on each of them."""
     held_out: float = 0.6
     """Load of the run that no fit sees: part of the highest rate that was kept up with."""
     seed: int = 0
@@ -50,6 +52,7 @@ class Sweep(Value, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         require(self.requests >= 10, "requests", self.requests, ">= 10")
         require(self.most_rates >= 1, "most_rates", self.most_rates, ">= 1")
+        require(self.rounds >= 1, "rounds", self.rounds, ">= 1")
         require_finite("step", self.step, minimum=1.0, exclusive=True)
         for field in ("first_load", "slowdown", "kept_up", "held_out"):
             require_finite(field, getattr(self, field), exclusive=True)
@@ -137,6 +140,7 @@ def sweep(
     """Measure the instance at ``url``; returns a point per rate, the unloaded one first and the held-out one last.
 
     ``folder`` gets ``unloaded``, ``rate-1`` …, ``held-out`` and, at its top, all but the held-out run in one (for fits).
+    Further rounds visit the same rates (``rate-1-round-2`` …); the points are those of the first.
     What a ``meter`` says that the engine did is kept in each folder's meta, as ``work``.
     Raises ``BackendError`` when calls fail.
     """
@@ -180,6 +184,13 @@ def sweep(
         if saturated:
             break
         best, rate = rate, rate * options.step
+    for again in range(2, options.rounds + 1):
+        for point in points:
+            alone_again = point.name == "unloaded"
+            name = f"{point.name}-round-{again}"
+            everything += measured(
+                name, None if alone_again else point.rate_per_s, len(alone) if alone_again else options.requests
+            )
     held = measured("held-out", options.held_out * best, options.requests)
     points.append(_point("held-out", options.held_out * best, held, saturated=False))
     write_run(folder, sorted(everything, key=lambda row: row["arrival_time"]), meta)

@@ -12,24 +12,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.local.state import Child, born_s
-from executor.meter import Meter, Work, context_tokens, cpu_s_of, decode, encode, work_so_far
+from executor.meter import Meter, Shape, Work, cpu_s_of, decode, encode, shape_of, work_so_far
 from scepsy.profile.step import StepModel
 
-STEP = StepModel(base_s=0.01, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-3, context_s_per_token=1e-6)
+STEP = StepModel(
+    base_s=0.01, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-3, context_s_per_token=1e-6, attention_s_per_token2=1e-7
+)
 
 
-def test_seconds_of_the_step_model_are_linear_in_the_work():
+def test_work_adds_up():
     one = Work(cpu_s=1.0, iterations=10, prompt_tokens=100, decoded_tokens=20)
-    assert one.step_s(STEP, 50.0) == pytest.approx(0.1 + 0.01 + 20 * (1e-3 + 50e-6))
-    assert (one + one).step_s(STEP, 50.0) == pytest.approx(2 * one.step_s(STEP, 50.0))
+    assert (one + one).step_s(STEP, Shape(40.0, 50.0)) == pytest.approx(2 * one.step_s(STEP, Shape(40.0, 50.0)))
     assert (one + one) - one == one
 
 
-@given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 40)), min_size=1, max_size=6))
-def test_mean_context_is_what_each_decoded_token_reads(calls):
-    """Counted token by token, as the simulator's engine does: the first token comes with the prompt."""
-    read = [inputs + n for inputs, outputs in calls for n in range(1, outputs)]
-    assert context_tokens(*zip(*calls, strict=True)) == pytest.approx(sum(read) / len(read) if read else 0.0)
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(1, 40)), min_size=1, max_size=6))
+def test_seconds_of_counted_work_are_those_of_its_iterations(calls):
+    """Calls one after another, iteration by iteration: the first token comes with the prompt."""
+    seconds = 0.0
+    for inputs, outputs in calls:
+        seconds += STEP.step_s(inputs, inputs**2 / 2, 0, 0)
+        seconds += sum(STEP.step_s(0, 0, 1, inputs + n) for n in range(1, outputs))
+    work = Work(
+        iterations=sum(outputs for _, outputs in calls),
+        prompt_tokens=sum(inputs for inputs, _ in calls),
+        decoded_tokens=sum(outputs - 1 for _, outputs in calls),
+    )
+    assert work.step_s(STEP, shape_of(*zip(*calls, strict=True))) == pytest.approx(seconds)
 
 
 def test_work_survives_its_text():

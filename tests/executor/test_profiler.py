@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from executor.meter import NOTHING, Work
+from executor.meter import NOTHING, Shape, Work
 from executor.profiler.bench_files import PAUSE_S, read_bench, write_bench_run
 from executor.profiler.model_files import read_llm
 from executor.profiler.sweep import Sweep, latencies_s, read_rows, sweep
@@ -156,12 +156,24 @@ def test_bench_results_without_details_say_what_to_do(tmp_path):
         read_bench(path)
 
 
-def test_a_share_law_does_not_take_a_slow_machine_for_a_small_share():
-    """At half the share steps took 1.4 times as long, and 1.3 times longer still since the machine was slow: CPU time says so."""
+def test_a_share_law_of_cores_does_not_take_a_slow_machine_for_a_small_share():
+    """At half the share the steps' seconds were 1.4 times the CPU seconds, and 1.3 times longer still: the machine was slow."""
 
     def work(cpu_s):
         return Work(cpu_s=cpu_s, iterations=100, prompt_tokens=5000, decoded_tokens=300)
 
-    law = fit_shares([fitted(100, 1.0, work(2.0)), fitted(50, 1.3 * 1.4, work(1.3 * 2.0))], CORE)
+    seconds = work(0).step_s(fitted(100, 1.0).step, Shape())
+    law = fit_shares([fitted(100, 1.0, work(seconds)), fitted(50, 1.3 * 1.4, work(1.3 * seconds))], CORE)
     for name in ("prefill_k", "prefill_small_k", "decode_k", "decode_large_k"):
         assert getattr(law, name) == pytest.approx(0.4)
+
+
+def test_a_sweep_in_rounds_visits_every_rate_again(stub, tmp_path):
+    calls = [Call(id="a", llm="m", input_tokens=20, output_tokens=3)]
+    options = msgspec.structs.replace(SMALL, rounds=2)
+    points = sweep(stub(delay_s=0.05).url, calls, tmp_path, {}, 2048, options)
+    assert [point.name for point in points] == ["unloaded", "rate-1", "rate-2", "held-out"]
+    assert len(read_rows(tmp_path)) == 2 * 30, "all but the held-out run"
+    again, first = (json.loads((tmp_path / name / "meta.json").read_text()) for name in ("rate-2-round-2", "rate-2"))
+    assert again["rate_per_s"] == first["rate_per_s"] == points[2].rate_per_s
+    assert read_rows(tmp_path / "unloaded-round-2") is not None

@@ -6,7 +6,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from executor.meter import Work, context_tokens, encode
+from executor.meter import Work, encode, shape_of
 from experiments.compare import AT_SPEED, medians, row_of, simulated, slowdowns, slowed, with_errors, workload_of
 from experiments.measured import Comparison, rows_of
 from scepsy.errors import InputError
@@ -75,7 +75,7 @@ def work_of(found, step, cpu_s_per_step_s):
         prompt_tokens=float(calls["input_tokens"].sum()),
         decoded_tokens=float((calls["output_tokens"] - 1).sum()),
     )
-    step_s = work.step_s(step, context_tokens(calls["input_tokens"], calls["output_tokens"]))
+    step_s = work.step_s(step, shape_of(calls["input_tokens"], calls["output_tokens"]))
     return {"work": encode({"m-0": replace(work, cpu_s=cpu_s_per_step_s * step_s), "other-0": Work(cpu_s=9.0)})}
 
 
