@@ -55,9 +55,10 @@ def replay_deployed(
     was, and how many cores other processes of this host kept busy (``others_cores``), for which nothing corrects.
     """
     limits = {allocation.llm: profiles.llm(allocation.llm).context_limit for allocation in plan.allocations}
-    state, start_s = load_state(folder), time.time()
+    state = load_state(folder)
     meter = Meter(state.children if state is not None and on_cores else ())
-    before = _cpu_s(folder) if on_cores else (0.0, 0.0)
+    before, start_s = _cpu_s(folder) if on_cores else (0.0, 0.0), time.time()
+    meter.start()
     records = asyncio.run(replay(url, workload, limits, meta={"planner": plan.planner, "machine": machine()}))
     meta = dict(records.meta)
     if on_cores:

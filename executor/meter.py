@@ -9,8 +9,9 @@ machine's speed, as this engine feels it. CPU time, not wall time: waiting for a
 
 import contextlib
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -115,20 +116,42 @@ def work_so_far(engine: Child) -> Work | None:
     )
 
 
-class Meter:
-    """Looks at engines when made; ``read`` tells what each did since. A restarted or silent engine is left out."""
+IDLE_S = 3.0
+"""How long idle engines are looked at: 1.5 % of a core is then told from its CPU ticks of 10 ms to a fifth."""
 
-    def __init__(self, engines: Sequence[Child]) -> None:
+
+class Meter:
+    """Looks at engines that serve nothing when made; after ``start``, ``read`` tells what each did.
+
+    What an engine takes while idle (1 to 2 % of a core with vLLM 0.32, whose core has thirteen threads that wake a hundred times
+    a second) it takes at all times, and it is not work: it is taken off. A restarted or silent engine is left out.
+    """
+
+    def __init__(self, engines: Sequence[Child], idle_s: float = IDLE_S) -> None:
         self._engines = {engine.name: engine for engine in engines}
-        self._before = self._look()
+        self._idle: dict[str, float] = {}
+        if engines:
+            self.start()
+            time.sleep(idle_s)
+            self._idle = {name: work.cpu_s / idle_s for name, work in self.read().items()}
+        self.start()
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._start_s, self._before = time.monotonic(), self._look()
 
     def _look(self) -> dict[str, Work]:
         return {name: work for name, engine in self._engines.items() if (work := work_so_far(engine)) is not None}
 
     def read(self) -> dict[str, Work]:
-        """Work by instance."""
-        after = self._look()
-        return {name: after[name] - before for name, before in self._before.items() if name in after}
+        """Work by instance since ``start``."""
+        after, gone_s = self._look(), time.monotonic() - self._start_s
+        found = {}
+        for name, before in self._before.items():
+            if name in after:
+                work = after[name] - before
+                found[name] = replace(work, cpu_s=max(0.0, work.cpu_s - gone_s * self._idle.get(name, 0.0)))
+        return found
 
 
 def encode(work: Mapping[str, Work]) -> str:

@@ -90,8 +90,8 @@ def profile_instance(
         started_s = time.monotonic()
         state = apply(plan, profiles, local, state_folder, say)
         meta["start_s"] = time.monotonic() - started_s
-        metered = state.children if device_of(local) == "cpu" else ()
-        return sweep(state.children[0].url, calls, folder, meta, llm.context_limit, options, say, meter=lambda: Meter(metered))
+        meter = Meter(state.children if device_of(local) == "cpu" else ())
+        return sweep(state.children[0].url, calls, folder, meta, llm.context_limit, options, say, meter=meter)
     finally:
         delete(state_folder, local.stop_timeout_s)
 

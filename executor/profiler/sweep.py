@@ -135,13 +135,13 @@ def sweep(
     options: Sweep,
     say: Callable[[str], None] = lambda line: None,
     *,
-    meter: Callable[[], Meter] = lambda: Meter(()),
+    meter: Meter | None = None,
 ) -> list[Point]:
     """Measure the instance at ``url``; returns a point per rate, the unloaded one first and the held-out one last.
 
     ``folder`` gets ``unloaded``, ``rate-1`` …, ``held-out`` and, at its top, all but the held-out run in one (for fits).
     Further rounds visit the same rates (``rate-1-round-2`` …); the points are those of the first.
-    What a ``meter`` says that the engine did is kept in each folder's meta, as ``work``.
+    What ``meter`` says that the engine did is kept in each folder's meta, as ``work``.
     Raises ``BackendError`` when calls fail.
     """
     llm = calls[0].llm
@@ -151,7 +151,9 @@ def sweep(
         rows = read_rows(folder / name)
         if rows is None:
             seed = int(stream(options.seed, "profile", llm, name).integers(2**31))
-            start_s, started = time.time(), meter()
+            start_s = time.time()
+            if meter is not None:
+                meter.start()
             records = asyncio.run(replay(url, as_workload(calls, rate_per_s, requests, seed), {llm: context_limit}))
             rows = rows_of(records, start_s)
             if len(rows) < 0.9 * requests:
@@ -159,7 +161,7 @@ def sweep(
                     f"profile of {llm}: {len(rows)} of {requests} calls completed at {rate_per_s or 0:.3g}/s: "
                     f"{records.meta['most_frequent_error']}"
                 )
-            work = sum(started.read().values(), NOTHING)
+            work = sum(meter.read().values(), NOTHING) if meter is not None else NOTHING
             write_run(folder / name, rows, {**meta, "rate_per_s": rate_per_s, "work": asdict(work)})
         say(f"{llm} {name}: {len(rows)} calls, mean {latencies_s(rows).mean():.3f} s")
         return rows

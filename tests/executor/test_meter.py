@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from executor import meter as meter_module
 from executor.local.state import Child, born_s
 from executor.meter import Meter, Shape, Work, cpu_s_of, decode, encode, shape_of, work_so_far
 from scepsy.profile.step import StepModel
@@ -50,7 +52,7 @@ def test_a_meter_reads_what_an_engine_did_since(stub):
     engine = stub()
     child = Child(name="m-0", pid=engine.pid, born_s=born_s(engine.pid), url=engine.url)
     engine.post("/v1/completions", {"model": "m", "prompt": [1] * 30, "max_tokens": 5})
-    meter = Meter([child, Child(name="gone-0", pid=engine.pid, born_s=0.0, url="http://127.0.0.1:9")])
+    meter = Meter([child, Child(name="gone-0", pid=engine.pid, born_s=0.0, url="http://127.0.0.1:9")], idle_s=0.1)
     for _ in range(2):
         engine.post("/v1/completions", {"model": "m", "prompt": [1] * 20, "max_tokens": 4})
     engine.post("/v1/score", {"model": "m", "text_1": "a", "text_2": ["b"]})
@@ -61,6 +63,25 @@ def test_a_meter_reads_what_an_engine_did_since(stub):
     engine.kill()
     assert meter.read() == {}
     assert work_so_far(child) is None
+
+
+def test_what_an_engine_takes_while_idle_is_not_work(monkeypatch):
+    """2 % of a core idle; then 1 s of work in 10 s, on a clock and with counters of our own."""
+    now_s, cpu_s = [0.0], [5.0]
+
+    def gone(seconds, work_s=0.0):
+        now_s[0] += seconds
+        cpu_s[0] += 0.02 * seconds + work_s
+
+    monkeypatch.setattr(meter_module, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=gone))
+    monkeypatch.setattr(meter_module, "work_so_far", lambda engine: Work(cpu_s=cpu_s[0]))
+    meter = Meter([Child(name="m-0", pid=1, born_s=0.0)])
+    gone(100.0)  # idle, before it is started
+    meter.start()
+    gone(10.0, work_s=1.0)
+    assert meter.read()["m-0"].cpu_s == pytest.approx(1.0)
+    gone(5.0)
+    assert meter.read()["m-0"].cpu_s == pytest.approx(1.0)
 
 
 def test_an_engine_that_was_restarted_behind_its_url_is_left_out(stub):
