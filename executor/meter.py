@@ -123,8 +123,8 @@ IDLE_S = 3.0
 class Meter:
     """Looks at engines that serve nothing when made; after ``start``, ``read`` tells what each did.
 
-    What an engine takes while idle (1 to 2 % of a core with vLLM 0.32, whose core has thirteen threads that wake a hundred times
-    a second) it takes at all times, and it is not work: it is taken off. A restarted or silent engine is left out.
+    What an engine takes while idle it takes at all times, and it is not work: it is taken off (with vLLM 0.32, whose core has
+    thirteen threads that wake a hundred times a second, 1 to 2 % of a core). A restarted or silent engine is left out.
     """
 
     def __init__(self, engines: Sequence[Child], idle_s: float = IDLE_S) -> None:
