@@ -15,6 +15,8 @@ class EngineLimits(Value, frozen=True, kw_only=True):
     block_tokens: int = 16
     """Tokens per KV block."""
     prefix_caching: bool = True
+    async_scheduling: bool = False
+    """An iteration is scheduled while its predecessor runs (vLLM's default on GPUs since 0.14, not on CPUs or for pooling)."""
     max_num_queued: int | None = None
     """Waiting calls beyond which a new one is rejected (503); None: never."""
     activation_bytes: int = 2 * 1024**3
