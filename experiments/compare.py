@@ -1,12 +1,12 @@
 """Predicted, simulated and measured, side by side: one row per source, the errors against the measurement beside them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from executor.meter import NOTHING, decode, shape_of
 from scepsy.backend import Stream, Workload
 from scepsy.errors import InputError
 from scepsy.plan import Plan
@@ -18,10 +18,10 @@ from scepsy.workload import Arrivals, Trace
 NUMBERS = ("latency_mean_s", "latency_p95_s", "throughput_per_s")
 
 CONDITIONS = ("slowdown", "others_cores")
-"""Under which it was measured: slower than the profile's full speed, cores that other processes kept busy."""
+"""Under which it was measured: slower than while profiled, cores that other processes kept busy."""
 
 AT_SPEED = "simulated-at-speed"
-"""The simulation with every step as much longer as the machine was slower while measuring than the profile's full speed."""
+"""The simulation with every step as much longer as the machine was slower while measuring than while profiling."""
 
 MEAN_LIMIT_PCT, P95_LIMIT_PCT = 10.0, 20.0
 """What simulated latency may differ from measured at up to 70 % load."""
@@ -126,18 +126,21 @@ def simulated(plan: Plan, workload: Workload, profiles: ProfileSet) -> Records:
 
 
 def slowdowns(records: Records, plan: Plan, profiles: ProfileSet) -> dict[str, float]:
-    """How much slower than its profile's full speed the cores of each LLM were while ``records`` were measured.
+    """How much more CPU time the engines of each LLM took for their work in ``records`` than while they were profiled.
 
-    Empty when the speed was not probed: on GPUs, and for profiles or records that were made without.
+    Empty when nothing was metered: on GPUs, and for profiles or records that were made without.
     """
-    seen_s: dict[str, float] = json.loads(records.meta.get("probe_s", "{}"))
+    work = decode(records.meta.get("work", "{}"))
+    calls = records.calls.select(["llm", "input_tokens", "output_tokens"]).to_pandas()
     found = {}
     for allocation in plan.allocations:
         profile = profiles.of(allocation.llm, allocation.gpu_type, allocation.tensor_parallel)
-        cores = [str(gpu.index) for instance in plan.instances if instance.llm == allocation.llm for gpu in instance.gpus]
-        on = [seen_s[core] for core in cores if core in seen_s]
-        if profile.probe_s and on:
-            found[allocation.llm] = float(np.mean(on)) / profile.probe_s
+        names = [instance.name for instance in plan.instances if instance.llm == allocation.llm]
+        done = sum((work[name] for name in names if name in work), NOTHING)
+        served = calls[calls["llm"] == allocation.llm]
+        step_s = done.step_s(profile.step, shape_of(served["input_tokens"], served["output_tokens"]))
+        if profile.cpu_s_per_step_s and step_s > 0:
+            found[allocation.llm] = done.cpu_s / step_s / profile.cpu_s_per_step_s
     return found
 
 

@@ -52,8 +52,7 @@ class Size:
     recorded_runs: int = 16
     requests: int = 30
     rates: int = 4
-    shares: tuple[int, ...] = (100,)
-    """Profiled shares; more than one fit the share law of this host, one takes arithmetic for it."""
+    rounds: int = 1
     runs: int = 40
     seeds: tuple[int, ...] = (1,)
     loads: tuple[float, ...] = (1.0,)
@@ -153,8 +152,7 @@ def whole_way(folder: Path, size: Size | None = None, say: Say = print) -> dict[
     trace, profiles = str(folder / "trace.jsonl"), str(folder / "profiles")
     step("record", lambda: str(record(folder, size.recorded_runs, say)))
     step("import", lambda: scepsy("trace", "import", "recording", str(folder / "calls.jsonl"), "-o", trace, say=say))
-    shares = ",".join(map(str, size.shares))
-    sweep = ["--requests", str(size.requests), "--rates", str(size.rates), "--share", shares]
+    sweep = ["--requests", str(size.requests), "--rates", str(size.rates), "--rounds", str(size.rounds)]
     step("profile", lambda: scepsy("profile", "run", "-t", trace, *models, "-o", profiles, *sweep, say=say))
     step("plan", lambda: plan_for(folder, size, say))
     write_yaml(folder / "local.yaml", LocalOptions(device="cpu", models=_models(folder)), "scepsy.local", 1)
@@ -168,16 +166,16 @@ def whole_way(folder: Path, size: Size | None = None, say: Say = print) -> dict[
 def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything that is made.")],
     runs: Annotated[int, typer.Option(min=10, help="Runs per measurement.")] = 60,
-    seeds: Annotated[int, typer.Option(min=1, help="Measurements per load.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Measurements per load.")] = 5,
     load: Annotated[list[float] | None, typer.Option(help="Parts of the target rate (half of what the cores carry).")] = None,
-    requests: Annotated[int, typer.Option(min=10, help="Calls per profiled rate.")] = 50,
+    requests: Annotated[int, typer.Option(min=10, help="Calls per profiled rate and round.")] = 30,
 ) -> None:
     """Record, profile, plan, deploy, replay, compare; prints the comparison's medians as JSON."""
     chosen = Size(
         recorded_runs=40,
         requests=requests,
         rates=6,
-        shares=(50, 100),
+        rounds=3,
         runs=runs,
         seeds=tuple(range(1, seeds + 1)),
         loads=tuple(load or _LOADS),

@@ -19,9 +19,10 @@ from collections import deque
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
+import psutil
 import typer
 
 from executor.gateway.config import Endpoint, GatewayConfig, Limits, save_gateway
@@ -256,6 +257,11 @@ class Bench:
         os.sched_setaffinity(0, cores[1:] or cores)
         _wait(self.port)
 
+    @property
+    def pid(self) -> int:
+        """The gateway's process."""
+        return self._gateway.pid
+
     def close(self) -> None:
         """Stop both."""
         self._gateway.send_signal(signal.SIGTERM)
@@ -281,17 +287,58 @@ def _wait(port: int) -> None:
     raise RuntimeError(f"nothing listens on port {port}")
 
 
+class Spent(NamedTuple):
+    """CPU seconds so far, and when that was."""
+
+    at_s: float
+    gateway_s: float
+    load_s: float
+    """Of this process: stub and load generator."""
+    host_s: float
+    """Of all processes of this host."""
+    stolen_s: float
+    """Not given to this host by the one below."""
+
+    @classmethod
+    def now(cls, gateway_pid: int) -> "Spent":
+        """Look at the clocks."""
+        host = psutil.cpu_times()
+        gateway_s, load_s = (sum(psutil.Process(pid).cpu_times()[:2]) for pid in (gateway_pid, os.getpid()))
+        busy_s = host.user + host.nice + host.system + getattr(host, "irq", 0.0) + getattr(host, "softirq", 0.0)
+        return cls(time.monotonic(), gateway_s, load_s, busy_s, getattr(host, "steal", 0.0))
+
+    def cores_since(self, before: "Spent") -> dict[str, float]:
+        """How many cores each kept busy; ``others``: all processes that are not part of the measurement."""
+        gone_s = self.at_s - before.at_s
+        gateway, load, host, stolen = ((new - old) / gone_s for new, old in zip(self[1:], before[1:], strict=True))
+        return {"gateway": gateway, "load": load, "others": max(0.0, host - gateway - load), "stolen": stolen}
+
+
+QUIET_CORES = 0.15
+"""What a measurement can bear of others (as for measured plans)."""
+
+TURNS = 10
+"""Direct and through the gateway, in turns as short as this allows: what disturbs one disturbs the other too."""
+
+
 def measure(seconds: float = 5.0, rate_per_s: float = 750.0, streams: int = 1000, *, record: bool = True) -> dict[str, Any]:
-    """All of it: capacity, added latency at ``rate_per_s`` (direct and through, in turns), and concurrent streams."""
+    """All of it: capacity, added latency at ``rate_per_s`` (direct and through, in turns), and concurrent streams.
+
+    Whatever disturbs it is reported beside it (``others_cores``, ``stolen_cores``), and nothing is left out. Capacity is the
+    gateway's only where ``capacity_gateway_cores`` is near 1; else the load generator's.
+    """
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=new_loop) as runner:
         bench = Bench(Path(folder), runner, record=record)
         try:
             runner.run(closed_loop(bench.port, 16, 1.0))  # warm
+            clocks = [Spent.now(bench.pid)]
             capacity = runner.run(closed_loop(bench.port, 64, seconds))
+            clocks.append(Spent.now(bench.pid))
             direct, through = [], []
-            for turn in range(4):
-                direct.append(runner.run(open_loop(bench.stub_port, rate_per_s, seconds / 2, turn)))
-                through.append(runner.run(open_loop(bench.port, rate_per_s, seconds / 2, turn)))
+            for turn in range(TURNS):
+                direct.append(runner.run(open_loop(bench.stub_port, rate_per_s, 2 * seconds / TURNS, turn)))
+                through.append(runner.run(open_loop(bench.port, rate_per_s, 2 * seconds / TURNS, turn)))
+            clocks.append(Spent.now(bench.pid))
         finally:
             bench.close()
         paced = Bench(Path(folder), runner, pace_s=0.1, record=record)
@@ -301,15 +348,25 @@ def measure(seconds: float = 5.0, rate_per_s: float = 750.0, streams: int = 1000
             paced.close()
     quantiles = {name: np.percentile(np.concatenate(parts), (50, 99)) * 1e3
                  for name, parts in (("direct", direct), ("through", through))}  # fmt: skip
+    calls = sum(len(part) for part in through)
+    full, half = clocks[1].cores_since(clocks[0]), clocks[2].cores_since(clocks[1])
     return {
         "capacity_per_s": capacity["per_s"],
-        "broken": capacity["broken"],
+        "capacity_gateway_cores": full["gateway"],
+        "capacity_load_cores": full["load"],
+        "capacity_others_cores": full["others"],
+        "capacity_stolen_cores": full["stolen"],
+        "capacity_cpu_us_per_call": full["gateway"] / capacity["per_s"] * 1e6,
+        "broken": capacity["broken"] + sum(int(np.isinf(part).sum()) for part in through),
         "rate_per_s": rate_per_s,
-        "calls": sum(len(part) for part in through),
+        "calls": calls,
         "direct_p50_ms": quantiles["direct"][0],
         "direct_p99_ms": quantiles["direct"][1],
         "added_p50_ms": quantiles["through"][0] - quantiles["direct"][0],
         "added_p99_ms": quantiles["through"][1] - quantiles["direct"][1],
+        "cpu_us_per_call": (clocks[2].gateway_s - clocks[1].gateway_s) / calls * 1e6,
+        "others_cores": half["others"],
+        "stolen_cores": half["stolen"],
         "streams": streams,
         "streams_whole": at_once["whole"],
         "streams_p50_s": at_once["p50_s"],
@@ -329,7 +386,9 @@ def main(
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        print("\n".join(f"{name.replace('_', ' '):<18}{value:>12.4g}" for name, value in found.items()))
+        print("\n".join(f"{name.replace('_', ' '):<26}{value:>12.4g}" for name, value in found.items()))
+        if (noise := max(found["others_cores"], found["capacity_others_cores"])) > QUIET_CORES:
+            print(f"other processes kept up to {noise:.2f} cores busy: latencies say more about them than about the gateway")
 
 
 if __name__ == "__main__":

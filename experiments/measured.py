@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from executor.local.deployment import apply, delete
-from executor.local.options import LocalOptions
-from executor.measure import cores_of, replay_deployed
+from executor.local.options import LocalOptions, device_of
+from executor.measure import replay_deployed
 from experiments.compare import AT_SPEED, predicted_row, row_of, simulated, slowdowns, slowed, workload_of
 from experiments.forecast import forecast
 from experiments.pipeline import Load, prepare
@@ -113,8 +113,9 @@ def measure_all(question: Comparison, options: LocalOptions, output: Path | None
     """Deploy once, replay every (load, seed), tear down; records in ``output`` are not measured again."""
     found: dict[tuple[float, int], Records] = {}
     todo = []
-    for load in question.loads:
-        for seed in question.seeds:
+    # Loads in turn: a slow minute of the machine then falls on all of them.
+    for seed in question.seeds:
+        for load in question.loads:
             path = output / f"load{load:g}-seed{seed}" if output is not None else None
             if path is not None and Path(f"{path}.runs.parquet").exists():
                 found[load, seed] = load_records(path)
@@ -131,10 +132,10 @@ def measure_all(question: Comparison, options: LocalOptions, output: Path | None
         url = state.gateway.url
         warm_up = workload_of(question.plan, question.traces, runs=5, seed=2**31, scale=min(question.loads))
         replay_deployed(question.plan, warm_up, url, question.profiles, folder)
-        cores = cores_of(question.plan, options)
+        on_cores = device_of(options) == "cpu"
         for load, seed, path in todo:
             workload = workload_of(question.plan, question.traces, runs=question.runs, seed=seed, scale=load)
-            records = replay_deployed(question.plan, workload, url, question.profiles, folder, cores=cores)
+            records = replay_deployed(question.plan, workload, url, question.profiles, folder, on_cores=on_cores)
             slow = slowdowns(records, question.plan, question.profiles)
             meta = {**records.meta, "load": f"{load:g}", **({"slowdown": json.dumps(slow)} if slow else {})}
             records = Records(runs=records.runs, calls=records.calls, meta=meta)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from executor.local.options import LocalOptions
-from executor.profiler.instance import SPEED_FILE, profile_instance
+from executor.meter import NO_CALLS, NOTHING, Shape, Work, shape_of
+from executor.profiler.instance import profile_instance
 from executor.profiler.sweep import Sweep, latencies_s, read_rows
-from executor.speed import Sample, full_speed_clock, full_speed_s, read_samples, slowdown
 from scepsy.cluster import GpuType
 from scepsy.errors import InputError
 from scepsy.llm import Llm
@@ -72,8 +72,17 @@ class Fitted:
     """Signed errors of a simulated replay of the held-out run: mean latency, p95, TPOT, TTFT, percent."""
     capacity_per_s: float
     """Highest rate that the instance kept up with."""
-    slowdown: float | None = None
-    """Of the machine while it was measured, over its full speed, which ``step`` describes; None: not probed."""
+    work: Work = NOTHING
+    """What the engine did while it was measured, held-out run left out; nothing where it was not metered."""
+    shape: Shape = NO_CALLS
+    """Of the calls it served."""
+    held_out_slowdown: float | None = None
+    """CPU time per work in the held-out run, over that in the others: what the machine's speed adds to the held-out errors."""
+
+    @property
+    def cpu_s_per_step_s(self) -> float | None:
+        """CPU seconds per second that the step model gives to the same work; None: not metered."""
+        return self.work.cpu_s / self.work.step_s(self.step, self.shape) if self.work.cpu_s else None
 
 
 def calls_of(trace: Trace) -> dict[str, list[Call]]:
@@ -85,47 +94,29 @@ def calls_of(trace: Trace) -> dict[str, list[Call]]:
     return found
 
 
-def at_full_speed(run: EngineRun, folder: Path, samples: Sequence[Sample], probe_s: float, cores: Sequence[int]) -> EngineRun:
-    """The run as the machine at full speed would have shown it: all times on ``full_speed_clock``.
-
-    ``samples`` are on the clock of the folder's requests; arrivals are moved with the work, so the load stays what it was.
-    """
-    clock = full_speed_clock(samples, probe_s, cores)
-    start_s = min(row["arrival_time"] for row in read_rows(folder) or [])
-    begin = clock(np.array([start_s]))[0]
-    return replace(
-        run,
-        arrival_s=clock(start_s + run.arrival_s) - begin,
-        first_token_s=clock(start_s + run.first_token_s) - begin,
-        last_token_s=clock(start_s + run.last_token_s) - begin,
-    )
-
-
-def fit_folder(folder: Path, probe_s: float | None = None) -> Fitted:
-    """Fit the step model of one swept instance and score it on the held-out run. Raises ``InputError``.
-
-    ``probe_s``: CPU seconds of the speed probe's work at full speed; times are brought to that speed before the fit.
-    """
+def fit_folder(folder: Path) -> Fitted:
+    """Fit the step model of one swept instance and score it on the held-out run. Raises ``InputError``."""
     meta = json.loads((folder / "meta.json").read_text())
     llm = Llm(**meta["llm"])
-    samples, cores = read_samples(folder / SPEED_FILE), range(int(meta["engine_kwargs"]["tensor_parallel_size"]))
-
-    def loaded(path: Path) -> EngineRun:
-        run = load_engine_run(path)
-        return at_full_speed(run, path, samples, probe_s, cores) if probe_s and samples else run
-
-    run = loaded(folder)
+    run = load_engine_run(folder)
     if llm.kind == "generate":
         fit = fit_step_model(run, len(run), first_tokens=True)
         step, residual = fit.step, fit.residual_pct
     else:
         step, residual = fit_pooling(run)
-    held = loaded(folder / "held-out")
+    held = load_engine_run(folder / "held-out")
     scored = replay_errors(held, replay(held, step), slice(0, len(held)))
-    kept = [rows for path in sorted(folder.glob("rate-*")) if (rows := read_rows(path))]
+    rates = sorted(path for path in folder.glob("rate-*") if read_rows(path))
+    kept = [read_rows(path) or [] for path in rates]
     alone = latencies_s(read_rows(folder / "unloaded") or [])
     fast = [rows for rows in kept if latencies_s(rows).mean() < 4 * alone.mean()]
     capacity = max((len(r) / (r[-1]["last_token_ts"] - r[0]["arrival_time"]) for r in fast), default=0.0)
+    shape = shape_of(run.input_tokens, run.output_tokens)
+    measured = [*folder.glob("unloaded*"), *rates]
+    work, held_work = sum(map(_work_of, measured), NOTHING), _work_of(folder / "held-out")
+    slower = None
+    if work.cpu_s and held_work.cpu_s:
+        slower = held_work.cpu_s / held_work.step_s(step, shape) / (work.cpu_s / work.step_s(step, shape))
     return Fitted(
         llm=llm.name,
         tensor_parallel=int(meta["engine_kwargs"]["tensor_parallel_size"]),
@@ -134,8 +125,15 @@ def fit_folder(folder: Path, probe_s: float | None = None) -> Fitted:
         residual_pct=residual,
         held_out={name: (float(value) if np.isfinite(value) else None) for name, value in scored.items()},
         capacity_per_s=capacity,
-        slowdown=slowdown(samples, probe_s, cores) if probe_s else None,
+        work=work,
+        shape=shape,
+        held_out_slowdown=slower,
     )
+
+
+def _work_of(run_folder: Path) -> Work:
+    """What the engine did in one run; nothing where it was not metered."""
+    return Work(**json.loads((run_folder / "meta.json").read_text()).get("work", {}))
 
 
 def fit_pooling(run: EngineRun) -> tuple[StepModel, float]:
@@ -172,7 +170,9 @@ def fit_pooling(run: EngineRun) -> tuple[StepModel, float]:
 def fit_shares(found: Sequence[Fitted], gpu: GpuType) -> ShareLaw | None:
     """Refit the share law from instances measured at several shares; None when there is no such pair.
 
-    Ratios of whole steps at typical sizes, from the fitted step models of one LLM at share s and at 100 %.
+    Ratios of whole steps at typical sizes, from the fitted step models of one LLM at share s and at 100 %. On cores, where the
+    engines' CPU time was metered, one ratio for all sizes: a quota stretches all work alike, and seconds of the step model per
+    CPU second are not moved by how fast the machine was in either sweep.
     """
     whole = {(f.llm, f.tensor_parallel): f for f in found if f.share_pct == 100}
     samples = []
@@ -180,10 +180,13 @@ def fit_shares(found: Sequence[Fitted], gpu: GpuType) -> ShareLaw | None:
         reference = whole.get((part.llm, part.tensor_parallel))
         if part.share_pct == 100 or reference is None:
             continue
+        stretched = None
+        if part.cpu_s_per_step_s and reference.cpu_s_per_step_s:
+            stretched = reference.cpu_s_per_step_s / part.cpu_s_per_step_s
         for phase, sizes in (("prefill", (64, 256, 512, 1024, 2048)), ("decode", (1, 8, 32, 128, 256))):
             for size in sizes:
                 work = (size, 0, 0, 0) if phase == "prefill" else (0, 0, size, 256 * size)
-                ratio = part.step.step_s(*work) / reference.step.step_s(*work)
+                ratio = stretched or part.step.step_s(*work) / reference.step.step_s(*work)
                 samples.append(ShareSample(part.llm, phase, size, part.share_pct, ratio))
     if not samples:
         return None
@@ -224,20 +227,16 @@ def profile_trace(
                 meta = json.loads((folder / "meta.json").read_text())
                 start_s.append((llms[name].parameters / 1e9, float(meta.get("start_s", 0.0))))
                 advance()
-    # Full speed is what the whole profiling saw: one instance may have been swept in nothing but slow minutes.
-    probe_s = full_speed_s([sample for folder in folders for sample in read_samples(folder / SPEED_FILE)])
-    found = [fit_folder(folder, probe_s) for folder in folders]
+    found = [fit_folder(folder) for folder in folders]
     law = fit_shares(found, gpu) or default_law
-    profiles = [
-        _profile(fitted, llms[fitted.llm], gpu, engine, out, probe_s) for fitted in found if fitted.share_pct == max(shares)
-    ]
+    profiles = [_profile(fitted, llms[fitted.llm], gpu, engine, out) for fitted in found if fitted.share_pct == max(shares)]
     cold = ColdStartLaw(base_s=float(np.median([seconds for _, seconds in start_s])), s_per_billion=0.0)
     return ProfileSet(
         profiles=tuple(profiles), share_law=law, contention=ContentionLaw(interference=0.0), cold_start=cold
     ), found
 
 
-def _profile(fitted: Fitted, llm: Llm, gpu: GpuType, engine: EngineLimits, out: Path, probe_s: float | None) -> Profile:
+def _profile(fitted: Fitted, llm: Llm, gpu: GpuType, engine: EngineLimits, out: Path) -> Profile:
     if fitted.share_pct != 100:
         raise InputError(f"shares are up to {fitted.share_pct}: must include 100, which profiles describe")
     meta = json.loads((out / f"{fitted.llm}-tp{fitted.tensor_parallel}-share100" / "meta.json").read_text())
@@ -245,8 +244,8 @@ def _profile(fitted: Fitted, llm: Llm, gpu: GpuType, engine: EngineLimits, out: 
     source = f"measured: {meta['engine']} on {meta['hardware']['machine']}, {meta['date']}"
     if held is not None:
         source += f"; held-out mean latency {held:+.1f} %"
-    if probe_s and fitted.slowdown is not None:
-        source += f"; at the machine's full speed (probe {1e3 * probe_s:.3f} ms), {fitted.slowdown:.2f}x slower while measured"
+    if fitted.held_out_slowdown is not None:
+        source += f" with the machine {fitted.held_out_slowdown:.2f}x slower then"
     return Profile(
         llm=llm,
         gpu=gpu,
@@ -255,7 +254,7 @@ def _profile(fitted: Fitted, llm: Llm, gpu: GpuType, engine: EngineLimits, out: 
         engine=engine,
         source=source,
         residual_pct=fitted.residual_pct,
-        probe_s=probe_s if fitted.slowdown is not None else None,
+        cpu_s_per_step_s=fitted.cpu_s_per_step_s,
     )
 
 
@@ -272,7 +271,8 @@ def document_of(found: Sequence[Fitted]) -> list[dict[str, Any]]:
             "context_us_per_token": fitted.step.context_s_per_token * 1e6,
             "capacity_per_s": fitted.capacity_per_s,
             "residual_pct": fitted.residual_pct,
-            "slowdown": fitted.slowdown,
+            "cpu_s_per_step_s": fitted.cpu_s_per_step_s,
+            "held_out_slowdown": fitted.held_out_slowdown,
             **{f"held_out_{name}": value for name, value in fitted.held_out.items()},
         }
         for fitted in found

@@ -22,12 +22,13 @@ from scepsy.predict.paths import Paths
 from scepsy.profile.model import Profile, ProfileSet
 from scepsy.workload import Arrivals, Run, Trace
 from sim.agent import Walk
+from sim.ahead import make_replica
 from sim.clock import TICKS_PER_S, Kernel
 from sim.gpu import GpuState
 from sim.prefix import PrefixKeys
 from sim.queue import Queue
 from sim.recorder import Recorder
-from sim.replica import Replica, ReplicaSpec
+from sim.replica import ReplicaSpec
 from sim.router import LeastOutstanding
 from sim.run import run_to_the_end, spec_of
 from sim.world import World
@@ -229,7 +230,7 @@ class Bench:
         router = LeastOutstanding(self.load.llm, workload.seed)
         for number in range(replicas):
             gpus = [GpuState(f"{number}/{n}", self.profiles.contention) for n in range(self.profile.tensor_parallel)]
-            replica = Replica(env, number, self.spec, gpus, Queue())
+            replica = make_replica(env, number, self.spec, gpus, Queue())
             world.replicas.append(replica)
             router.add(replica)
         world.routers[self.load.llm] = router

@@ -14,6 +14,7 @@ from scepsy.cluster import Gpu
 from scepsy.errors import InputError, SimulationError
 from scepsy.plan import Instance, Plan
 from scepsy.profile.model import Profile, ProfileSet, instance_memory_bytes
+from sim.ahead import make_replica
 from sim.clock import ARRIVAL, seconds, ticks
 from sim.queue import CallQueue
 from sim.replica import Replica
@@ -258,7 +259,7 @@ class Control:
             memory = instance_memory_bytes(member.profile, member.share_pct)
             spec = spec_of(member.profile, member.name, member.share_pct, self._profiles, memory_bytes=memory)
             gpus = [world.gpus[gpu] for gpu in member.gpus]
-            member.replica = Replica(world.env, len(world.replicas), spec, gpus, self._make_queue())
+            member.replica = make_replica(world.env, len(world.replicas), spec, gpus, self._make_queue())
             member.replica.observer = world.observer
             world.replicas.append(member.replica)
         if member.llm not in world.routers:

@@ -28,6 +28,12 @@ ACTIVATION_BYTES_PER_TOKEN = 100 << 10
 """What an engine keeps beside weights and KV cache, where its KV capacity was not recorded: from one 8B model on an RTX
 4090, whose capacity was (41,408 tokens with batches of 2,048; 41,030 by this rule)."""
 
+ASYNC_SINCE = (0, 14)
+"""The first vLLM version that schedules asynchronously unless told otherwise (on GPUs; its CPU platform never does)."""
+
+_QUANTISED = re.compile(r"fp8|fp4|awq|gptq|int[48]|w[48]a|gguf|bnb|quant")
+"""In the names under which quantised weights are published."""
+
 _TIMES = ("queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts")
 
 
@@ -48,6 +54,8 @@ class EngineRun:
     """Catalogue name of the GPU type, where the folder tells."""
     tensor_parallel: int
     notes: tuple[str, ...]
+    plain_weights: bool = True
+    """Whether the weights are as the model was published: not quantised, as far as the folder tells."""
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -87,8 +95,8 @@ def load_engine_run(folder: str | Path) -> EngineRun:
         )
     order = np.argsort(arrival, kind="stable")
     start = float(arrival[order[0]])
-    engine = _engine(meta)
     model, gpu = str(meta.get("model") or "unknown"), _gpu(meta, folder.resolve().name)
+    engine = _engine(meta, gpu)
     degree = int(_kwarg(meta, "tensor_parallel_size", 1))
     return EngineRun(
         name=folder.resolve().name,
@@ -103,6 +111,7 @@ def load_engine_run(folder: str | Path) -> EngineRun:
         gpu=gpu,
         tensor_parallel=degree,
         notes=tuple(notes),
+        plain_weights=not (_kwarg(meta, "quantization", None) or _QUANTISED.search(model.lower())),
     )
 
 
@@ -159,7 +168,7 @@ def _kwarg(meta: dict[str, Any], name: str, default: Any) -> Any:
     return default
 
 
-def _engine(meta: dict[str, Any]) -> EngineLimits:
+def _engine(meta: dict[str, Any], gpu: str | None) -> EngineLimits:
     cache = _section(meta, "kv_cache") or _section(meta, "resolved_config", "cache_config")
     default = EngineLimits()
     seqs = int(_kwarg(meta, "max_num_seqs", default.max_num_seqs))
@@ -169,11 +178,21 @@ def _engine(meta: dict[str, Any]) -> EngineLimits:
         max_num_batched_tokens=tokens,
         activation_bytes=ACTIVATION_BYTES + ACTIVATION_BYTES_PER_TOKEN * tokens,
         block_tokens=int(cache.get("block_size") or default.block_tokens),
+        async_scheduling=_async_scheduling(meta, gpu),
         prefix_caching=bool(cache.get("enable_prefix_caching", _kwarg(meta, "enable_prefix_caching", True))),
         memory_utilization=float(
             cache.get("gpu_memory_utilization") or _kwarg(meta, "gpu_memory_utilization", None) or default.memory_utilization
         ),
     )
+
+
+def _async_scheduling(meta: dict[str, Any], gpu: str | None) -> bool:
+    """What the folder says, else the default of its vLLM version; an engine that is not known to run on a GPU does without."""
+    said = _kwarg(meta, "async_scheduling", None)
+    if said is not None:
+        return bool(said)
+    version = tuple(int(part) for part in re.findall(r"\d+", str(meta.get("vllm_version") or ""))[:2])
+    return gpu is not None and version >= ASYNC_SINCE
 
 
 def _kv_blocks(meta: dict[str, Any], engine: EngineLimits, model: str, gpu: str | None, degree: int, notes: list[str]) -> int:
@@ -195,6 +214,14 @@ def _kv_blocks(meta: dict[str, Any], engine: EngineLimits, model: str, gpu: str 
             return tokens // engine.block_tokens
     notes.append("KV capacity neither recorded nor derivable: taken to be no limit")
     return 1 << 32
+
+
+def catalogue_step(run: EngineRun) -> StepModel | None:
+    """The step model that the catalogue has for the run's LLM, GPU type and degree, or none (also for quantised weights)."""
+    llm = catalogue_llm(run.model)
+    if llm is None or run.gpu is None or not run.plain_weights or not llm.supports_tensor_parallel(run.tensor_parallel):
+        return None
+    return catalogue.built_in_profile(llm, catalogue.gpu_type(run.gpu), run.tensor_parallel).step
 
 
 def catalogue_llm(model: str) -> Llm | None:

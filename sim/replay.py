@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
+from sim.ahead import make_replica
 from sim.clock import ARRIVAL, TICKS_PER_S, Kernel, ticks
 from sim.enginerun import EngineRun
 from sim.gpu import GpuState
@@ -79,7 +80,7 @@ def one_replica(env: Kernel, step: StepModel, engine: EngineLimits, kv_blocks: i
         kv_blocks=kv_blocks,
         context_limit=1 << 62,
     )
-    return Replica(env, 0, spec, [GpuState("replayed/0", ContentionLaw(interference=0.0))], Queue())
+    return make_replica(env, 0, spec, [GpuState("replayed/0", ContentionLaw(interference=0.0))], Queue())
 
 
 def replay(run: EngineRun, step: StepModel) -> Replay:

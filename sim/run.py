@@ -15,6 +15,7 @@ from scepsy.errors import InputError, SimulationError
 from scepsy.plan import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
+from sim.ahead import make_replica
 from sim.clock import TICKS_PER_S, Kernel
 from sim.control import Control, Policy
 from sim.gpu import GpuState
@@ -92,7 +93,7 @@ def build(plan: Plan, workload: Workload, *, profiles: ProfileSet, router: str, 
     gpus = world.gpus = {gpu: GpuState(str(gpu), profiles.contention) for gpu in plan.cluster.gpus}
     for number, instance in enumerate(plan.instances):
         spec = replica_spec(plan, instance, profiles)
-        replica = Replica(env, number, spec, [gpus[gpu] for gpu in instance.gpus], make_queue())
+        replica = make_replica(env, number, spec, [gpus[gpu] for gpu in instance.gpus], make_queue())
         world.replicas.append(replica)
         if instance.llm not in world.routers:
             world.routers[instance.llm] = make_router(instance.llm, workload.seed)

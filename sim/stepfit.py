@@ -5,6 +5,9 @@ says which work the engine did between the two: so many iterations, prompt token
 seconds between are linear in those with the step model's coefficients, so a least squares gives better ones, and replaying
 again gives better counts: a few rounds converge. Requests are weighted equally per second; a Huber weight keeps single
 stalls from moving the fit.
+
+Where iterations, sequences and context grow together, the seconds say what they cost together and not which costs what. Then
+a prior helps: the catalogue's step model for that LLM and GPU type, as uncertain as the catalogue's models have proved.
 """
 
 from collections.abc import Sequence
@@ -28,6 +31,10 @@ PARAMETERS = (
     "context_s_per_token",
     "attention_s_per_token2",
 )
+PRIOR_SPREAD = (0.25, 0.4, 1.5, 0.25, 1.0)
+"""Relative standard deviation of each coefficient of a catalogue model that was scaled from a measurement elsewhere: the root
+mean square of log(measured / scaled) over the catalogue's 13 measured models, each scaled from the nearest other one: 0.24,
+0.39, 1.56, 0.15, 1.04. Context's comes from kernel data of one vendor only, so it is widened to that of the base."""
 _HUBER = 1.5
 """In robust standard deviations."""
 _NEGLIGIBLE = 2e-3
@@ -43,7 +50,9 @@ class StepFit:
 
     step: StepModel
     std_err_pct: dict[str, float | None]
-    """Standard error of each coefficient, percent of it; None where it is zero: not needed."""
+    """Standard error of each coefficient from the recorded seconds alone, percent of it; None where it is zero: not needed."""
+    posterior_err_pct: dict[str, float | None] | None
+    """The same with the prior's knowledge; None without a prior."""
     condition: float
     """Condition number of the scaled design. Above about 30 coefficients trade against each other; their sum is still good."""
     residual_pct: float
@@ -51,7 +60,7 @@ class StepFit:
     requests: int
 
 
-def fit_step_model(run: EngineRun, requests: int, *, first_tokens: bool = False) -> StepFit:
+def fit_step_model(run: EngineRun, requests: int, *, first_tokens: bool = False, prior: StepModel | None = None) -> StepFit:
     """Fit on the first ``requests`` requests. Raises ``InputError`` when they are too few for five coefficients.
 
     ``first_tokens``: the seconds from arrival to first token count as well, as much as those from first to last. Without them
@@ -59,6 +68,7 @@ def fit_step_model(run: EngineRun, requests: int, *, first_tokens: bool = False)
     """
     if requests < 10:
         raise InputError(f"{run.name}: {requests} requests to fit on: must be at least 10 (raise --train)")
+    belief = None if prior is None else _Prior(prior)
     best: tuple[float, Array] | None = None
     for start in _starts(run, requests):
         theta = start
@@ -67,11 +77,26 @@ def fit_step_model(run: EngineRun, requests: int, *, first_tokens: bool = False)
             loss = _loss(run, result, requests, first_tokens)
             if best is None or loss < best[0]:
                 best = (loss, theta)
-            theta = theta + 0.5 * (_solve(*_design(run, result, requests, theta, first_tokens)) - theta)
+            theta = theta + 0.5 * (_solve(*_design(run, result, requests, theta, first_tokens), belief) - theta)
     assert best is not None  # there are starts
     work, seconds = _design(run, replay(run, _model(best[1])), requests, best[1], first_tokens)
     theta = np.where(best[1] * work.mean(axis=0) > _NEGLIGIBLE * seconds.mean(), best[1], 0.0)
-    return _described(theta, work, seconds)
+    return _described(theta, work, seconds, belief)
+
+
+class _Prior:
+    """A step model as rows of the least squares: each coefficient is near its mean, in units of its standard deviation."""
+
+    def __init__(self, step: StepModel) -> None:
+        mean = np.array([getattr(step, name) for name in PARAMETERS])
+        self.known = np.flatnonzero(mean > 0)
+        self.mean = mean[self.known]
+        self.spread = np.array(PRIOR_SPREAD)[self.known] * self.mean
+
+    def rows(self, noise_s: float) -> tuple[Array, Array]:
+        """Rows as weighty as rows of seconds with this standard deviation, and their right-hand side."""
+        scale = noise_s / self.spread
+        return np.eye(len(PARAMETERS))[self.known] * scale[:, None], self.mean * scale
 
 
 def _starts(run: EngineRun, requests: int) -> Sequence[Array]:
@@ -137,13 +162,18 @@ def _work_begun(result: Replay, theta: Array, at_s: Array) -> Array:
     return after
 
 
-def _solve(work: Array, seconds: Array) -> Array:
+def _solve(work: Array, seconds: Array, belief: _Prior | None) -> Array:
     scale = work.max(axis=0) + 1e-30
     weights = np.ones(len(seconds))
     theta: Array = np.zeros(5)
+    spread = None
     for _ in range(15):
         root = np.sqrt(weights)
-        theta = nnls(work / scale * root[:, None], seconds * root)[0] / scale
+        rows, right = work * root[:, None], seconds * root
+        if belief is not None and spread is not None:
+            known, mean = belief.rows(spread)
+            rows, right = np.vstack([rows, known]), np.concatenate([right, mean])
+        theta = nnls(rows / scale, right)[0] / scale
         residual = np.abs(seconds - work @ theta)
         spread = 1.4826 * float(np.median(residual)) + 1e-12
         weights = np.minimum(1.0, _HUBER * spread / np.maximum(residual, 1e-15))
@@ -159,20 +189,29 @@ def _loss(run: EngineRun, result: Replay, requests: int, first_tokens: bool) -> 
     return float(latency + decode + first)
 
 
-def _described(theta: Array, work: Array, seconds: Array) -> StepFit:
+def _described(theta: Array, work: Array, seconds: Array, belief: _Prior | None) -> StepFit:
     active = np.flatnonzero(theta > 0)
     scaled = work[:, active] / np.linalg.norm(work[:, active], axis=0)
     residual = seconds - work @ theta
-    freedom = max(len(seconds) - len(active), 1)
-    gram = np.linalg.pinv(work[:, active].T @ work[:, active])
-    errors = np.sqrt(np.clip(np.diag(gram), 0.0, None) * float(residual @ residual) / freedom)
-    std_err_pct: dict[str, float | None] = dict.fromkeys(PARAMETERS)
-    for place, index in enumerate(active):
-        std_err_pct[PARAMETERS[index]] = float(100.0 * errors[place] / theta[index])
+    noise = float(np.sqrt(residual @ residual / max(len(seconds) - len(active), 1)))
+    posterior = None
+    if belief is not None:
+        posterior = _std_err_pct(theta, active, np.vstack([work, belief.rows(noise)[0]]), noise)
     return StepFit(
         step=_model(theta),
-        std_err_pct=std_err_pct,
+        std_err_pct=_std_err_pct(theta, active, work, noise),
+        posterior_err_pct=posterior,
         condition=float(np.linalg.cond(scaled)),
         residual_pct=float(100.0 * np.median(np.abs(residual) / seconds)),
         requests=len(seconds),
     )
+
+
+def _std_err_pct(theta: Array, active: npt.NDArray[np.intp], rows: Array, noise: float) -> dict[str, float | None]:
+    """Standard errors of the coefficients that are not zero, percent of each."""
+    gram = np.linalg.pinv(rows[:, active].T @ rows[:, active])
+    errors = np.sqrt(np.clip(np.diag(gram), 0.0, None)) * noise
+    found: dict[str, float | None] = dict.fromkeys(PARAMETERS)
+    for place, index in enumerate(active):
+        found[PARAMETERS[index]] = float(100.0 * errors[place] / theta[index])
+    return found

@@ -11,7 +11,7 @@ from scepsy.errors import InputError
 from scepsy.profile.fits import fit_step
 from scepsy.profile.step import StepModel
 from scepsy.profile.vendor import MODELS, SYSTEMS, engine_handle, vendor_samples
-from sim.enginerun import EngineRun, catalogue_llm, load_engine_run
+from sim.enginerun import EngineRun, catalogue_llm, catalogue_step, load_engine_run
 from sim.replay import Replay, replay
 from sim.stepfit import PARAMETERS, StepFit, fit_step_model
 
@@ -52,7 +52,8 @@ def _fitted_row(run: EngineRun, train: float) -> dict[str, Any]:
     count = round(train * len(run))
     if len(run) - count < 10:
         raise InputError(f"{run.name}: {len(run) - count} requests left to score: must be at least 10 (lower --train)")
-    fit = fit_step_model(run, count)
+    prior = catalogue_step(run)
+    fit = fit_step_model(run, count, prior=prior)
     result = replay(run, fit.step)
     return {
         "name": run.name,
@@ -60,6 +61,7 @@ def _fitted_row(run: EngineRun, train: float) -> dict[str, Any]:
         "requests": len(run) - count,
         **errors(run, result, slice(count, None)),
         "trained_on": count,
+        "prior": "catalogue" if prior is not None else None,
         **_fit_quality(fit),
         "preemptions": result.preemptions,
         "notes": list(run.notes),
@@ -67,8 +69,16 @@ def _fitted_row(run: EngineRun, train: float) -> dict[str, Any]:
 
 
 def _fit_quality(fit: StepFit) -> dict[str, Any]:
+    posterior = fit.posterior_err_pct or {}
     return {
-        "parameters": {name: {"value": getattr(fit.step, name), "std_err_pct": fit.std_err_pct[name]} for name in PARAMETERS},
+        "parameters": {
+            name: {
+                "value": getattr(fit.step, name),
+                "std_err_pct": fit.std_err_pct[name],
+                "std_err_with_prior_pct": posterior.get(name),
+            }
+            for name in PARAMETERS
+        },
         "condition": fit.condition,
         "fit_residual_pct": fit.residual_pct,
     }

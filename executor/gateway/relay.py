@@ -109,6 +109,9 @@ class Relay:
         started_s = asyncio.get_running_loop().time()
         outcome: Outcome = "cancelled"  # unless something else happens, the client went away
         status, first_s, sent = 0, None, False
+        if call.record is not None and self._recorder is not None:
+            # Not now but when the request has left: the engine works while its input is hashed.
+            asyncio.get_running_loop().call_soon(self._recorder.see_input, call.record)
         try:
             async with self._session.post(
                 self._url(upstream, call.endpoint), data=call.data, headers=_forwarded(call.headers)

@@ -1,6 +1,5 @@
 """One (LLM, degree, share): a plan of one instance, started, swept and stopped."""
 
-import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +12,8 @@ from executor.engine import kv_cache_bytes
 from executor.local.deployment import apply, delete
 from executor.local.options import LocalOptions, device_of, engine_python
 from executor.measure import machine
+from executor.meter import Meter
 from executor.profiler.sweep import Point, Sweep, read_rows, sweep
-from executor.speed import probing
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
 from scepsy.errors import BackendError
 from scepsy.llm import Llm
@@ -23,9 +22,6 @@ from scepsy.profile.model import EngineLimits, Profile, ProfileSet, instance_mem
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
 from scepsy.workload import Call
-
-SPEED_FILE = "speed.jsonl"
-"""What the speed probe saw while an instance was swept on cores."""
 
 _UNKNOWN = StepModel(base_s=1e-3, prefill_s_per_token=1e-6)
 """Stands in the profile until it is measured: nothing that is started reads it."""
@@ -94,9 +90,8 @@ def profile_instance(
         started_s = time.monotonic()
         state = apply(plan, profiles, local, state_folder, say)
         meta["start_s"] = time.monotonic() - started_s
-        on_cores = device_of(local) == "cpu"
-        with probing(folder / SPEED_FILE, range(degree)) if on_cores else contextlib.nullcontext():
-            return sweep(state.children[0].url, calls, folder, meta, llm.context_limit, options, say)
+        meter = Meter(state.children if device_of(local) == "cpu" else ())
+        return sweep(state.children[0].url, calls, folder, meta, llm.context_limit, options, say, meter=meter)
     finally:
         delete(state_folder, local.stop_timeout_s)
 

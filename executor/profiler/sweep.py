@@ -9,12 +9,14 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from executor.meter import NOTHING, Meter
 from executor.replay import replay
 from scepsy.backend import Stream, Workload
 from scepsy.errors import BackendError
@@ -41,6 +43,8 @@ class Sweep(Value, frozen=True, kw_only=True):
     kept_up: float = 0.85
     """… or fewer of the offered calls per second come back."""
     most_rates: int = 8
+    rounds: int = 1
+    """How often all rates are visited, one after another: a slow minute of the machine then falls on each of them."""
     held_out: float = 0.6
     """Load of the run that no fit sees: part of the highest rate that was kept up with."""
     seed: int = 0
@@ -48,6 +52,7 @@ class Sweep(Value, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         require(self.requests >= 10, "requests", self.requests, ">= 10")
         require(self.most_rates >= 1, "most_rates", self.most_rates, ">= 1")
+        require(self.rounds >= 1, "rounds", self.rounds, ">= 1")
         require_finite("step", self.step, minimum=1.0, exclusive=True)
         for field in ("first_load", "slowdown", "kept_up", "held_out"):
             require_finite(field, getattr(self, field), exclusive=True)
@@ -129,10 +134,14 @@ def sweep(
     context_limit: int,
     options: Sweep,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    meter: Meter | None = None,
 ) -> list[Point]:
     """Measure the instance at ``url``; returns a point per rate, the unloaded one first and the held-out one last.
 
     ``folder`` gets ``unloaded``, ``rate-1`` …, ``held-out`` and, at its top, all but the held-out run in one (for fits).
+    Further rounds visit the same rates (``rate-1-round-2`` …); the points are those of the first.
+    What ``meter`` says that the engine did is kept in each folder's meta, as ``work``.
     Raises ``BackendError`` when calls fail.
     """
     llm = calls[0].llm
@@ -143,6 +152,8 @@ def sweep(
         if rows is None:
             seed = int(stream(options.seed, "profile", llm, name).integers(2**31))
             start_s = time.time()
+            if meter is not None:
+                meter.start()
             records = asyncio.run(replay(url, as_workload(calls, rate_per_s, requests, seed), {llm: context_limit}))
             rows = rows_of(records, start_s)
             if len(rows) < 0.9 * requests:
@@ -150,7 +161,8 @@ def sweep(
                     f"profile of {llm}: {len(rows)} of {requests} calls completed at {rate_per_s or 0:.3g}/s: "
                     f"{records.meta['most_frequent_error']}"
                 )
-            write_run(folder / name, rows, {**meta, "rate_per_s": rate_per_s})
+            work = sum(meter.read().values(), NOTHING) if meter is not None else NOTHING
+            write_run(folder / name, rows, {**meta, "rate_per_s": rate_per_s, "work": asdict(work)})
         say(f"{llm} {name}: {len(rows)} calls, mean {latencies_s(rows).mean():.3f} s")
         return rows
 
@@ -174,6 +186,13 @@ def sweep(
         if saturated:
             break
         best, rate = rate, rate * options.step
+    for again in range(2, options.rounds + 1):
+        for point in points:
+            alone_again = point.name == "unloaded"
+            name = f"{point.name}-round-{again}"
+            everything += measured(
+                name, None if alone_again else point.rate_per_s, len(alone) if alone_again else options.requests
+            )
     held = measured("held-out", options.held_out * best, options.requests)
     points.append(_point("held-out", options.held_out * best, held, saturated=False))
     write_run(folder, sorted(everything, key=lambda row: row["arrival_time"]), meta)

@@ -43,14 +43,11 @@ class RecordLog:
             self._append(b"\n")
 
     def _append(self, line: bytes) -> None:
-        size = os.fstat(self._file).st_size
-        try:
-            if os.write(self._file, line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            with contextlib.suppress(OSError):  # what matters to the caller is why the write failed
-                os.ftruncate(self._file, size)
-            raise
+        written = os.write(self._file, line)
+        if written != len(line):
+            with contextlib.suppress(OSError):  # what matters to the caller is that the write failed
+                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write(self, record: CallRecord) -> None:
         """Append one record."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from executor.recording.attribution import WORKFLOW_HEADER, Isolated, attribute, tidy
 from executor.recording.config import Recording
 from executor.recording.log import RecordLog
-from executor.recording.provenance import Provenance
+from executor.recording.provenance import NOTHING_SEEN, Provenance, Seen
 from executor.wire.body import Body, prompt_texts, tool_result_ids
 from executor.wire.stream import Output, Usage
-from scepsy.importers.recorded.record import CallRecord, Header, Outcome, Rung, Source, Text
+from scepsy.importers.recorded.record import CallRecord, Header, Outcome, Rung, Text
 from scepsy.workload import CallKind
 
 log = logging.getLogger("scepsy.recording")
@@ -39,10 +39,10 @@ class Open:
     endpoint: str
     stream: bool
     start_s: float
-    input_bytes: int
-    sources: tuple[Source, ...]
-    prefix: tuple[int, ...]
     traceparent: str
+    body: Body | None
+    """None once its input has been seen."""
+    seen: Seen = NOTHING_SEEN
     request: str = ""
     first_byte_s: float | None = None
     closed: bool = field(default=False)
@@ -72,15 +72,13 @@ class Recorder:
     def begin(
         self, endpoint: str, headers: Mapping[str, str], body: Body, path_run: str, path_workflow: str, key_run: str
     ) -> Open:
-        """A request was read and is about to be sent."""
+        """A request was read and is about to be sent; what it says is for ``see_input``."""
         start_s = self.now_s()
         call = f"{self.session}-{next(self._numbers)}"
         run, rung = attribute(headers, body, path_run, key_run)
         if not run and self._config.isolated:
             run, rung = self._isolated.begin(start_s), "isolated"
         run = run or f"call-{call}"
-        texts = prompt_texts(body)
-        sources, prefix = self._provenance.see_input(run, texts, tool_result_ids(body))
         return Open(
             id=call,
             run=run,
@@ -90,12 +88,18 @@ class Recorder:
             endpoint=endpoint,
             stream=bool(body.stream),
             start_s=start_s,
-            input_bytes=sum(len(text.encode(errors="surrogatepass")) for text in texts),
-            sources=sources,
-            prefix=prefix,
             traceparent=tidy(headers.get("traceparent")),
-            request="".join(texts) if self._config.text else "",
+            body=body,
         )
+
+    def see_input(self, call: Open) -> None:
+        """Look, once, at what a call says; soon after ``begin``, since it finds outputs of calls that ended until now."""
+        body, call.body = call.body, None
+        if body is None:
+            return
+        texts = prompt_texts(body)
+        call.seen = self._provenance.see_input(call.run, texts, tool_result_ids(body))
+        call.request = "".join(texts) if self._config.text else ""
 
     def end(
         self,
@@ -112,6 +116,7 @@ class Recorder:
         if call.closed:
             return
         call.closed = True
+        self.see_input(call)
         end_s = self.now_s() if end_s is None else end_s
         if call.rung == "isolated":
             self._isolated.end(end_s)
@@ -121,7 +126,9 @@ class Recorder:
         findable = False
         if outcome == "completed" and call.rung != "none" and kind == "generate":
             findable = self._provenance.see_output(call.run, call.id, texts, output.tool_call_ids)
-        usage = output.usage or counted or Usage(-(-call.input_bytes // BYTES_PER_TOKEN), -(-output_bytes // BYTES_PER_TOKEN))
+        usage = (
+            output.usage or counted or Usage(-(-call.seen.input_bytes // BYTES_PER_TOKEN), -(-output_bytes // BYTES_PER_TOKEN))
+        )
         record = CallRecord(
             id=call.id,
             session=self.session,
@@ -142,11 +149,11 @@ class Recorder:
             output_tokens=usage.output_tokens if kind == "generate" else 0,
             cached_tokens=usage.cached_tokens,
             counted_by="usage" if output.usage else "tokenize" if counted else "bytes",
-            input_bytes=call.input_bytes,
+            input_bytes=call.seen.input_bytes,
             output_bytes=output_bytes,
-            sources=call.sources,
+            sources=call.seen.sources,
             can_be_source=findable,
-            prefix=call.prefix,
+            prefix=call.seen.prefix,
             traceparent=call.traceparent,
             text=Text(request=call.request, outputs=tuple(texts)) if self._config.text else None,
         )

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
@@ -36,21 +36,21 @@ def usage_of(found: _Usage | None) -> Usage | None:
     return Usage(inputs, outputs or 0, cached if isinstance(cached, int) else 0)
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: Any = None
     reasoning: Any = None
     reasoning_content: Any = None
     tool_calls: Any = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     message: _Delta | None = None
     text: str | None = None
 
 
-class _Reply(msgspec.Struct):
+class _Reply(msgspec.Struct, gc=False):
     """A whole reply or one chunk of any endpoint."""
 
     choices: list[_Choice] | None = None
@@ -65,45 +65,105 @@ class _Reply(msgspec.Struct):
 _REPLY = msgspec.json.Decoder(_Reply)
 
 
-class Output:
-    """What a call produced, put together from its chunks or read from its whole reply."""
+READ_BYTES = 16 * 1024
+"""Events are read this many bytes at a time: reading many at once costs a third, and what is kept unread stays small."""
 
-    __slots__ = ("_text", "_tools", "failed", "usage")
+
+class Output:
+    """What a call produced, put together from its chunks or read from its whole reply.
+
+    Events are only noted as they pass, and read together when there are many or when somebody asks.
+    """
+
+    __slots__ = ("_failed", "_text", "_tools", "_unread", "_unread_bytes", "_usage")
 
     def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.failed = False
-        """Whether the engine reported an error inside the stream."""
+        self._usage: Usage | None = None
+        self._failed = False
         self._text: dict[int, list[str]] = {}
         self._tools: list[str] = []
+        self._unread: list[bytes] = []
+        self._unread_bytes = 0
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens as the engine counted them, if it told."""
+        self._read_unread()
+        return self._usage
+
+    @property
+    def failed(self) -> bool:
+        """Whether the engine reported an error inside the stream."""
+        self._read_unread()
+        return self._failed
 
     @property
     def texts(self) -> list[str]:
         """The text of each choice."""
+        self._read_unread()
         return ["".join(parts) for _, parts in sorted(self._text.items())]
 
     @property
     def tool_call_ids(self) -> list[str]:
         """Ids of the tool calls that were asked for."""
+        self._read_unread()
         return list(dict.fromkeys(self._tools))
 
     def read(self, data: bytes) -> None:
         """Take in one chunk or a whole reply; what is not understood is left alone."""
+        self._read_unread()
+        self._read_alone(data)
+
+    def read_events(self, data: bytes) -> None:
+        """Take in whole server-sent events."""
+        self._unread.append(data)
+        self._unread_bytes += len(data)
+        if self._unread_bytes >= READ_BYTES:
+            self._read_unread()
+
+    def _read_unread(self) -> None:
+        if not self._unread_bytes:
+            return
+        data = b"".join(self._unread)
+        self._unread, self._unread_bytes = [], 0
+        payloads = [line[5:] for line in data.split(b"\n") if line.startswith(b"data:")]
+        if payloads and payloads[-1].strip() == b"[DONE]":
+            payloads.pop()
+        try:
+            replies = _REPLY.decode_lines(b"\n".join(payloads))
+            if len(replies) != len(payloads):
+                raise ValueError("a line that is not one object")
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors: read what can be read, line by line
+            for payload in payloads:
+                self._read_alone(payload)
+            return
+        for reply in replies:
+            self._take(reply)
+
+    def _read_alone(self, data: bytes) -> None:
         try:
             reply = _REPLY.decode(data)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             return
-        if reply.usage is not None:
-            self.usage = usage_of(reply.usage) or self.usage
-        if reply.error is not None:
-            self.failed = True
+        self._take(reply)
+
+    def _take(self, reply: _Reply) -> None:
         for choice in reply.choices or ():
-            part = choice.delta or choice.message
+            index, part = choice.index, choice.delta or choice.message
             if part is not None:
-                for text in (part.reasoning, part.reasoning_content, part.content):
-                    self._add(choice.index, text)
-                self._read_tools(choice.index, part.tool_calls)
-            self._add(choice.index, choice.text)
+                if part.reasoning or part.reasoning_content:
+                    self._add(index, part.reasoning)
+                    self._add(index, part.reasoning_content)
+                if part.content:
+                    self._add(index, part.content)
+                if part.tool_calls:
+                    self._read_tools(index, part.tool_calls)
+            if choice.text:
+                self._add(index, choice.text)
+        if reply.usage is not None:
+            self._usage = usage_of(reply.usage) or self._usage
+        if reply.error is not None:
+            self._failed = True
         if reply.type == "response.output_text.delta":
             self._add(0, reply.delta)
         elif isinstance(reply.response, dict):
@@ -111,17 +171,13 @@ class Output:
         if isinstance(reply.output, list):
             self._read_items(reply.output)
 
-    def read_events(self, data: bytes) -> None:
-        """Take in whole server-sent events."""
-        for line in data.split(b"\n"):
-            if line.startswith(b"data:"):
-                payload = line[5:].strip()
-                if payload != b"[DONE]":
-                    self.read(payload)
-
     def _add(self, index: int, text: Any) -> None:
         if isinstance(text, str) and text:
-            self._text.setdefault(index, []).append(text)
+            parts = self._text.get(index)
+            if parts is None:
+                self._text[index] = [text]
+            else:
+                parts.append(text)
 
     def _read_tools(self, index: int, calls: Any) -> None:
         for call in calls if isinstance(calls, list) else ():
@@ -135,7 +191,7 @@ class Output:
     def _read_response(self, response: dict[str, Any]) -> None:
         if isinstance(response.get("usage"), dict):
             try:
-                self.usage = usage_of(msgspec.convert(response["usage"], _Usage)) or self.usage
+                self._usage = usage_of(msgspec.convert(response["usage"], _Usage)) or self._usage
             except msgspec.ValidationError:
                 return
         if isinstance(response.get("output"), list):
@@ -164,10 +220,15 @@ class EventSplitter:
     def feed(self, chunk: bytes) -> bytes:
         """The whole events that ``chunk`` completes; what follows them is kept for the next time."""
         data = self._rest + chunk if self._rest else chunk
-        feed, feeds = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
+        feed, feeds = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n") if b"\r" in data else -1
         end = max(feed + 2 if feed >= 0 else 0, feeds + 4 if feeds >= 0 else 0)
         self._rest = data[end:]
         return data[:end]
+
+    @property
+    def holds(self) -> bool:
+        """Whether something came after the last whole event."""
+        return bool(self._rest)
 
     def rest(self) -> bytes:
         """What came after the last whole event."""
@@ -181,15 +242,25 @@ def without_usage(events: bytes) -> bytes:
     >>> without_usage(b'data: {"choices":[],"usage":{"prompt_tokens":1}}\\n\\ndata: [DONE]\\n\\n')
     b'data: [DONE]\\n\\n'
     """
-    if b'"usage"' not in events:
+    at = events.find(b'"usage"')
+    if at < 0:
         return events
-    separator = b"\r\n\r\n" if b"\r\n\r\n" in events else b"\n\n"
-    kept = [event for event in events.split(separator) if not _only_usage(event)]
-    return separator.join(kept)
+    separator = b"\r\n\r\n" if b"\r" in events and b"\r\n\r\n" in events else b"\n\n"
+    kept, kept_to = [], 0
+    while at >= 0:
+        before = events.rfind(separator, kept_to, at)
+        start = before + len(separator) if before >= 0 else kept_to
+        after = events.find(separator, at)
+        end = after + len(separator) if after >= 0 else len(events)
+        if _only_usage(events[start:end]):
+            kept.append(events[kept_to:start])
+            kept_to = end
+        at = events.find(b'"usage"', end)
+    return b"".join((*kept, events[kept_to:])) if kept else events
 
 
 def _only_usage(event: bytes) -> bool:
-    if b'"usage"' not in event or not event.startswith(b"data:"):
+    if not event.startswith(b"data:"):
         return False
     try:
         reply = _REPLY.decode(event[5:].strip())

@@ -237,8 +237,11 @@ def validate(
         if row.get("parameters"):
             show_table(
                 f"{row['name']}: step model" + (f" (condition {row['condition']:.0f})" if "condition" in row else ""),
-                ["coefficient", "value", "std error %"],
-                [[name, item["value"], item["std_err_pct"]] for name, item in row["parameters"].items()],
+                ["coefficient", "value", "std error %", "with the catalogue's prior"],
+                [
+                    [name, item["value"], item["std_err_pct"], item.get("std_err_with_prior_pct")]
+                    for name, item in row["parameters"].items()
+                ],
             )
         for note in row["notes"]:
             stdout.print(f"{row['name']}: {note}", markup=False, highlight=False)

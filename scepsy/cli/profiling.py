@@ -53,6 +53,7 @@ def run(
     share: Annotated[str, typer.Option("--share", help="Shares in percent; 100 must be among them.")] = "100",
     requests: Annotated[int, typer.Option(min=10, help="Calls per rate.")] = 60,
     rates: Annotated[int, typer.Option(min=1, help="At most so many rates; fewer when the instance saturates.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Visit all rates so often, where the machine's speed varies.")] = 1,
     max_num_seqs: Annotated[int | None, typer.Option(min=1, help="vLLM's --max-num-seqs.")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(min=1, help="vLLM's --max-num-batched-tokens.")] = None,
     as_json: Json = False,
@@ -92,7 +93,7 @@ def run(
     with progress("profiling", len(kinds) * len(degrees) * len(shares)) as advance:
         profiles, found = profile_trace(
             read, llms, device, output, local=local, engine=engine, degrees=degrees, shares=shares,
-            options=Sweep(requests=requests, most_rates=rates),
+            options=Sweep(requests=requests, most_rates=rates, rounds=rounds),
             default_law=catalogue.laws().share_law if gpu else CORE_LAW,
             uuids=[part for part in uuids.split(",") if part],
             say=lambda line: stderr.print(line, highlight=False, markup=False), advance=advance,

@@ -15,6 +15,8 @@ class EngineLimits(Value, frozen=True, kw_only=True):
     block_tokens: int = 16
     """Tokens per KV block."""
     prefix_caching: bool = True
+    async_scheduling: bool = False
+    """An iteration is scheduled while its predecessor runs (vLLM's default on GPUs since 0.14, not on CPUs or for pooling)."""
     max_num_queued: int | None = None
     """Waiting calls beyond which a new one is rejected (503); None: never."""
     activation_bytes: int = 2 * 1024**3
@@ -44,9 +46,9 @@ class Profile(Value, frozen=True, kw_only=True):
     """measured: …, fitted: …, vendor: …, scaled: … (a roofline, no measurement), simulated: …"""
     residual_pct: float | None = None
     """Median relative error of the fit on its own data, where there was any."""
-    probe_s: float | None = None
-    """CPU seconds of the speed probe's work on the machine at full speed, which is what ``step`` describes; None: not probed
-    (GPUs, vendor data)."""
+    cpu_s_per_step_s: float | None = None
+    """On cores: CPU seconds that the engine took per second that ``step`` gives to the same work, while it was profiled. More
+    of them later mean a slower machine. None: nothing was metered (GPUs, vendor data)."""
 
     def __post_init__(self) -> None:
         require(self.tensor_parallel >= 1, "tensor_parallel", self.tensor_parallel, ">= 1")
@@ -58,8 +60,8 @@ class Profile(Value, frozen=True, kw_only=True):
         )
         if self.residual_pct is not None:
             require_finite("residual_pct", self.residual_pct)
-        if self.probe_s is not None:
-            require_finite("probe_s", self.probe_s, exclusive=True)
+        if self.cpu_s_per_step_s is not None:
+            require_finite("cpu_s_per_step_s", self.cpu_s_per_step_s, exclusive=True)
 
     @property
     def decode_bandwidth_demand(self) -> float:

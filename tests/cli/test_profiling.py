@@ -27,7 +27,7 @@ def test_the_example_of_the_help_works(vendor_data, tmp_path):
     profiles = load_profiles(tmp_path / "profiles.yaml")
     one, two = (profiles.of("llama-3.1-8b", "B200", degree) for degree in (1, 2))
     assert one.source.startswith("vendor: aiconfigurator-core")
-    assert one.probe_s is None
+    assert one.cpu_s_per_step_s is None
     # A decode step of one sequence reads all weights: at least their bytes over the bandwidth, and not five times that.
     least_s = one.llm.weight_bytes / one.gpu.bandwidth_bytes_per_s
     assert least_s < one.step.step_s(0, 0, 1, 128) < 5 * least_s

@@ -48,8 +48,7 @@ def test_every_llm_was_profiled_with_its_error_on_data_the_fit_did_not_see(found
     for profile in profiles.profiles:
         assert profile.source.startswith("measured: vllm")
         assert profile.step.prefill_s_per_token > 1e-6, "prompts were computed, not found in a cache"
-        assert profile.probe_s is not None
-        assert "at the machine's full speed" in profile.source
+        assert 0.5 < profile.cpu_s_per_step_s < 2.0, "an engine with a core of its own is all but bound by CPU time"
     by_llm = {row["llm"]: row for row in steps["profile"]["measured"]}
     assert all(row["held_out_latency_mean_err_pct"] is not None for row in by_llm.values())
     assert by_llm["large-chat"]["base_ms"] > by_llm["small-chat"]["base_ms"], "four times the weights take longer"

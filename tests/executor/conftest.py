@@ -38,6 +38,15 @@ class Process:
             self.child.send_signal(signal.SIGTERM)
         return self.child.wait(timeout_s)
 
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def post(self, path: str, body: dict[str, object]):
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
     def get(self, path: str):
         with urllib.request.urlopen(self.url + path, timeout=10) as answer:
             return json.load(answer)

@@ -1,24 +1,40 @@
 """An engine that answers at once: vLLM's endpoints and stream format, with behaviour chosen by the request's ``stub`` field.
 
 Run as a script: ``python stub_engine.py --port 0 --model m``; prints its port. ``GET /stub/seen`` lists the ids it served,
-``GET /stub/prompts`` the prompts of completions.
+``GET /stub/prompts`` the prompts of completions, ``GET /metrics`` counts them.
 """
 
 import argparse
 import asyncio
 import json
 import os
+from collections import Counter
 
 from aiohttp import web
 
 SEEN: list[str] = []
 PROMPTS: list[object] = []
+COUNTS: Counter[str] = Counter()
+"""What /metrics tells, under vLLM's names: an iteration per answer and one more per further token."""
 DELAY_S = float(os.environ.get("STUB_DELAY_S", "0"))
 """How long an answer takes where the request does not say."""
 
 
 def words(request_id: str, tokens: int) -> list[str]:
     return [f"{request_id or 'word'}-{index} " for index in range(tokens)]
+
+
+def count(prompt_tokens: int, generated: int) -> None:
+    COUNTS["request_success_total"] += 1
+    COUNTS["prompt_tokens_total"] += prompt_tokens
+    COUNTS["generation_tokens_total"] += generated
+    COUNTS["iteration_tokens_total_count"] += max(1, generated)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    lines = ["# TYPE vllm:iteration_tokens_total histogram"]
+    lines += [f'vllm:{name}{{model_name="m"}} {float(value)}' for name, value in sorted(COUNTS.items())]
+    return web.Response(text="\n".join(lines) + "\n")
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -34,6 +50,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     prompt = json.dumps(body.get("messages") or body.get("prompt"))
     asked = len(body["prompt"]) if isinstance(body.get("prompt"), list) else len(prompt)
     usage = {"prompt_tokens": asked, "completion_tokens": len(pieces), "total_tokens": asked + len(pieces)}
+    count(asked, len(pieces))
     head = {"id": "cmpl-1", "object": "chat.completion" if chat else "text_completion", "created": 1, "model": body["model"]}
     if not body.get("stream"):
         await asyncio.sleep(stub.get("delay_s", DELAY_S))
@@ -70,6 +87,7 @@ async def pool(request: web.Request) -> web.Response:
     data = [{"index": index, "embedding": [0.0], "score": 1 / (index + 1)} for index in range(len(items))]
     results = [{"index": row["index"], "relevance_score": row["score"]} for row in data]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    count(tokens, 0)
     return web.json_response({"object": "list", "data": data, "results": results, "usage": usage})
 
 
@@ -99,6 +117,7 @@ def make_app() -> web.Application:
         app.router.add_post(path, pool)
     app.router.add_post("/tokenize", tokenize)
     app.router.add_get("/health", health)
+    app.router.add_get("/metrics", metrics)
     app.router.add_get("/stub/seen", seen)
     app.router.add_get("/stub/prompts", prompts)
     return app

@@ -1,6 +1,5 @@
 """The local executor: layout by hand, then real processes (stub engines) that are killed, refuse to start or never answer."""
 
-import json
 import os
 import signal
 import stat
@@ -18,7 +17,8 @@ from executor.local.options import LocalOptions, engine_python
 from executor.local.shares import CoreShares
 from executor.local.state import MARK, Child, born_s, is_alive, load_state, marked
 from executor.local.supervisor import explain_exit, free_port, has_no_weights, log_tail
-from executor.measure import cores_of, measure
+from executor.measure import measure
+from executor.meter import decode
 from executor.random_models import RandomModel, llm_of, write_model
 from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
@@ -265,19 +265,19 @@ def test_apply_serves_and_delete_leaves_nothing(fake_python, folder, stranger):
     assert not delete(folder, 5)
 
 
-def test_a_measurement_on_cores_says_how_fast_they_were(fake_python, folder):
+def test_a_measurement_on_cores_says_what_the_engines_did(fake_python, folder):
     call = Call(id="a", llm="chat", input_tokens=8, output_tokens=2)
     trace = Trace(source=TraceSource(origin="test"), runs=(Run(id="t", workflow="w", calls=(call,)),))
     evenly = Stream(trace=trace, arrivals=Arrivals(kind="deterministic", rate_per_s=1.0))
     asked = Workload(streams=(evenly,), runs=4, seed=1)
     records = measure(PLAN, asked, profiles=PROFILES, options=options(fake_python()), folder=folder)
     assert records.runs.column("status").to_pylist() == ["completed"] * 4
-    assert set(json.loads(records.meta["probe_s"])) == {"0", "1"}
-    assert all(seconds > 0 for seconds in json.loads(records.meta["probe_s"]).values())
+    work = decode(records.meta["work"])
+    assert set(work) == {"chat-0", "chat-1"}
+    assert sum(done.decoded_tokens for done in work.values()) == 4
+    assert sum(done.prompt_tokens for done in work.values()) == 4 * 8
     assert 0 <= float(records.meta["others_cores"]) <= os.cpu_count()
     assert nothing_left(folder)
-    on_gpus = LocalOptions(python=sys.executable, device="gpu")
-    assert (cores_of(PLAN, options("x")), cores_of(PLAN, on_gpus)) == ((0, 1), ())
 
 
 def test_applying_again_replaces_what_ran(fake_python, folder):

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from executor.meter import NOTHING, Shape, Work
 from executor.profiler.bench_files import PAUSE_S, read_bench, write_bench_run
-from executor.profiler.instance import SPEED_FILE
 from executor.profiler.model_files import read_llm
 from executor.profiler.sweep import Sweep, latencies_s, read_rows, sweep
 from executor.random_models import RandomModel, llm_of, write_model
@@ -103,32 +103,25 @@ def test_a_fitted_folder_is_scored_on_the_held_out_run(tmp_path):
     assert fitted.capacity_per_s == pytest.approx(1.0, rel=0.05)
 
 
-def test_a_profile_describes_full_speed_whatever_the_machine_did_meanwhile(tmp_path):
-    """Half of the calls came in minutes when everything took 1.6 times as long; the probe saw that."""
+def test_a_fitted_folder_says_what_cpu_time_the_work_took_and_how_slow_the_machine_was_when_held_out(tmp_path):
     rng = np.random.default_rng(3)
     meta = {"model": "rr", "llm": msgspec.to_builtins(llm_of(RandomModel(name="rr", kind="rerank"))), "share_pct": 100,
             "engine_kwargs": {"max_num_seqs": 8, "max_num_batched_tokens": 2048, "tensor_parallel_size": 1}}  # fmt: skip
-    arrivals, tokens = 1000.0 + np.arange(40) * 1.0, rng.integers(50, 900, 40)
-    slow = np.where(np.arange(40) < 20, 1.0, 1.6)
-    for name in ("", "held-out", "unloaded", "rate-1"):
-        write_run(tmp_path / name, arrivals, tokens, slow * (0.02 + 3e-5 * tokens), meta)
-    with (tmp_path / SPEED_FILE).open("w") as file:
-        for at_s in np.arange(999.0, 1041.0, 0.25):
-            factor = 1.0 if at_s < 1019.9 else 1.6
-            file.write(json.dumps({"at_s": at_s, "core": 0, "cpu_s": 0.002 * factor}) + "\n")
-    fit = fit_folder(tmp_path, 0.002)
-    assert fit.step.base_s == pytest.approx(0.02, rel=0.03)
-    assert fit.step.prefill_s_per_token == pytest.approx(3e-5, rel=0.03)
-    assert fit.held_out["latency_mean_err_pct"] == pytest.approx(0.0, abs=1.0)
-    assert fit.slowdown == pytest.approx(1.3, abs=0.02)
-    raw = fit_folder(tmp_path)
-    assert raw.slowdown is None
-    assert raw.step.step_s(400, 0, 0, 0) > 1.2 * fit.step.step_s(400, 0, 0, 0)
+    for name, slower in (("", 1.0), ("held-out", 1.5), ("unloaded", 1.0), ("rate-1", 1.0)):
+        tokens = rng.integers(50, 900, 40)
+        seconds = slower * (0.02 + 3e-5 * tokens)
+        # the engine's processes take 0.9 s of CPU per second of its iterations, at either speed
+        work = {"cpu_s": 0.9 * seconds.sum(), "iterations": 40, "prompt_tokens": int(tokens.sum()), "decoded_tokens": 0}
+        write_run(tmp_path / name, np.arange(40) * 1.0, tokens, seconds, {**meta, "work": work})
+    fit = fit_folder(tmp_path)
+    assert fit.cpu_s_per_step_s == pytest.approx(0.9, rel=0.02)
+    assert fit.work.iterations == 80, "unloaded and rates, not the held-out run"
+    assert fit.held_out_slowdown == pytest.approx(1.5, rel=0.02)
 
 
-def fitted(share, slower):
+def fitted(share, slower, work=NOTHING):
     step = StepModel(base_s=0.01 * slower, prefill_s_per_token=1e-4 * slower, decode_s_per_sequence=1e-3 * slower)
-    return Fitted("m", 1, share, step, 1.0, {}, 1.0)
+    return Fitted("m", 1, share, step, 1.0, {}, 1.0, work)
 
 
 def test_a_share_law_is_refitted_from_shares(tmp_path):
@@ -161,3 +154,26 @@ def test_bench_results_without_details_say_what_to_do(tmp_path):
     path.write_text(json.dumps({key: value for key, value in BENCH.items() if key != "itls"}))
     with pytest.raises(InputError, match="itls is missing: run vllm bench serve with --save-result --save-detailed"):
         read_bench(path)
+
+
+def test_a_share_law_of_cores_does_not_take_a_slow_machine_for_a_small_share():
+    """At half the share the steps' seconds were 1.4 times the CPU seconds, and 1.3 times longer still: the machine was slow."""
+
+    def work(cpu_s):
+        return Work(cpu_s=cpu_s, iterations=100, prompt_tokens=5000, decoded_tokens=300)
+
+    seconds = work(0).step_s(fitted(100, 1.0).step, Shape())
+    law = fit_shares([fitted(100, 1.0, work(seconds)), fitted(50, 1.3 * 1.4, work(1.3 * seconds))], CORE)
+    for name in ("prefill_k", "prefill_small_k", "decode_k", "decode_large_k"):
+        assert getattr(law, name) == pytest.approx(0.4)
+
+
+def test_a_sweep_in_rounds_visits_every_rate_again(stub, tmp_path):
+    calls = [Call(id="a", llm="m", input_tokens=20, output_tokens=3)]
+    options = msgspec.structs.replace(SMALL, rounds=2)
+    points = sweep(stub(delay_s=0.05).url, calls, tmp_path, {}, 2048, options)
+    assert [point.name for point in points] == ["unloaded", "rate-1", "rate-2", "held-out"]
+    assert len(read_rows(tmp_path)) == 2 * 30, "all but the held-out run"
+    again, first = (json.loads((tmp_path / name / "meta.json").read_text()) for name in ("rate-2-round-2", "rate-2"))
+    assert again["rate_per_s"] == first["rate_per_s"] == points[2].rate_per_s
+    assert read_rows(tmp_path / "unloaded-round-2") is not None

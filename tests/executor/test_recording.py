@@ -7,15 +7,17 @@ import random
 import msgspec
 import networkx as nx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from executor.recording import provenance as module
 from executor.recording.attribution import Isolated, attribute
 from executor.recording.config import Recording
 from executor.recording.log import RecordLog
-from executor.recording.provenance import SAMPLE, WINDOW, Provenance, Windows
+from executor.recording.provenance import MAX_MARKS, MAX_SAME, MIN_CONTAINED, MIN_MARKS, SAMPLE, WINDOW, Provenance, Windows
 from executor.recording.recorder import Recorder
+from executor.wire import stream as stream_module
 from executor.wire.body import Body, ask_for_usage, prompt_texts, read_body, tool_result_ids
 from executor.wire.stream import EventSplitter, Output, without_usage
 from scepsy.errors import InputError
@@ -96,21 +98,35 @@ def test_overlapping_isolated_calls_share_a_run():
 
 def naive_window_hashes(windows: Windows, data: bytes) -> list[int]:
     """Every window on its own: what the prefix sums must give."""
-    base, mix = windows._base, int(windows._mix)
-    hashes = []
-    for start in range(len(data) - WINDOW + 1):
-        value = sum((byte + 1) * pow(base, j, 2**64) for j, byte in enumerate(data[start : start + WINDOW])) % 2**64
-        value = ((value ^ (value >> 31)) * mix) % 2**64
-        hashes.append(value ^ (value >> 29))
-    return hashes
+    base, mix = windows._base, windows._mix
+    return [
+        mix * sum(byte * pow(base, j, 2**64) for j, byte in enumerate(data[start : start + WINDOW])) % 2**64
+        for start in range(len(data) - WINDOW + 1)
+    ]
 
 
-@given(st.binary(max_size=200))
-@settings(max_examples=30, deadline=None)
-def test_window_hashes_do_not_depend_on_where_the_window_lies(data):
+def naive_prefixes(windows: Windows, data: bytes) -> tuple[int, ...]:
+    found = []
+    for end in range(PREFIX_BYTES, len(data) + 1, PREFIX_BYTES):
+        value = sum(byte * pow(windows._base, j, 2**64) for j, byte in enumerate(data[:end])) % 2**64
+        value = ((value ^ (value >> 31)) * windows._mix) % 2**64
+        found.append((value ^ (value >> 29)) >> 12)
+    return tuple(found)
+
+
+@given(st.binary(max_size=300), st.binary(min_size=1, max_size=16))
+@settings(max_examples=60, deadline=None)
+def test_hashes_are_those_of_each_window_and_prefix_on_its_own(data, secret):
+    windows = Windows(secret)
+    sums = windows.sums(data)
+    expected = [value for value in naive_window_hashes(windows, data) if value < 2**64 // SAMPLE]
+    assert windows.marks(sums).tolist() == expected
+    assert windows.prefixes(sums) == naive_prefixes(windows, data)
+
+
+def test_one_window_in_eight_is_sampled():
     windows = Windows(b"secret")
-    expected = sorted({value for value in naive_window_hashes(windows, data) if value % SAMPLE == 0})
-    assert windows.marks(windows.sums(data)).tolist() == expected
+    assert len(windows.marks(windows.sums(random.Random(1).randbytes(80_000)))) == pytest.approx(80_000 / SAMPLE, rel=0.05)
 
 
 def test_prefix_hashes_agree_exactly_as_far_as_the_texts_do():
@@ -138,31 +154,78 @@ def test_an_output_is_found_wherever_a_template_puts_it():
     for call, text in outputs.items():
         assert provenance.see_output("r", call, [text], [])
     template = ["You are a judge.", f"Answers:\n1. {outputs['c2']}\n2. {outputs['c5'].strip()}\nWhich is best?"]
-    sources, _ = provenance.see_input("r", template, [])
+    sources = provenance.see_input("r", template, []).sources
     assert {source.call for source in sources} == {"c2", "c5"}
-    assert provenance.see_input("another run", template, [])[0] == ()
+    assert provenance.see_input("another run", template, []).sources == ()
 
 
 def test_a_cut_output_is_found_and_a_shared_phrase_is_not_enough():
     provenance = Provenance(b"k")
     text = sentence(1, 60)
     provenance.see_output("r", "a", [text], [])
-    (source,) = provenance.see_input("r", [text[: int(0.8 * len(text))]], [])[0]
+    (source,) = provenance.see_input("r", [text[: int(0.8 * len(text))]], []).sources
     assert 60 <= source.contained_pct < 100
-    assert provenance.see_input("r", [text[: int(0.3 * len(text))]], [])[0] == ()
+    assert provenance.see_input("r", [text[: int(0.3 * len(text))]], []).sources == ()
+
+
+def test_of_equal_outputs_the_latest_are_all_sources():
+    provenance = Provenance(b"k")
+    for number in range(MAX_SAME + 3):
+        provenance.see_output("r", f"c{number}", [sentence(1)], [])
+    for text in (sentence(1), "> " + sentence(1)):
+        sources = provenance.see_input("r", [text], []).sources
+        assert {source.call for source in sources} == {f"c{number}" for number in range(3, MAX_SAME + 3)}
 
 
 def test_short_outputs_are_found_as_whole_messages_and_trivial_ones_never():
     provenance = Provenance(b"k")
     assert not provenance.see_output("r", "a", ["Paris, France"], [])
     assert not provenance.see_output("r", "b", ["7"], [])
-    assert [s.call for s in provenance.see_input("r", ["user", " Paris, France\n", "7"], [])[0]] == ["a"]
+    assert [s.call for s in provenance.see_input("r", ["user", " Paris, France\n", "7"], []).sources] == ["a"]
+
+
+def naive_sources(windows, outputs, text):
+    """By the definition, one window at a time: the marks of each output, and the part of them in the text."""
+
+    def marks(data):
+        return sorted({value for value in naive_window_hashes(windows, data.encode()) if value < 2**64 // SAMPLE})
+
+    mine, found = set(marks(text)), {}
+    for call, output in outputs.items():
+        kept = marks(output)[:MAX_MARKS]
+        if len(kept) >= MIN_MARKS and len(mine & set(kept)) / len(kept) >= MIN_CONTAINED:
+            found[call] = round(100 * len(mine & set(kept)) / len(kept))
+    return found
+
+
+@given(st.integers(0, 10**6), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 300), st.integers(0, 1000)), max_size=3))
+@settings(max_examples=40, deadline=None)
+def test_sources_are_those_of_the_definition(seed, quotes):
+    provenance = Provenance(b"k")
+    outputs = {f"c{n}": sentence(seed + n, 5 + 40 * n) for n in range(4)}
+    for call, output in outputs.items():
+        kept = [value for value in naive_window_hashes(provenance._windows, output.encode()) if value < 2**64 // SAMPLE]
+        assert provenance.see_output("r", call, [output], []) == (len(set(kept)) >= MIN_MARKS)
+    text = "Judge: " + " or ".join(outputs[f"c{which}"][start : start + length] for which, start, length in quotes)
+    found = provenance.see_input("r", [text], []).sources
+    assert {source.call: source.contained_pct for source in found} == naive_sources(provenance._windows, outputs, text)
+
+
+def test_of_very_many_calls_the_oldest_are_forgotten_and_leave_nothing(monkeypatch):
+    monkeypatch.setattr(module, "MAX_CALLS_PER_RUN", 3)
+    provenance = Provenance(b"k")
+    for number, said in enumerate((0, 1, 2, 3, 1)):
+        provenance.see_output("r", f"c{number}", [sentence(said)], [])
+    run = provenance._runs["r"]
+    assert set().union(*run.marks.values()) == set(run.calls) == {"c2", "c3", "c4"}
+    assert provenance.see_input("r", ["> " + sentence(0)], []).sources == ()
+    assert [source.call for source in provenance.see_input("r", ["> " + sentence(1)], []).sources] == ["c4"]
 
 
 def test_tool_results_point_to_the_call_that_asked():
     provenance = Provenance(b"k")
     assert provenance.see_output("r", "a", [""], ["call_1"])
-    (source,) = provenance.see_input("r", ["sunny"], ["call_1"])[0]
+    (source,) = provenance.see_input("r", ["sunny"], ["call_1"]).sources
     assert (source.call, source.by) == ("a", "tool")
 
 
@@ -214,6 +277,80 @@ def test_a_stream_cut_anywhere_is_put_together_unchanged(cuts, separator):
     assert stripped == separator.join([*events, b"data: [DONE]", b""])
     assert output.texts == ["t0t1t2t3t4t5"]
     assert (output.usage.input_tokens, output.usage.output_tokens) == (3, 6)
+
+
+PAYLOADS = st.sampled_from(
+    [
+        '{"choices":[{"index":0,"delta":{"role":"assistant","content":"a "}}]}',
+        '{"choices":[{"index":1,"delta":{"reasoning_content":"b ","content":"c "}}]}',
+        '{"choices":[{"delta":{"tool_calls":[{"id":"t1","function":{"name":"f","arguments":"{}"}}]}}],"usage":null}',
+        '{"choices":[{"index":0,"text":"d \\n"}], "usage":{"prompt_tokens":3,"completion_tokens":6}}',
+        '{"choices":[],"usage":{"prompt_tokens":4,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":2}}}',
+        '{"error":{"message":"as asked"}}',
+        '{"type":"response.output_text.delta","delta":"e "}',
+        '{"response":{"usage":{"input_tokens":4},"output":[{"call_id":"t2","content":[{"text":"f"}]}]}}',
+        '{"choices":[{"index":"zero"}]}',
+        '{"choices":[{"index":0,',
+        '"text":"split"}]}',
+        "[]",
+        "null",
+        "[DONE]",
+        "",
+        "\xff",
+    ]
+)
+LINES = st.tuples(st.sampled_from(["data: ", "data:", "data:  ", "event: ", ": ", "id"]), PAYLOADS, st.sampled_from(["", "\r"]))
+
+
+@example([("data: ", '{"choices":[{"index":0,', ""), ("data: ", '"text":"split"}]}', "")], [], 500)
+@given(st.lists(LINES, max_size=30), st.lists(st.integers(1, 30), max_size=30), st.integers(1, 500))
+def test_events_read_together_say_what_they_say_one_by_one(lines, cuts, at_once):
+    data = "".join(f"{field}{payload}{end}\n{end}\n" for field, payload, end in lines).encode("latin-1")
+    one_by_one = Output()
+    for line in data.split(b"\n"):
+        if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
+            one_by_one.read(line[5:].strip())
+    together, events = Output(), data.split(b"\n\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_module, "READ_BYTES", at_once)
+        for cut in [*cuts, len(events)]:
+            now, events = events[:cut], events[cut:]
+            together.read_events(b"".join(event + b"\n\n" for event in now))
+    for field in ("texts", "tool_call_ids", "usage", "failed"):
+        assert getattr(together, field) == getattr(one_by_one, field), field
+
+
+def naive_without_usage(events: bytes) -> bytes:
+    separator = b"\r\n\r\n" if b"\r\n\r\n" in events else b"\n\n"
+    kept = []
+    for event in events.split(separator):
+        try:
+            found = json.loads(event.removeprefix(b"data:")) if event.startswith(b"data:") else {}
+        except ValueError:
+            found = {}
+        if not (isinstance(found, dict) and found.get("choices") == [] and found.get("usage") is not None):
+            kept.append(event)
+    return separator.join(kept)
+
+
+USAGES = st.sampled_from(
+    [
+        'data: {"choices":[],"usage":{"prompt_tokens":3}}',
+        'data: {"id":"x", "choices": [ ] , "usage": {"prompt_tokens":3,"details":{"x":1}}}',
+        'data: {"choices":[],"usage":null}',
+        'data: {"choices":[{"index":0,"delta":{"content":"the \\"usage\\" of"}}],"usage":null}',
+        'data: {"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"prompt_tokens":3}}',
+        'data: {"choices":[],"usage"',
+        ': "usage" in a comment',
+        "data: [DONE]",
+    ]
+)
+
+
+@given(st.lists(USAGES, max_size=6), st.sampled_from(["\n\n", "\r\n\r\n"]))
+def test_only_events_that_carry_nothing_but_usage_are_kept_back(events, separator):
+    data = separator.join([*events, ""]).encode()
+    assert without_usage(data) == naive_without_usage(data)
 
 
 def test_a_responses_stream_is_read():

@@ -1,11 +1,12 @@
 """Rows, errors and medians of the comparison, by hand."""
 
-import json
+from dataclasses import replace
 
 import msgspec
 import pyarrow as pa
 import pytest
 
+from executor.meter import Work, encode, shape_of
 from experiments.compare import AT_SPEED, medians, row_of, simulated, slowdowns, slowed, with_errors, workload_of
 from experiments.measured import Comparison, rows_of
 from scepsy.errors import InputError
@@ -61,19 +62,38 @@ def test_medians_compare_medians():
     assert simulated["latency_p95_err_pct"] is None
 
 
-def probed(profiles, probe_s):
-    return msgspec.structs.replace(
-        profiles, profiles=tuple(msgspec.structs.replace(profile, probe_s=probe_s) for profile in profiles.profiles)
+def metered(profiles, cpu_s_per_step_s):
+    known = {"cpu_s_per_step_s": cpu_s_per_step_s}
+    return msgspec.structs.replace(profiles, profiles=tuple(msgspec.structs.replace(p, **known) for p in profiles.profiles))
+
+
+def work_of(found, step, cpu_s_per_step_s):
+    """What a meter would have shown: one instance, every call alone (an iteration per token)."""
+    calls = found.calls.to_pandas()
+    work = Work(
+        iterations=float(calls["output_tokens"].sum()),
+        prompt_tokens=float(calls["input_tokens"].sum()),
+        decoded_tokens=float((calls["output_tokens"] - 1).sum()),
     )
+    step_s = work.step_s(step, shape_of(calls["input_tokens"], calls["output_tokens"]))
+    return {"work": encode({"m-0": replace(work, cpu_s=cpu_s_per_step_s * step_s), "other-0": Work(cpu_s=9.0)})}
 
 
-def test_slowdown_is_that_of_the_llms_own_cores_over_the_profiles_full_speed():
-    (instance,) = PLAN.instances
-    core = str(instance.gpus[0].index)
-    measured = Records(runs=records().runs, calls=records().calls, meta={"probe_s": json.dumps({core: 0.003, "77": 0.009})})
-    assert slowdowns(measured, PLAN, probed(PROFILES, 0.002)) == {"m": pytest.approx(1.5)}
-    assert slowdowns(measured, PLAN, PROFILES) == {}, "a profile that was not probed"
-    assert slowdowns(records(), PLAN, probed(PROFILES, 0.002)) == {}, "records that were not probed"
+def one_call():
+    return Records(
+        runs=records((0, 1)).runs,
+        calls=pa.Table.from_pylist(
+            [{"run": "r0", "call": "c", "workflow": "w", "llm": "m", "instance": "m-0", "issued_s": 0.0, "input_tokens": 50,
+              "output_tokens": 8, "status": "completed"}], CALL_SCHEMA),
+    )  # fmt: skip
+
+
+def test_slowdown_is_the_cpu_time_per_work_over_the_profiles():
+    found = one_call()
+    measured = Records(runs=found.runs, calls=found.calls, meta=work_of(found, PROFILES.profiles[0].step, 1.2))
+    assert slowdowns(measured, PLAN, metered(PROFILES, 0.8)) == {"m": pytest.approx(1.5)}
+    assert slowdowns(measured, PLAN, PROFILES) == {}, "a profile that was not metered"
+    assert slowdowns(found, PLAN, metered(PROFILES, 0.8)) == {}, "records that were not metered"
 
 
 def test_slower_profiles_take_longer_for_every_step():
@@ -93,21 +113,19 @@ def test_medians_keep_both_simulations_and_the_slowdown():
     assert "slowdown" not in found["simulated"]
 
 
-def test_a_comparison_simulates_twice_where_the_speed_was_probed():
-    """The "measurement" is a simulation of engines half as slow again: at the speed that was probed they agree."""
+def test_a_comparison_simulates_twice_where_the_engines_were_metered():
+    """The "measurement" is a simulation of engines half as slow again: at the speed that their CPU time tells they agree."""
     call = Call(id="a", llm="m", input_tokens=64, output_tokens=20)
     trace = Trace(source=TraceSource(origin="test"), runs=(Run(id="t", workflow="w", calls=(call,)),))
     plan = msgspec.structs.replace(PLAN, targets=(Target(workflow="w", arrivals=Arrivals(rate_per_s=2.0)),))
-    question = Comparison(plan=plan, traces={"w": trace}, profiles=probed(PROFILES, 0.002), runs=30, seeds=(1,))
-    core = str(plan.instances[0].gpus[0].index)
+    question = Comparison(plan=plan, traces={"w": trace}, profiles=metered(PROFILES, 0.8), runs=30, seeds=(1,))
+    slow = simulated(plan, workload_of(plan, question.traces, runs=30, seed=1), slowed(PROFILES, {"m": 1.5}))
 
     def sources(meta):
-        workload = workload_of(plan, question.traces, runs=30, seed=1)
-        slow = simulated(plan, workload, slowed(PROFILES, {"m": 1.5}))
         measured = Records(runs=slow.runs, calls=slow.calls, meta={"load": "1", "seed": "1", **meta})
         return {row["source"]: row for row in with_errors(rows_of(question, {(1.0, 1): measured}))}
 
-    found = sources({"probe_s": json.dumps({core: 0.003}), "others_cores": "0.70"})
+    found = sources({**work_of(slow, PROFILES.profiles[0].step, 1.2), "others_cores": "0.70"})
     assert found["measured"]["others_cores"] == 0.7
     assert list(found) == ["predicted", "simulated", AT_SPEED, "measured"]
     assert found[AT_SPEED]["latency_mean_err_pct"] == pytest.approx(0.0, abs=1e-6)

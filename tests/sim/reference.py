@@ -35,6 +35,10 @@ class Job:
     preemptions: int = 0
     cached: int = 0
     rejected: bool = False
+    in_flight: int = 0
+    """Tokens that scheduled iterations will bring; at most one an iteration."""
+    filled: bool = False
+    """Whether the (re)prefill is scheduled to its end: from then on it decodes."""
 
     @property
     def tokens(self) -> int:
@@ -96,17 +100,30 @@ class Blocks:
         job.blocks = []
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a job does in one iteration."""
+
+    job: Job
+    new: int
+    before: int
+    """Tokens with KV before it."""
+    decodes: bool
+    completes: bool
+    """Whether a token comes out."""
+
+
 class Engine:
     def __init__(self, spec: ReplicaSpec) -> None:
         self.spec = spec
         self.blocks = Blocks(spec.kv_blocks, spec.engine.prefix_caching)
         self.waiting: list[Job] = []
         self.running: list[Job] = []
-        self.batch: list[tuple[Job, int]] = []
+        self.depth = 2 if spec.engine.async_scheduling else 1
+        self.batches: list[list[Part]] = []
+        """Scheduled iterations that have not ended: the one under way, then (asynchronous scheduling) the next."""
         self.iterations: list[tuple[int, int, bool]] = []
         """(start, end, whether any sequence decoded)"""
-        self.decoding: set[int] = set()
-        """Names of the jobs whose (re)prefill is complete."""
 
     def busy_at(self, now: int) -> bool:
         return bool(self.iterations) and self.iterations[-1][1] > now
@@ -116,7 +133,7 @@ class Engine:
 
     def submit(self, job: Job) -> bool:
         limit = self.spec.engine.max_num_queued
-        if limit is not None and len(self.waiting) >= limit and (limit or self.waiting or self.batch):
+        if limit is not None and len(self.waiting) >= limit and (limit or self.waiting or self.batches):
             job.rejected = True
             return False
         self.waiting.append(job)
@@ -125,28 +142,42 @@ class Engine:
     def _slots(self, tokens: int) -> int:
         return -(-tokens // self.spec.engine.block_tokens)
 
-    def schedule(self) -> list[tuple[Job, int]]:
+    def schedule(self) -> list[Part]:
         engine, block_tokens = self.spec.engine, self.spec.engine.block_tokens
         budget, batch, preempted = engine.max_num_batched_tokens, [], False
+
+        def run(job: Job, new: int) -> None:
+            nonlocal budget
+            # the content of a block is known, and so cached, only up to the last token that has come out
+            self.blocks.register(job, min(job.computed + new, job.tokens), block_tokens)
+            completes = job.computed + new == job.tokens + job.in_flight
+            batch.append(Part(job, new, job.computed, job.filled, completes))
+            job.computed += new
+            job.in_flight += completes
+            job.filled = job.filled or completes
+            budget -= new
+
         index = 0
         while index < len(self.running) and budget > 0:
             job = self.running[index]
-            new = min(job.tokens - job.computed, budget)
+            if job.in_flight and job.emitted + job.in_flight >= job.output:
+                index += 1  # its last token is under way
+                continue
+            new = min(job.tokens + job.in_flight - job.computed, budget)
             need = self._slots(job.computed + new) - len(job.blocks)
             while need > len(self.blocks.free):
                 victim = self.running.pop()
                 preempted = True
                 self.blocks.release(victim)
                 victim.computed = 0
+                victim.filled = False
                 victim.preemptions += 1
                 self.waiting.insert(0, victim)
                 if victim is job:
                     break
             else:
                 job.blocks += self.blocks.new(need)
-                self.blocks.register(job, job.computed + new, block_tokens)
-                batch.append((job, new))
-                budget -= new
+                run(job, new)
                 index += 1
                 continue
             break
@@ -164,20 +195,18 @@ class Engine:
                 job.cached = job.computed
             new = min(job.tokens - job.computed, budget)
             job.blocks += self.blocks.new(self._slots(job.computed + new) - len(job.blocks))
-            self.blocks.register(job, job.computed + new, block_tokens)
             self.running.append(job)
-            batch.append((job, new))
-            budget -= new
+            run(job, new)
         return batch
 
     def duration(self, slowdown: float) -> tuple[int, bool]:
         step, share, law = self.spec.step, self.spec.share_pct, self.spec.share_law
-        decoding = [job for job, _ in self.batch if job.name in self.decoding]
-        prefill = [(job, new) for job, new in self.batch if job not in decoding]
-        context = sum(job.computed + 1 for job in decoding)
+        decoding = [part for part in self.batches[0] if part.decodes]
+        prefill = [part for part in self.batches[0] if not part.decodes]
+        context = sum(part.before + 1 for part in decoding)
         sequences = len(decoding)
-        tokens = sum(new for _, new in prefill)
-        area = sum(new * (2 * job.computed + new) for job, new in prefill) / 2
+        tokens = sum(part.new for part in prefill)
+        area = sum(part.new * (2 * part.before + part.new) for part in prefill) / 2
         slow = law.decode_factor(sequences, share) * slowdown
         work = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
         if not prefill:
@@ -190,20 +219,24 @@ class Engine:
 
     def finish(self, now: int) -> list[Job]:
         done = []
-        for job, new in self.batch:
-            job.computed += new
-            if job.computed < job.tokens:
+        for part in self.batches.pop(0):
+            job = part.job
+            if not part.completes:
                 continue
             job.emitted += 1
-            self.decoding.add(job.name)
+            job.in_flight -= 1
+            if job in self.running:
+                self.blocks.register(job, job.computed - job.in_flight, self.spec.engine.block_tokens)
             if job.first < 0:
                 job.first = now
             if job.emitted >= job.output:
                 job.end = now
-                self.running.remove(job)
-                self.blocks.release(job)
+                if job in self.running:
+                    self.running.remove(job)
+                    self.blocks.release(job)
+                else:
+                    self.waiting.remove(job)  # preempted while its last token was under way
                 done.append(job)
-        self.batch = []
         return done
 
 
@@ -228,23 +261,28 @@ def run(specs: list[ReplicaSpec], places: list[list[int]], interference: float, 
             else:
                 submit(child, now)
 
-    while arrivals or any(engine.batch for engine in engines):
-        ends = [engine.iterations[-1][1] for engine in engines if engine.batch]
+    while arrivals or any(engine.batches for engine in engines):
+        ends = [engine.iterations[-1][1] for engine in engines if engine.batches]
         now = min([entry[0] for entry in arrivals[:1]] + ends)
         while arrivals and arrivals[0][0] == now:
             submit(heapq.heappop(arrivals)[2], now)
         for engine in engines:
-            if engine.batch and engine.iterations[-1][1] == now:
+            if engine.batches and engine.iterations[-1][1] == now:
                 for job in engine.finish(now):
                     ended(job, now)
         for number, engine in enumerate(engines):
-            while not engine.batch and (engine.waiting or engine.running):
-                engine.batch = engine.schedule()
-                engine.decoding -= {job.name for job in engine.waiting}
-            if engine.batch and not engine.busy_at(now):
-                for job, _ in engine.batch:
-                    if job.scheduled < 0:
-                        job.scheduled = now
+            if engine.busy_at(now):
+                continue
+            while len(engine.batches) < engine.depth and (engine.waiting or engine.running):
+                batch = engine.schedule()
+                for part in batch:
+                    if part.job.scheduled < 0:
+                        part.job.scheduled = now
+                if batch:
+                    engine.batches.append(batch)
+                elif engine.batches:
+                    break  # nothing can be scheduled before an iteration ends
+            if engine.batches:
                 slowdown = 1.0
                 for gpu in places[number]:
                     others = sum(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
+from sim.ahead import make_replica
 from sim.clock import ARRIVAL, Kernel
 from sim.gpu import GpuState
 from sim.queue import Queue
@@ -61,7 +62,7 @@ def run_spans(specs, places, interference, jobs, everyone):
     env = Kernel()
     law = ContentionLaw(interference=interference)
     gpus = [GpuState(str(number), law) for number in range(1 + max(gpu for place in places for gpu in place))]
-    replicas = [Replica(env, n, spec, [gpus[g] for g in places[n]], Queue()) for n, spec in enumerate(specs)]
+    replicas = [make_replica(env, n, spec, [gpus[g] for g in places[n]], Queue()) for n, spec in enumerate(specs)]
     load = Load(env, replicas, {job.name: job for job in everyone})
     for job in jobs:
         load.at(job.arrival, job)
@@ -81,6 +82,7 @@ def specs_and_places(draw):
             max_num_batched_tokens=draw(st.integers(seqs, 60)),
             block_tokens=block_tokens,
             prefix_caching=draw(st.booleans()),
+            async_scheduling=draw(st.booleans()),
             max_num_queued=draw(st.sampled_from([None, None, None, 0, 3])),
         )
         step = StepModel(

@@ -54,6 +54,26 @@ def test_arrival_exactly_at_a_border_is_seen_by_the_iteration_that_starts_there(
     assert rows[("w-1", "c")][:3] == (26, 26, 41)
 
 
+def test_with_asynchronous_scheduling_an_arrival_waits_for_the_iteration_that_is_scheduled_already():
+    engine = EngineLimits(async_scheduling=True)
+    rows, _ = table([run([call(5, 10)], "a", arrival_s=0.0), run([call(4, 2)], "b", arrival_s=0.030)], engine=engine)
+    # b is looked at when the iteration under way ends, at 37; the one until 48 is scheduled already; 10 + 1 + 4 → 63, 12 → 75
+    assert rows[("w-1", "c")] == (30, 37, 63, 75)
+    # tokens of a: 15, 26, 37, 48, 63, 75, then four alone
+    assert rows[("w-0", "c")] == (0, 0, 15, 75 + 4 * 11)
+
+
+def test_with_asynchronous_scheduling_a_place_is_free_when_the_last_token_is_out():
+    engine = EngineLimits(max_num_seqs=2, async_scheduling=True)
+    calls = [run([call(5, n)], name, arrival_s=0.0) for name, n in (("a", 2), ("b", 4), ("c", 2))]
+    rows, _ = table(calls, engine=engine)
+    # a and b: prefill 20, both decode 12 → 32: the end of a, and c is looked at. Until 43 b decodes alone, as scheduled at 20;
+    # c's prompt beside b's last token: 10 + 1 + 5 → 59; 11 → 70
+    assert rows[("w-0", "c")] == (0, 0, 20, 32)
+    assert rows[("w-2", "c")] == (0, 32, 59, 70)
+    assert rows[("w-1", "c")] == (0, 0, 20, 59)
+
+
 def test_long_prompts_are_cut_to_the_batch_tokens_and_decodes_come_first():
     # budget 4: chunks 4 and 2 of the second prompt; the decoding sequence takes one token of the budget: 3, 3
     engine = EngineLimits(max_num_seqs=4, max_num_batched_tokens=4)

@@ -8,9 +8,9 @@ import pytest
 from scepsy.errors import InputError
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
-from sim.enginerun import EngineRun, catalogue_llm, load_engine_run
+from sim.enginerun import EngineRun, catalogue_llm, catalogue_step, load_engine_run
 from sim.replay import replay
-from sim.stepfit import fit_step_model
+from sim.stepfit import PARAMETERS, PRIOR_SPREAD, fit_step_model
 from sim.validate import validate_runs
 
 TRUE = StepModel(base_s=0.012, prefill_s_per_token=4e-5, decode_s_per_sequence=5e-5, context_s_per_token=8e-8)
@@ -82,6 +82,52 @@ def test_an_engine_that_was_hardly_loaded_tells_its_prompt_costs_by_first_tokens
         assert busy.step.step_s(*work) == pytest.approx(TRUE.step_s(*work), rel=0.03)
     latency_s = replay(made, busy.step).last_token_s - made.arrival_s
     assert latency_s.mean() == pytest.approx(made.latency_s.mean(), rel=0.01)
+
+
+def test_a_prior_says_which_coefficient_costs_where_the_seconds_do_not():
+    """KV always full: the costs of iterations and of context trade. A prior that is off by a tenth tells them apart."""
+    run = engine_run(count=200, rate=20.0, blocks=400)
+    rough = StepModel(base_s=0.0132, prefill_s_per_token=4.4e-5, decode_s_per_sequence=5.5e-5, context_s_per_token=7.2e-8)
+    alone, helped = fit_step_model(run, 66), fit_step_model(run, 66, prior=rough)
+    assert alone.posterior_err_pct is None
+    for name in PARAMETERS[:4]:
+        assert helped.posterior_err_pct[name] <= 100 * PRIOR_SPREAD[PARAMETERS.index(name)] * 1.5
+        assert abs(getattr(helped.step, name) / getattr(TRUE, name) - 1) < 0.25, name
+    latency = (replay(run, helped.step).last_token_s - run.arrival_s)[66:].mean()
+    assert latency == pytest.approx(run.latency_s[66:].mean(), rel=0.02)
+
+
+def test_seconds_that_are_certain_overrule_a_prior_that_is_wrong():
+    run = engine_run()
+    wrong = StepModel(base_s=0.02, prefill_s_per_token=8e-5, context_s_per_token=1.6e-7)
+    fit = fit_step_model(run, 50, prior=wrong)
+    for name in ("base_s", "prefill_s_per_token", "context_s_per_token"):
+        assert getattr(fit.step, name) == pytest.approx(getattr(TRUE, name), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("meta", "expected"),
+    [
+        ({"vllm_version": "0.19.0", "hardware": {"device_name": "NVIDIA GeForce RTX 4090"}}, True),
+        ({"vllm_version": "0.13.1", "hardware": {"device_name": "NVIDIA GeForce RTX 4090"}}, False),
+        ({"vllm_version": "0.32.0", "hardware": {"device_name": "some CPU"}}, False),
+        ({"hardware": {"device_name": "NVIDIA GeForce RTX 4090"}}, False),
+        ({"resolved_config": {"scheduler_config": {"async_scheduling": True}}}, True),
+        ({"vllm_version": "0.19.0", "engine_kwargs": {"async_scheduling": False}, "device_name": "RTX 4090"}, False),
+    ],
+)
+def test_how_a_recorded_engine_schedules(tmp_path, meta, expected):
+    assert load_engine_run(folder(tmp_path / "a", engine_run(count=20), meta=meta)).engine.async_scheduling is expected
+
+
+def test_only_a_known_model_on_a_known_gpu_has_a_prior():
+    run = engine_run(count=20)
+    assert catalogue_step(run) is None
+    known = EngineRun(**{**run.__dict__, "gpu": "RTX-4090"})
+    assert catalogue_step(known).base_s > 0
+    assert catalogue_step(EngineRun(**{**known.__dict__, "plain_weights": False})) is None
+    assert catalogue_step(EngineRun(**{**known.__dict__, "model": "who/knows"})) is None
+    assert catalogue_step(EngineRun(**{**known.__dict__, "tensor_parallel": 3})) is None
 
 
 def test_a_kv_bound_engine_is_predicted_though_its_coefficients_trade_against_each_other():
