@@ -22,6 +22,7 @@ from scepsy import __version__
 from scepsy.arrivals import issue, users
 from scepsy.backend import Workload
 from scepsy.errors import BackendError
+from scepsy.prefixes import shared_between_sessions
 from scepsy.records import CALL_SCHEMA, COMPLETED, REJECTED, RUN_SCHEMA, UNFINISHED, Records
 from scepsy.workload import Call, Run
 
@@ -66,6 +67,8 @@ class _Replay:
     session: aiohttp.ClientSession
     served: Mapping[str, Served]
     block_tokens: Mapping[str, int]
+    shared: Mapping[str, frozenset[int] | None]
+    """By workflow: prefix ids that stay the same however often a run is replayed; None: each is replayed once."""
     start_s: float
     once: str
     """Makes this replay's prompts differ from those of every other one."""
@@ -129,6 +132,7 @@ class _Replay:
             tokens_per_unit=served.tokens_per_unit,
             context_limit=served.context_limit,
             once=self.once,
+            shared=self.shared[workflow],
         )
         data = msgspec.json.encode(body)
         row = _CallRow(run_id, call, workflow, self.now_s(), input_tokens=call.input_tokens, output_tokens=call.output_tokens)
@@ -199,7 +203,9 @@ async def replay(
             for llm, kind in llms.items()
         }
         blocks = {item.workflow: item.trace.prefix_block_tokens for item in workload.streams}
-        state = _Replay(url, session, served, blocks, time.perf_counter(), once or secrets.token_hex(8))
+        known = shared_between_sessions(run for item in workload.streams for run in item.trace.runs)
+        shared = {item.workflow: None if item.arrivals.kind == "trace" else known for item in workload.streams}
+        state = _Replay(url, session, served, blocks, shared, time.perf_counter(), once or secrets.token_hex(8))
         await _drive(state, workload, on_run)
     if state.calls and not any(row.status == COMPLETED for row in state.calls):
         raise BackendError(f"replay: none of {len(state.calls)} calls was completed: {_most_frequent(state.errors)}")

@@ -10,6 +10,7 @@ Only what a second call could ask for gets a key: the blocks behind the last suc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from scepsy.prefixes import shared_between_sessions
 from scepsy.workload import Call, Run, Trace
 
 Keys = tuple[list[int], list[int]]
@@ -28,26 +29,19 @@ class PrefixKeys:
         """KV block size by LLM."""
         self._id_tokens: dict[int, int] = {}
         self._salted: set[int] = set()
-        self._owner: dict[int, str] = {}
-        self._shared: set[int] = set()
         self._uses: Counter[int] = Counter()
         """Calls of all traces in which an id occurs."""
+        known: list[Run] = []
         for trace, sampled in traces:
             if sampled:
                 self._salted.update(id(run) for run in trace.runs)
             if trace.prefix_block_tokens:
-                for run in trace.runs:
-                    self._learn(run, trace.prefix_block_tokens)
-
-    def _learn(self, run: Run, id_tokens: int) -> None:
-        self._id_tokens[id(run)] = id_tokens
-        session, owner = run.session or run.id, self._owner
-        for call in run.calls:
-            ids = call.prefix_hashes
-            self._uses.update(ids)
-            for item in ids:
-                if owner.setdefault(item, session) != session:
-                    self._shared.add(item)
+                known += trace.runs
+                self._id_tokens.update({id(run): trace.prefix_block_tokens for run in trace.runs})
+        self._shared = shared_between_sessions(known)
+        for run in known:
+            for call in run.calls:
+                self._uses.update(call.prefix_hashes)
 
     def of(self, run: Run) -> list[Keys]:
         """Keys of each call of a run, in order; both lists empty for calls without hashes."""

@@ -1,11 +1,12 @@
 """Prompts of a given length that share prefixes as the traced ones did, without knowing what those said.
 
-Token ids are drawn block by block: a block named by the trace (``Call.prefix_hashes``) gives the same ids wherever it
-occurs in one replay, all other tokens are private to the run and call. Nothing is shared between replays (``once`` differs):
-an engine keeps what it has seen, and the second replay of the same runs would measure its prefix cache, not its work.
+Token ids are drawn block by block: a block named by the trace (``Call.prefix_hashes``) gives the same ids wherever it occurs
+in one run, or in one replay where several sessions share it; all other tokens are private to the run and call. Nothing is
+shared between replays (``once`` differs): an engine keeps what it has seen, and the second replay of the same runs would
+measure its prefix cache, not its work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -22,10 +23,11 @@ WORDS = (" cat", " dog", " sun", " car", " man", " day", " box", " sea", " map",
 UNIT = WORDS[0]
 
 
-def token_ids(call: Call, block_tokens: int, salt: str, once: str = "") -> list[int]:
+def token_ids(call: Call, block_tokens: int, salt: str, once: str = "", shared: Container[int] | None = None) -> list[int]:
     """``call.input_tokens`` ids; equal for equal leading block hashes, else private to ``salt`` and the call.
 
-    ``once``: replays with different ones share nothing.
+    ``once``: replays with different ones share nothing. ``shared``: block hashes of several sessions; all others are private
+    to ``salt``, as they are in the simulator (``scepsy.prefixes``); None: every run is replayed once, so none needs to be.
     """
     parts = []
     left = call.input_tokens
@@ -33,7 +35,8 @@ def token_ids(call: Call, block_tokens: int, salt: str, once: str = "") -> list[
         for block in call.prefix_hashes:
             if left < block_tokens:
                 break
-            parts.append(_ids(f"block:{once}:{block}", block_tokens))
+            whose = "" if shared is None or block in shared else f"{salt}:"
+            parts.append(_ids(f"block:{once}:{whose}{block}", block_tokens))
             left -= block_tokens
     parts.append(_ids(f"own:{once}:{salt}:{call.id}", left))
     return np.concatenate(parts).tolist()  # type: ignore[no-any-return]
@@ -60,7 +63,14 @@ def text_of(tokens: int, tokens_per_unit: float, name: str = "") -> str:
 
 
 def request_of(
-    call: Call, *, block_tokens: int, salt: str, tokens_per_unit: float, context_limit: int, once: str = ""
+    call: Call,
+    *,
+    block_tokens: int,
+    salt: str,
+    tokens_per_unit: float,
+    context_limit: int,
+    once: str = "",
+    shared: Container[int] | None = None,
 ) -> tuple[str, Mapping[str, Any]]:
     """The endpoint (under /v1) and body that repeat a traced call: same kind, same lengths.
 
@@ -69,7 +79,7 @@ def request_of(
     if call.kind == "generate":
         return "completions", {
             "model": call.llm,
-            "prompt": token_ids(call, block_tokens, salt, once),
+            "prompt": token_ids(call, block_tokens, salt, once, shared),
             "max_tokens": call.output_tokens,
             "ignore_eos": True,
             "temperature": 0.0,
@@ -78,7 +88,7 @@ def request_of(
         }
     longest = max(2, context_limit - 8)
     if call.kind == "embed":
-        ids = token_ids(call, block_tokens, salt, once)
+        ids = token_ids(call, block_tokens, salt, once, shared)
         return "embeddings", {"model": call.llm, "input": [ids[at : at + longest] for at in range(0, len(ids), longest)]}
     query = 1
     documents: list[str] = []

@@ -40,6 +40,50 @@ def test_prompts_share_exactly_the_blocks_that_the_trace_names():
     assert token_ids(a, 16, "another run")[:64] == first[:64]
 
 
+def test_a_run_that_is_replayed_again_is_another_users_but_for_what_sessions_share():
+    one = Call(id="a", llm="m", input_tokens=70, output_tokens=1, prefix_hashes=(1, 2, 3, 4))
+    first, again = (token_ids(one, 16, salt, shared=frozenset([1, 2])) for salt in ("w-0", "w-1"))
+    assert first[:32] == again[:32]
+    assert first[32:48] != again[32:48]
+    follow_up = Call(id="b", llm="m", input_tokens=90, output_tokens=1, prefix_hashes=(1, 2, 3, 4, 5))
+    assert token_ids(follow_up, 16, "w-0", shared=frozenset([1, 2]))[:64] == first[:64], "within a run it is the same text"
+
+
+def cached_by(prompts, block=32):
+    """Tokens that a prefix cache without limits would have found: whole blocks of a known beginning, never the last token."""
+    known, found = set(), 0
+    for prompt in prompts:
+        hit = 0
+        while hit + block < len(prompt) and tuple(prompt[: hit + block]) in known:
+            hit += block
+        found += hit
+        known.update(tuple(prompt[:end]) for end in range(block, len(prompt) + 1, block))
+    return found
+
+
+async def test_prompts_of_a_replay_hit_a_prefix_cache_as_simulated_ones_do(stub):
+    """Two sessions with a system prompt in common and follow-ups of their own, each issued several times."""
+
+    def session(name, base):
+        ids = (1, 2, *range(base, base + 6))
+        calls = (
+            Call(id="a", llm="m", input_tokens=100, output_tokens=1, prefix_hashes=ids[:6]),
+            Call(id="b", llm="m", input_tokens=130, output_tokens=1, prefix_hashes=ids, parents=("a",)),
+        )
+        return Run(id=name, workflow="w", calls=calls)
+
+    trace = Trace(source=TraceSource(origin="test"), runs=(session("s", 10), session("t", 20)), prefix_block_tokens=16)
+    arrivals = Arrivals(kind="deterministic", rate_per_s=5.0)
+    asked = Workload(streams=(Stream(trace=trace, arrivals=arrivals),), runs=7, seed=1)
+    plan, profiles = two_core_plan("m")
+    simulated = sum(simulate(plan, asked, profiles=profiles).calls["cached_tokens"].to_pylist())
+    engine = stub()
+    await replay(engine.url, asked, {"m": 4096})
+    prompts = engine.get("/stub/prompts")
+    assert len(prompts) == 14
+    assert cached_by(prompts) == simulated > 0
+
+
 def test_private_prompts_of_two_runs_differ():
     assert token_ids(call("a"), 0, "one") != token_ids(call("a"), 0, "two")
     assert token_ids(call("a"), 0, "one") == token_ids(call("a"), 0, "one")
