@@ -33,9 +33,9 @@ CORE_LAW = ShareLaw(
     prefill_small_k=1.13,
     decode_k=1.2,
     decode_large_k=1.2,
-    source="a quota of a core's time stretches work by 1/s (k = 1) and makes it dearer: measured by switching the quota of one running "
-    "engine between 100, 40, 50 and 60 % in turn, vLLM 0.32 on an AMD EPYC under KVM; k of prompts 1.13, of decoding 1.04 (9 ms "
-    "iterations) and 1.4 (4 ms iterations)",
+    source="a quota of a core's time stretches work by 1/s (k = 1) and makes it dearer: measured by switching one running "
+    "engine's quota between 100, 40, 50 and 60 % in turn, vLLM 0.32 on an AMD EPYC under KVM; k of prompts 1.13, of decoding 1.04 "
+    "(9 ms iterations) and 1.4 (4 ms iterations)",
 )
 
 CPU_ENGINE = EngineLimits(max_num_seqs=32, max_num_batched_tokens=2048, block_tokens=32, activation_bytes=128 * 2**20)
@@ -172,8 +172,8 @@ def fit_pooling(run: EngineRun) -> tuple[StepModel, float]:
 def fit_shares(found: Sequence[Fitted], gpu: GpuType) -> ShareLaw | None:
     """Refit the share law from instances measured at several shares; None when there is no such pair.
 
-    Ratios of whole steps at typical sizes, from the fitted step models of one LLM at share s and at 100 %. Not on cores, where the
-    engines' CPU time was metered: their speed differs more between two sweeps than a law could be off (``CORE_LAW``).
+    Ratios of whole steps at typical sizes, from the fitted step models of one LLM at share s and at 100 %. Not on cores, where
+    the engines' CPU time was metered: their speed differs more between two sweeps than a law could be off (``CORE_LAW``).
     """
     whole = {(f.llm, f.tensor_parallel): f for f in found if f.share_pct == 100}
     samples = []
