@@ -34,8 +34,8 @@ CORE_LAW = ShareLaw(
     decode_k=1.2,
     decode_large_k=1.2,
     source="a quota of a core's time stretches work by 1/s (k = 1) and makes it dearer: measured by switching one running "
-    "engine's quota between 100, 40, 50 and 60 % in turn, vLLM 0.32 on an AMD EPYC under KVM; k of prompts 1.13, of decoding 1.04 "
-    "(9 ms iterations) and 1.4 (4 ms iterations)",
+    "engine's quota between 100, 40, 50 and 60 % in turn, vLLM 0.32 on an AMD EPYC under KVM; k of prompts 1.13, of decoding "
+    "1.04 (9 ms iterations) and 1.4 (4 ms iterations)",
 )
 
 CPU_ENGINE = EngineLimits(max_num_seqs=32, max_num_batched_tokens=2048, block_tokens=32, activation_bytes=128 * 2**20)
