@@ -53,6 +53,7 @@ class Size:
     requests: int = 30
     rates: int = 4
     rounds: int = 1
+    """How often every profiled rate is visited."""
     runs: int = 40
     seeds: tuple[int, ...] = (1,)
     loads: tuple[float, ...] = (1.0,)

@@ -5,7 +5,7 @@ Run it whole, from written models to the table, with ``python -m experiments.mea
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,38 @@ def compare_plan(
     ``records``: measurements of an earlier comparison, matched by the load and seed in their meta. ``output``: keeps measured
     records. Raises what predicting, simulating and measuring raise.
     """
-    measured = {(float(r.meta["load"]), int(r.meta["seed"])): r for r in map(load_records, records)}
+    measured = by_conditions(records)
     if options is not None:
         measured |= measure_all(question, options, output, say)
     return rows_of(question, measured)
+
+
+def by_conditions(paths: Sequence[Path]) -> dict[tuple[float, int], Records]:
+    """Measured records by load and seed, of files and of all in folders. Raises ``InputError`` for records that no comparison
+    measured."""
+    found = {}
+    for path in [one for given in paths for one in (sorted(given.glob("*.runs.parquet")) if given.is_dir() else [given])]:
+        records = load_records(path)
+        try:
+            found[float(records.meta["load"]), int(records.meta["seed"])] = records
+        except KeyError as error:
+            raise InputError(f"{path}: meta has no {error}: must be records that `scepsy compare --measure -o` kept") from error
+    return found
+
+
+def as_measured(question: Comparison, paths: Sequence[Path]) -> Comparison:
+    """The question that these records answer: their loads, seeds and number of runs. Raises ``InputError`` where they do not
+    make a full grid of loads and seeds, or have different numbers of runs."""
+    measured = by_conditions(paths)
+    if not measured:
+        raise InputError(
+            f"{', '.join(map(str, paths))}: no *.runs.parquet there: must be what `scepsy compare --measure -o` kept"
+        )
+    runs = {records.runs.num_rows for records in measured.values()}
+    if len(runs) != 1:
+        raise InputError(f"records have {', '.join(map(str, sorted(runs)))} runs: must all have the same number")
+    loads, seeds = (tuple(sorted({at[place] for at in measured})) for place in (0, 1))
+    return replace(question, runs=runs.pop(), seeds=tuple(int(seed) for seed in seeds), loads=loads)
 
 
 def rows_of(question: Comparison, measured: Mapping[tuple[float, int], Records]) -> list[dict[str, Any]]:
@@ -74,6 +102,11 @@ def rows_of(question: Comparison, measured: Mapping[tuple[float, int], Records])
             workload = workload_of(question.plan, question.traces, runs=question.runs, seed=seed, scale=load)
             sources: list[tuple[str, Records]] = [("simulated", simulated(question.plan, workload, question.profiles))]
             if (load, seed) in measured:
+                issued = measured[load, seed].runs.num_rows
+                if issued != question.runs:
+                    raise InputError(
+                        f"{issued} runs were measured at load {load:g} with seed {seed}: must be --runs ({question.runs})"
+                    )
                 slow = slowdowns(measured[load, seed], question.plan, question.profiles)
                 if slow:
                     slower = slowed(question.profiles, slow)

@@ -29,13 +29,13 @@ from sim.stepfit import fit_step_model
 from sim.validate import errors as replay_errors
 
 CORE_LAW = ShareLaw(
-    prefill_k=1.13,
-    prefill_small_k=1.13,
-    decode_k=1.2,
-    decode_large_k=1.2,
-    source="a quota of a core's time stretches work by 1/s (k = 1) and makes it dearer: measured by switching one running "
-    "engine's quota between 100, 40, 50 and 60 % in turn, vLLM 0.32 on an AMD EPYC under KVM; k of prompts 1.13, of decoding "
-    "1.04 (9 ms iterations) and 1.4 (4 ms iterations)",
+    prefill_k=1.07,
+    prefill_small_k=1.07,
+    decode_k=1.4,
+    decode_large_k=1.4,
+    source="a quota of a core's time stretches work by 1/s (k = 1) and makes it dearer: medians of experiments/results/"
+    "core_shares.csv (python -m experiments.core_shares), vLLM 0.32 on an AMD EPYC under KVM; k of prompts 1.07, of decoding "
+    "1.2 (9 ms iterations) and 1.7 (4 ms iterations), together 1.4",
 )
 
 CPU_ENGINE = EngineLimits(max_num_seqs=32, max_num_batched_tokens=2048, block_tokens=32, activation_bytes=128 * 2**20)

@@ -110,7 +110,7 @@ class Relay:
         outcome: Outcome = "cancelled"  # unless something else happens, the client went away
         status, first_s, sent = 0, None, False
         if call.record is not None and self._recorder is not None:
-            # Not now but when the request has left: the engine works while its input is hashed.
+            # When this task next waits, for a connection or the engine: its input is hashed meanwhile.
             asyncio.get_running_loop().call_soon(self._recorder.see_input, call.record)
         try:
             async with self._session.post(

@@ -225,11 +225,6 @@ class EventSplitter:
         self._rest = data[end:]
         return data[:end]
 
-    @property
-    def holds(self) -> bool:
-        """Whether something came after the last whole event."""
-        return bool(self._rest)
-
     def rest(self) -> bytes:
         """What came after the last whole event."""
         rest, self._rest = self._rest, b""

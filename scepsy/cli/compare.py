@@ -1,5 +1,6 @@
 """``scepsy compare``: predicted, simulated and measured side by side."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +13,18 @@ from scepsy.errors import InputError
 @command
 def compare(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file.")],
-    records: Annotated[list[Path] | None, typer.Option(help="Measured records of an earlier comparison, repeatable.")] = None,
+    records: Annotated[
+        list[Path] | None, typer.Option(help="Measured records of an earlier comparison: its folder or a file, repeatable.")
+    ] = None,
     measure: Annotated[bool, typer.Option(help="Deploy on this host and measure (see: docs/engines.md).")] = False,
     local: Annotated[
         Path | None, typer.Option("--options", help="This host (format: scepsy.local); default: local.yaml.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Runs to issue in each measurement.")] = 100,
-    seed: Annotated[list[int] | None, typer.Option(help="Repeat with these seeds; the medians are compared.")] = None,
-    load: Annotated[list[float] | None, typer.Option(help="Parts of the plan's target rate to compare at.")] = None,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Runs to issue in each measurement (100; with --records: theirs).")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeat with these seeds (0); the medians are compared.")] = None,
+    load: Annotated[list[float] | None, typer.Option(help="Parts of the plan's target rate to compare at (1).")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to keep measured records in.")] = None,
     max_mean_err: Annotated[float | None, typer.Option(help="Exit 1 if simulated mean latency is further off (%).")] = None,
     max_p95_err: Annotated[float | None, typer.Option(help="Exit 1 if simulated p95 latency is further off (%).")] = None,
@@ -28,12 +33,13 @@ def compare(
     """Compare what the predictor expects, what the simulator shows and what real engines did, with errors.
 
     Without --measure and --records, predicted and simulated are compared. On cores, whose speed neighbours change, the
-    simulation is given twice: as planned, and at the machine's speed while measuring (slowdown: over the profile's full speed).
+    simulation is given twice: as planned, and with steps as long as the engines' CPU time says (slowdown: over the profile's).
 
-    Example: `scepsy compare x.plan.yaml --measure --runs 100 --seed 1 --seed 2 --seed 3 -o measured`
+    Example: `scepsy compare x.plan.yaml --measure --runs 100 --seed 1 --seed 2 --seed 3 -o measured`, and later, with another
+    profile: `scepsy compare x.plan.yaml --records measured`
     """
     from experiments.compare import medians
-    from experiments.measured import Comparison, compare_plan
+    from experiments.measured import Comparison, as_measured, compare_plan
     from scepsy.cli.inputs import plan_inputs
     from scepsy.cli.output import stderr
     from scepsy.files.plan import load_plan
@@ -51,9 +57,14 @@ def compare(
         plan=plan,
         traces={target.workflow: trace for target, (trace, _) in zip(plan.targets, traces, strict=True)},
         profiles=profiles,
-        runs=runs,
-        seeds=tuple(seed or [0]),
-        loads=tuple(load or [1.0]),
+    )
+    if records:
+        question = as_measured(question, records)
+    question = replace(
+        question,
+        runs=runs or question.runs,
+        seeds=tuple(seed or question.seeds),
+        loads=tuple(load or question.loads),
     )
     rows = compare_plan(
         question, options=options, records=tuple(records or ()), output=output,

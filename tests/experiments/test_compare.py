@@ -8,8 +8,9 @@ import pytest
 
 from executor.meter import Work, encode, shape_of
 from experiments.compare import AT_SPEED, medians, row_of, simulated, slowdowns, slowed, with_errors, workload_of
-from experiments.measured import Comparison, rows_of
+from experiments.measured import Comparison, as_measured, compare_plan, rows_of
 from scepsy.errors import InputError
+from scepsy.files.records import save_records
 from scepsy.plan import Target
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
@@ -132,3 +133,38 @@ def test_a_comparison_simulates_twice_where_the_engines_were_metered():
     assert found["simulated"]["latency_mean_err_pct"] < -25
     assert found["measured"]["slowdown"] == pytest.approx(1.5)
     assert list(sources({})) == ["predicted", "simulated", "measured"]
+
+
+def kept(folder, load, seed, ends=(1.0, 2.0)):
+    """Measured records as a comparison keeps them."""
+    found = records(*((float(number), number + end) for number, end in enumerate(ends)))
+    meta = {"load": f"{load:g}", "seed": str(seed)}
+    save_records(folder / f"load{load:g}-seed{seed}", Records(runs=found.runs, calls=found.calls, meta=meta))
+
+
+def test_kept_records_say_what_was_asked(tmp_path):
+    for load in (0.5, 1.0):
+        for seed in (1, 2):
+            kept(tmp_path, load, seed)
+    call = Call(id="a", llm="m", input_tokens=64, output_tokens=20)
+    trace = Trace(source=TraceSource(origin="test"), runs=(Run(id="t", workflow="w", calls=(call,)),))
+    plan = msgspec.structs.replace(PLAN, targets=(Target(workflow="w", arrivals=Arrivals(rate_per_s=2.0)),))
+    question = as_measured(Comparison(plan=plan, traces={"w": trace}, profiles=PROFILES), [tmp_path])
+    assert (question.runs, question.seeds, question.loads) == (2, (1, 2), (0.5, 1.0))
+    rows = compare_plan(question, records=[tmp_path])
+    assert [(row["rate_per_s"], row["seed"]) for row in rows if row["source"] == "measured"] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    with pytest.raises(InputError, match=r"2 runs were measured at load 0.5 with seed 1: must be --runs \(3\)"):
+        compare_plan(replace(question, runs=3), records=[tmp_path])
+
+
+def test_records_that_no_comparison_kept_are_refused(tmp_path):
+    question = Comparison(plan=PLAN, traces={}, profiles=PROFILES)
+    with pytest.raises(InputError, match=r"no \*.runs.parquet there"):
+        as_measured(question, [tmp_path])
+    kept(tmp_path, 1.0, 1)
+    kept(tmp_path, 1.0, 2, ends=(1.0,))
+    with pytest.raises(InputError, match="records have 1, 2 runs: must all have the same number"):
+        as_measured(question, [tmp_path])
+    save_records(tmp_path / "simulated", records((0, 1)))
+    with pytest.raises(InputError, match="meta has no 'load'"):
+        as_measured(question, [tmp_path / "simulated.runs.parquet"])
