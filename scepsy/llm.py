@@ -24,6 +24,8 @@ class Llm(Value, frozen=True, kw_only=True):
     """Tensor parallelism must divide this."""
     layers: int = 32
     hidden_size: int = 4096
+    head_size: int = 0
+    """Of one attention head; 0: hidden_size / attention_heads."""
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -34,6 +36,12 @@ class Llm(Value, frozen=True, kw_only=True):
         require(self.context_limit >= 1, "context_limit", self.context_limit, ">= 1")
         require(self.kv_heads >= 1, "kv_heads", self.kv_heads, ">= 1")
         require(self.attention_heads >= 1, "attention_heads", self.attention_heads, ">= 1")
+        require(self.head_size >= 0, "head_size", self.head_size, ">= 0")
+
+    @property
+    def attention_size(self) -> int:
+        """Width of all attention heads together."""
+        return self.head_size * self.attention_heads or self.hidden_size
 
     def supports_tensor_parallel(self, degree: int) -> bool:
         """Whether the attention heads divide over ``degree`` GPUs (vLLM refuses to start otherwise)."""

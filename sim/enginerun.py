@@ -28,6 +28,9 @@ ACTIVATION_BYTES_PER_TOKEN = 100 << 10
 """What an engine keeps beside weights and KV cache, where its KV capacity was not recorded: from one 8B model on an RTX
 4090, whose capacity was (41,408 tokens with batches of 2,048; 41,030 by this rule)."""
 
+UTILIZATION_BEFORE = (0, 20), 0.9
+"""vLLM 0.19.0 took 0.9 of a GPU's memory unless told otherwise, 0.28.0 takes 0.92 (both seen in recorded settings)."""
+
 ASYNC_SINCE = (0, 14)
 """The first vLLM version that schedules asynchronously unless told otherwise (on GPUs; its CPU platform never does)."""
 
@@ -56,6 +59,10 @@ class EngineRun:
     notes: tuple[str, ...]
     plain_weights: bool = True
     """Whether the weights are as the model was published: not quantised, as far as the folder tells."""
+    kv_recorded: bool = True
+    """Whether ``kv_blocks`` was recorded, not derived or unknown."""
+    data_parallel: int = 1
+    """Ranks taken together: ``engine`` and ``kv_blocks`` are those of all."""
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -96,8 +103,11 @@ def load_engine_run(folder: str | Path) -> EngineRun:
     order = np.argsort(arrival, kind="stable")
     start = float(arrival[order[0]])
     model, gpu = str(meta.get("model") or "unknown"), _gpu(meta, folder.resolve().name)
-    engine = _engine(meta, gpu)
-    degree = int(_kwarg(meta, "tensor_parallel_size", 1))
+    degree, ranks = (max(int(_kwarg(meta, f"{kind}_parallel_size", 1)), 1) for kind in ("tensor", "data"))
+    engine = _engine(meta, gpu, ranks)
+    if ranks > 1:
+        notes.append(f"{ranks} data-parallel ranks taken together, as one engine with the limits of all")
+    kv_blocks, kv_recorded = _kv_blocks(meta, engine, model, gpu, (degree, ranks), notes)
     return EngineRun(
         name=folder.resolve().name,
         arrival_s=arrival[order] - start,
@@ -106,10 +116,12 @@ def load_engine_run(folder: str | Path) -> EngineRun:
         input_tokens=np.array([row["input_toks"] for row in rows], dtype=np.int64)[order],
         output_tokens=np.array([row["output_toks"] for row in rows], dtype=np.int64)[order],
         engine=engine,
-        kv_blocks=_kv_blocks(meta, engine, model, gpu, degree, notes),
+        kv_blocks=kv_blocks,
+        kv_recorded=kv_recorded,
         model=model,
         gpu=gpu,
         tensor_parallel=degree,
+        data_parallel=ranks,
         notes=tuple(notes),
         plain_weights=not (_kwarg(meta, "quantization", None) or _QUANTISED.search(model.lower())),
     )
@@ -168,20 +180,22 @@ def _kwarg(meta: dict[str, Any], name: str, default: Any) -> Any:
     return default
 
 
-def _engine(meta: dict[str, Any], gpu: str | None) -> EngineLimits:
+def _engine(meta: dict[str, Any], gpu: str | None, ranks: int) -> EngineLimits:
+    """Its settings. Ranks of a mixture of experts run in step, since all compute every layer's experts together, and those of
+    a dense model evenly loaded take as long: so they are one engine that may take ``ranks`` times as much."""
     cache = _section(meta, "kv_cache") or _section(meta, "resolved_config", "cache_config")
     default = EngineLimits()
     seqs = int(_kwarg(meta, "max_num_seqs", default.max_num_seqs))
     tokens = max(seqs, int(_kwarg(meta, "max_num_batched_tokens", default.max_num_batched_tokens)))
     return EngineLimits(
-        max_num_seqs=seqs,
-        max_num_batched_tokens=tokens,
+        max_num_seqs=ranks * seqs,
+        max_num_batched_tokens=ranks * tokens,
         activation_bytes=ACTIVATION_BYTES + ACTIVATION_BYTES_PER_TOKEN * tokens,
         block_tokens=int(cache.get("block_size") or default.block_tokens),
         async_scheduling=_async_scheduling(meta, gpu),
         prefix_caching=bool(cache.get("enable_prefix_caching", _kwarg(meta, "enable_prefix_caching", True))),
         memory_utilization=float(
-            cache.get("gpu_memory_utilization") or _kwarg(meta, "gpu_memory_utilization", None) or default.memory_utilization
+            cache.get("gpu_memory_utilization") or _kwarg(meta, "gpu_memory_utilization", None) or _utilization(meta)
         ),
     )
 
@@ -191,17 +205,31 @@ def _async_scheduling(meta: dict[str, Any], gpu: str | None) -> bool:
     said = _kwarg(meta, "async_scheduling", None)
     if said is not None:
         return bool(said)
-    version = tuple(int(part) for part in re.findall(r"\d+", str(meta.get("vllm_version") or ""))[:2])
-    return gpu is not None and version >= ASYNC_SINCE
+    return gpu is not None and _version(meta) >= ASYNC_SINCE
 
 
-def _kv_blocks(meta: dict[str, Any], engine: EngineLimits, model: str, gpu: str | None, degree: int, notes: list[str]) -> int:
-    """Blocks for requests: one of the engine's is its null block."""
+def _utilization(meta: dict[str, Any]) -> float:
+    """The default of its vLLM version."""
+    until, before = UTILIZATION_BEFORE
+    return before if () < _version(meta) < until else EngineLimits().memory_utilization
+
+
+def _version(meta: dict[str, Any]) -> tuple[int, ...]:
+    """Major and minor version of vLLM; empty where the folder does not say."""
+    return tuple(int(part) for part in re.findall(r"\d+", str(meta.get("vllm_version") or ""))[:2])
+
+
+def _kv_blocks(
+    meta: dict[str, Any], engine: EngineLimits, model: str, gpu: str | None, ways: tuple[int, int], notes: list[str]
+) -> tuple[int, bool]:
+    """Blocks for requests, and whether they were recorded; ``ways``: tensor- and data-parallel. One block of every rank is its
+    null block. vLLM reports the sum over its ranks (``v1/engine/core_client.py``)."""
+    degree, ranks = ways
     for section in (_section(meta, "kv_cache"), _section(meta, "resolved_config", "cache_config")):
         if section.get("num_gpu_blocks"):
-            return int(section["num_gpu_blocks"]) - 1
+            return int(section["num_gpu_blocks"]) - ranks, True
         if section.get("num_kv_tokens"):
-            return int(section["num_kv_tokens"]) // engine.block_tokens - 1
+            return int(section["num_kv_tokens"]) // engine.block_tokens - ranks, True
     llm = catalogue_llm(model)
     if llm is not None and gpu is not None:
         some = StepModel(base_s=0.0, prefill_s_per_token=1.0)
@@ -210,16 +238,22 @@ def _kv_blocks(meta: dict[str, Any], engine: EngineLimits, model: str, gpu: str 
             Profile(llm=llm, gpu=kind, tensor_parallel=degree, step=some, engine=engine, source="limits only"), 100
         )
         if tokens > engine.block_tokens:
-            notes.append(f"KV capacity not recorded: {tokens} tokens derived from a {gpu}'s memory")
-            return tokens // engine.block_tokens
-    notes.append("KV capacity neither recorded nor derivable: taken to be no limit")
-    return 1 << 32
+            notes.append(f"KV capacity not recorded: {ranks * tokens} tokens derived from a {gpu}'s memory")
+            return ranks * tokens // engine.block_tokens, False
+    notes.append("KV capacity neither recorded nor derivable: no limit unless fitted")
+    return 1 << 32, False
 
 
 def catalogue_step(run: EngineRun) -> StepModel | None:
     """The step model that the catalogue has for the run's LLM, GPU type and degree, or none (also for quantised weights)."""
     llm = catalogue_llm(run.model)
-    if llm is None or run.gpu is None or not run.plain_weights or not llm.supports_tensor_parallel(run.tensor_parallel):
+    if (
+        llm is None
+        or run.gpu is None
+        or not run.plain_weights
+        or run.data_parallel > 1
+        or not llm.supports_tensor_parallel(run.tensor_parallel)
+    ):
         return None
     return catalogue.built_in_profile(llm, catalogue.gpu_type(run.gpu), run.tensor_parallel).step
 

@@ -29,6 +29,7 @@ class Replay:
     first_token_s: Array
     last_token_s: Array
     preemptions: int
+    peak_kv_blocks: int
     work_end_s: Array
     """End of every event of the engine (an iteration with prompt tokens, or a span of decode iterations)."""
     work: Array
@@ -102,6 +103,7 @@ def replay(run: EngineRun, step: StepModel) -> Replay:
         first_token_s=np.array([request.first_token for request in ended], dtype=float) / TICKS_PER_S,
         last_token_s=np.array([request.end for request in ended], dtype=float) / TICKS_PER_S,
         preemptions=replica.preemptions,
+        peak_kv_blocks=replica.peak_blocks,
         work_end_s=np.array([item.end for item in client.work], dtype=float) / TICKS_PER_S,
         work=np.array(
             [(w.steps, w.prompt_tokens, w.steps * w.decoding, w.context_sum, w.area) for w in client.work], dtype=float

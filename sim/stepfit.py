@@ -35,6 +35,10 @@ PRIOR_SPREAD = (0.25, 0.4, 1.5, 0.25, 1.0)
 """Relative standard deviation of each coefficient of a catalogue model that was scaled from a measurement elsewhere: the root
 mean square of log(measured / scaled) over the catalogue's 13 measured models, each scaled from the nearest other one: 0.24,
 0.39, 1.56, 0.15, 1.04. Context's comes from kernel data of one vendor only, so it is widened to that of the base."""
+ALIKE = 3.0
+"""Requests that run together share iterations, and what the linear model does not say of these: their residuals are alike, so
+the noise of a row counts so many times against a prior and in standard errors (nine requests tell as much as one alone). 1,
+2, 3, 5, 8, 12 were tried on five recorded runs."""
 _HUBER = 1.5
 """In robust standard deviations."""
 _NEGLIGIBLE = 2e-3
@@ -74,9 +78,9 @@ def fit_step_model(run: EngineRun, requests: int, *, first_tokens: bool = False,
         theta = start
         for _ in range(_ROUNDS):
             result = replay(run, _model(theta))
-            loss = _loss(run, result, requests, first_tokens)
-            if best is None or loss < best[0]:
-                best = (loss, theta)
+            off = loss(run, result, requests, first_tokens)
+            if best is None or off < best[0]:
+                best = (off, theta)
             theta = theta + 0.5 * (_solve(*_design(run, result, requests, theta, first_tokens), belief) - theta)
     assert best is not None  # there are starts
     work, seconds = _design(run, replay(run, _model(best[1])), requests, best[1], first_tokens)
@@ -94,8 +98,8 @@ class _Prior:
         self.spread = np.array(PRIOR_SPREAD)[self.known] * self.mean
 
     def rows(self, noise_s: float) -> tuple[Array, Array]:
-        """Rows as weighty as rows of seconds with this standard deviation, and their right-hand side."""
-        scale = noise_s / self.spread
+        """Rows as weighty as rows of seconds with this standard deviation (``ALIKE`` times), and their right-hand side."""
+        scale = ALIKE * noise_s / self.spread
         return np.eye(len(PARAMETERS))[self.known] * scale[:, None], self.mean * scale
 
 
@@ -180,7 +184,7 @@ def _solve(work: Array, seconds: Array, belief: _Prior | None) -> Array:
     return theta
 
 
-def _loss(run: EngineRun, result: Replay, requests: int, first_tokens: bool) -> float:
+def loss(run: EngineRun, result: Replay, requests: int, first_tokens: bool) -> float:
     """Mean error of latency and of decode time (and of the time to the first token), relative to their means."""
     chosen = slice(0, requests)
     latency = np.abs(result.last_token_s - run.last_token_s)[chosen].mean() / run.latency_s[chosen].mean()
@@ -210,7 +214,7 @@ def _described(theta: Array, work: Array, seconds: Array, belief: _Prior | None)
 def _std_err_pct(theta: Array, active: npt.NDArray[np.intp], rows: Array, noise: float) -> dict[str, float | None]:
     """Standard errors of the coefficients that are not zero, percent of each."""
     gram = np.linalg.pinv(rows[:, active].T @ rows[:, active])
-    errors = np.sqrt(np.clip(np.diag(gram), 0.0, None)) * noise
+    errors = np.sqrt(np.clip(np.diag(gram), 0.0, None)) * ALIKE * noise
     found: dict[str, float | None] = dict.fromkeys(PARAMETERS)
     for place, index in enumerate(active):
         found[PARAMETERS[index]] = float(100.0 * errors[place] / theta[index])

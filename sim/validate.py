@@ -12,8 +12,9 @@ from scepsy.profile.fits import fit_step
 from scepsy.profile.step import StepModel
 from scepsy.profile.vendor import MODELS, SYSTEMS, engine_handle, vendor_samples
 from sim.enginerun import EngineRun, catalogue_llm, catalogue_step, load_engine_run
+from sim.kvfit import fit_run
 from sim.replay import Replay, replay
-from sim.stepfit import PARAMETERS, StepFit, fit_step_model
+from sim.stepfit import PARAMETERS, StepFit
 
 Array = npt.NDArray[np.float64]
 
@@ -53,7 +54,7 @@ def _fitted_row(run: EngineRun, train: float) -> dict[str, Any]:
     if len(run) - count < 10:
         raise InputError(f"{run.name}: {len(run) - count} requests left to score: must be at least 10 (lower --train)")
     prior = catalogue_step(run)
-    fit = fit_step_model(run, count, prior=prior)
+    run, fit = fit_run(run, count, prior)
     result = replay(run, fit.step)
     return {
         "name": run.name,

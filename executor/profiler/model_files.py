@@ -52,5 +52,6 @@ def read_llm(name: str, folder: Path, kind: CallKind) -> Llm:
         attention_heads=heads,
         layers=layers,
         hidden_size=hidden,
+        head_size=head_size,
         source=f"config.json of {folder.name}",
     )

@@ -6,7 +6,7 @@ From a reference (LLM r on GPU type q) to (LLM x on GPU type g), whole GPU, degr
 - prefill: scales with parameters and inversely with the peak rate;
 - per decoding sequence: the prefill cost of its one token scales, the host's part stays;
 - context: KV bytes over bandwidth at the efficiency in ``laws.yaml``;
-- attention: 4 · layers · hidden FLOP per token pair (QKᵀ and AV, 2 each) over the peak rate at the efficiency in ``laws.yaml``.
+- attention: 4 · layers · attention size FLOP per token pair (QKᵀ and AV, 2 each) over the peak rate at the efficiency in ``laws.yaml``.
 """
 
 import math
@@ -68,7 +68,7 @@ def scale(reference: Reference, llm: Llm, gpu: GpuType, law: TensorParallelLaw, 
     decode_s = min(step.decode_s_per_sequence, step.prefill_s_per_token) * size_ratio * flops_ratio + host_s
     own = (llm.name, gpu.name) == (reference.llm.name, reference.gpu.name)
     context_s = llm.kv_bytes_per_token / (gpu.bandwidth_bytes_per_s * efficiencies.kv_efficiency)
-    attention_s = 4.0 * llm.layers * llm.hidden_size / (gpu.flops_per_s * efficiencies.attention_efficiency)
+    attention_s = 4.0 * llm.layers * llm.attention_size / (gpu.flops_per_s * efficiencies.attention_efficiency)
     generates = llm.kind == "generate"
     return StepModel(
         base_s=base_s,

@@ -143,7 +143,7 @@ def test_every_catalogue_model_is_consistent() -> None:
     for model in catalogue.llms().values():
         assert model.weight_bytes == pytest.approx(2 * model.parameters, rel=0.01)
         if model.kv_bytes_per_token:
-            head = model.hidden_size / model.attention_heads
+            head = model.attention_size / model.attention_heads
             assert model.kv_bytes_per_token == 2 * model.layers * model.kv_heads * head * 2
 
 

@@ -1,6 +1,7 @@
 """Validation against recorded engine runs: a made-up engine is recovered exactly, real ones closely, bad folders refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scepsy.errors import InputError
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
 from sim.enginerun import EngineRun, catalogue_llm, catalogue_step, load_engine_run
+from sim.kvfit import fit_run
 from sim.replay import replay
 from sim.stepfit import PARAMETERS, PRIOR_SPREAD, fit_step_model
 from sim.validate import validate_runs
@@ -160,7 +162,46 @@ def test_capacity_comes_from_memory_when_it_was_not_recorded(tmp_path):
     assert read.kv_blocks * 16 == pytest.approx(45_000, rel=0.05)
     assert "derived from a RTX-4090's memory" in read.notes[0]
     unknown = load_engine_run(folder(tmp_path / "b", run, meta={"model": "who/knows"}))
-    assert "taken to be no limit" in unknown.notes[0]
+    assert "no limit unless fitted" in unknown.notes[0]
+    assert (read.kv_recorded, unknown.kv_recorded) == (False, False)
+    older = load_engine_run(folder(tmp_path / "c", run, meta=hardware | {"vllm_version": "0.19.0"}))
+    assert older.engine.memory_utilization == 0.9
+    assert older.kv_blocks * 16 == pytest.approx(41_000, rel=0.01)
+
+
+def test_data_parallel_ranks_are_one_engine_with_the_limits_of_all(tmp_path):
+    run = engine_run(count=20)
+    kwargs = {"data_parallel_size": 2, "max_num_seqs": 100, "max_num_batched_tokens": 1024}
+    alike = {"hardware": {"device_name": "NVIDIA GeForce RTX 4090"}, "engine_kwargs": kwargs}
+    read = load_engine_run(folder(tmp_path / "a", run, meta=alike | {"kv_cache": {"num_gpu_blocks": 5000}}))
+    assert (read.engine.max_num_seqs, read.engine.max_num_batched_tokens) == (200, 2048)
+    assert read.kv_blocks == 4998, "the sum over the ranks, without a null block of each"
+    assert "2 data-parallel ranks" in read.notes[0]
+    assert catalogue_step(read) is None, "the catalogue's step model is of one rank"
+    derived = load_engine_run(folder(tmp_path / "b", run, meta=alike))
+    alone = load_engine_run(folder(tmp_path / "c", run, meta=alike | {"engine_kwargs": kwargs | {"data_parallel_size": 1}}))
+    assert derived.kv_blocks == 2 * alone.kv_blocks
+
+
+@pytest.mark.parametrize("blocks", [450, 700])
+def test_a_capacity_that_was_not_recorded_is_found_where_calls_waited_for_it(blocks):
+    run = replace(engine_run(rate=20.0, blocks=blocks), kv_blocks=blocks * 2 // 3, kv_recorded=False)
+    found, fit = fit_run(run, 60)
+    assert found.kv_blocks == pytest.approx(blocks, rel=0.03)
+    assert "KV capacity fitted" in found.notes[-1]
+    latency = (replay(found, fit.step).last_token_s - run.arrival_s)[60:].mean()
+    assert latency == pytest.approx(run.latency_s[60:].mean(), rel=0.02)
+
+
+def test_a_capacity_that_nobody_felt_is_no_limit():
+    unknown = replace(engine_run(count=80), kv_blocks=1 << 32, kv_recorded=False)
+    found, fit = fit_run(unknown, 40)
+    assert found.kv_blocks >= replay(found, fit.step).peak_kv_blocks
+    assert "no limit was felt" in found.notes[-1]
+    ample = replace(unknown, kv_blocks=1 << 20)
+    assert fit_run(ample, 40)[0] is ample
+    recorded = replace(engine_run(count=80), kv_blocks=300)
+    assert fit_run(recorded, 40)[0] is recorded
 
 
 def test_model_names():
