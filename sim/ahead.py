@@ -13,11 +13,10 @@ Source: vLLM 0.19–0.32, ``v1/core/sched/async_scheduler.py`` and ``EngineCore.
 """
 
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
+from heapq import heappop
 from typing import Any, NamedTuple
 
-from scepsy.errors import SimulationError
-from sim.clock import TICKS_PER_S, Kernel
+from sim.clock import Kernel
 from sim.gpu import GpuState
 from sim.queue import CallQueue
 from sim.replica import Replica, ReplicaSpec, Work
@@ -80,27 +79,14 @@ class AheadReplica(Replica):
         if alarm != self._alarm:
             return  # the span was cut: this was its former end
         self._alarm = None
-        now, pool = self.env.now, self.pool
+        now = self.env.now
         steps = self._span or 1
         decoding, context, tokens, area = self._ran
-        elapsed = now - self._started
-        used = pool.total - pool.free
+        self._account(now, steps, decoding)
         if steps > 1:
-            need = self._blocks_needed(self.iterations + 1, steps - 1)
-            if need:
-                pool.take(need)
-            self.kv_block_ticks += (used + pool.total - pool.free) * elapsed // 2
-            used = pool.total - pool.free
             self.iterations += steps - 1
             self._context += decoding * (steps - 1)
             self._next = _Batch(decoding, self._context, 0, 0.0)
-        else:
-            self.kv_block_ticks += used * elapsed
-        if used > self.peak_blocks:
-            self.peak_blocks = used
-        self.busy_ticks += elapsed
-        if not decoding:
-            self._prompt_ticks += elapsed
         if self.observer is not None:
             self.observer.iteration_ended(self, Work(self._started, now, steps, decoding, context, tokens, area))
         self._span = 0
@@ -112,10 +98,7 @@ class AheadReplica(Replica):
             leaving, self._leaving = self._leaving, {}
             for request, held in leaving.values():
                 self._leave(request, max(held, 0), now)
-        if self.env.busy_now():
-            self._wake()
-        else:
-            self._schedule()
+        self._go_on()
 
     # ---- the start of an iteration or a span -----------------------------------------------------------------------
 
@@ -124,43 +107,14 @@ class AheadReplica(Replica):
         batch, self._next = self._next, None
         while batch is None:
             batch = self._scheduled(now)
-            if batch is None and not self.waiting:
-                if self._draws:
-                    self._switch(now)
-                if self.observer is not None:
-                    self.observer.idle(self, now)
+            if batch is None and not self._again(now, self._preempted):
                 return
-            if batch is None and not self._preempted:
-                head, pool = self.waiting.peek(), self.pool
-                raise SimulationError(
-                    f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(self.waiting)} calls wait, none runs, "
-                    f"and the next ({head.input_tokens} input tokens) does not fit {pool.free} free of {pool.total} KV blocks"
-                )
         self._begin(now, batch)
 
     def _scheduled(self, now: int) -> _Batch | None:
         """Schedule the iteration after all those that are; none when no call can run in it."""
-        pool, waiting = self.pool, self.waiting
-        preempted = False
-        need = self._residues[self.iterations % self._block_tokens]
-        if need:
-            if need > pool.free:
-                self._make_room()
-                preempted = True
-            else:
-                pool.take(need)
+        tokens, area, self._preempted = self._fill(now)
         decoding = self._decoding
-        tokens, area = 0, 0.0
-        if self._partial is not None:
-            tokens, area = self._continue_partial(self._partial, self._max_tokens - decoding)
-            preempted = preempted or not tokens
-        if waiting and not preempted:
-            self._max_seqs = self.spec.engine.max_num_seqs - len(self._leaving)
-            more, more_area = self._admit(now, self._max_tokens - decoding - tokens)
-            self._max_seqs = self.spec.engine.max_num_seqs
-            tokens += more
-            area += more_area
-        self._preempted = preempted
         return _Batch(decoding, self._context, tokens, area) if tokens or decoding else None
 
     def _begin(self, now: int, batch: _Batch) -> None:
@@ -191,16 +145,7 @@ class AheadReplica(Replica):
         """Iterations of the span that begins: the one scheduled ahead at its end still has the same calls, and blocks."""
         if self.shared and self._slow != self._slots.slowdown_after():
             return 1
-        by_finish = self._by_finish
-        finish, number, request = by_finish[0]
-        while request.number != number:  # preempted since
-            heappop(by_finish)
-            finish, number, request = by_finish[0]
-        steps = finish - self.iterations
-        free = self.pool.free
-        if steps > 1 and free < decoding * (steps // self._block_tokens + 1):
-            steps = self._steps_that_fit(steps, free)
-        return steps
+        return self._steps_to_go(decoding)
 
     def _advance(self) -> None:
         """Count on the tokens of the iteration that begins: its calls decode on, or leave when it ends."""
@@ -210,54 +155,30 @@ class AheadReplica(Replica):
         while by_finish and by_finish[0][0] == iterations:
             _, number, request = heappop(by_finish)
             if request.number == number:
-                self._decoding -= 1
-                self._residues[request.residue] -= 1
-                total = request.input_tokens + request.output_tokens
-                self._context -= total
-                self._leaving[number] = request, -(-(total - 1) // self._block_tokens)
+                self._leaving[number] = request, self._stop_decoding(request)
         finishing, self._finishing = self._finishing, []
         for request in finishing:
             request.emitted += 1
             if request.first_token < 0:
                 self._begins.append(request)
             left = request.output_tokens - request.emitted
-            number = request.number
-            if left <= 0:
-                self._leaving[number] = request, request.held
-                continue
-            self._decoding += 1
-            request.computed = computed = request.target
-            request.joined_at = iterations
-            request.residue = residue = (iterations - computed) % self._block_tokens
-            self._residues[residue] += 1
-            self._context += computed + 1
-            heappush(by_finish, (iterations + left, number, request))
+            if left > 0:
+                self._begin_decoding(request, left)
+            else:
+                self._leaving[request.number] = request, request.held
+
+    def _room(self) -> int:
+        """Sequences that may still be admitted: those about to leave keep their place until they are out."""
+        return super()._room() - len(self._leaving)
 
     # ---- preemption ------------------------------------------------------------------------------------------------
 
-    def _make_room(self) -> None:
+    def _preempt_last(self, decoders: list[Request]) -> Request:
         """As ever, but that a call about to leave may be the most recent one."""
-        now_residue = self.iterations % self._block_tokens
-        decoders = self._decoders()
-        for request in decoders.copy():
-            if request.number < 0:
-                return  # it and all after it were preempted
-            if request.residue != now_residue:
-                continue
-            while self.pool.free == 0:
-                if self._partial is not None:
-                    self._preempt(self._partial, self._partial.computed, self._partial.emitted)
-                    continue
-                leaving = max((number for number, (_, held) in self._leaving.items() if held >= 0), default=-1)
-                if leaving > decoders[-1].number:
-                    self._preempt_leaving(leaving)
-                    continue
-                victim = decoders.pop()
-                computed = victim.computed + self.iterations - victim.joined_at
-                self._preempt(victim, computed, computed - victim.input_tokens + 1)
-                if victim is request:
-                    return
-            self.pool.take(1)
+        leaving = max((number for number, (_, held) in self._leaving.items() if held >= 0), default=-1)
+        if self._partial is None and leaving > decoders[-1].number:
+            return self._preempt_leaving(leaving)
+        return super()._preempt_last(decoders)
 
     def _preempt(self, request: Request, computed: int, emitted: int) -> None:
         under_way = request is not self._partial and request.joined_at < self.iterations
@@ -265,7 +186,7 @@ class AheadReplica(Replica):
         if under_way and computed % self._block_tokens == 0:
             request.own_full -= 1  # the token that fills this block is not known yet
 
-    def _preempt_leaving(self, number: int) -> None:
+    def _preempt_leaving(self, number: int) -> Request:
         """Take the blocks of a call whose last token is under way: it leaves at the end of this iteration all the same."""
         request, held = self._leaving[number]
         self.pool.give(held - len(request.blocks))
@@ -274,6 +195,7 @@ class AheadReplica(Replica):
         request.preemptions += 1
         self.preemptions += 1
         self._leaving[number] = request, -1
+        return request
 
 
 def make_replica(env: Kernel, number: int, spec: ReplicaSpec, gpus: list[GpuState], queue: CallQueue) -> Replica:

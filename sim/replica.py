@@ -317,10 +317,44 @@ class Replica:
         if alarm != self._alarm:
             return  # the span was cut: this was its former end
         self._alarm = None
-        env, pool = self.env, self.pool
-        now = env.now
+        now = self.env.now
         steps = self._span or 1
         decoding = self._decoding
+        self._account(now, steps, decoding)
+        self.iterations = iterations = self.iterations + steps
+        if self.observer is not None:
+            work = Work(self._started, now, steps, decoding, self._context, self._tokens, self._area)
+            self.observer.iteration_ended(self, work)
+        self._context += decoding * steps
+        self._span = 0
+        by_finish = self._by_finish
+        while by_finish and by_finish[0][0] == iterations:
+            _, number, request = heappop(by_finish)
+            if request.number == number:
+                self._leave(request, self._stop_decoding(request), now)
+        if self._finishing:
+            finishing, self._finishing = self._finishing, []
+            for request in finishing:
+                request.emitted += 1
+                if request.first_token < 0:
+                    request.first_token = now
+                left = request.output_tokens - request.emitted
+                if left > 0:
+                    self._begin_decoding(request, left)
+                else:
+                    self._leave(request, request.held, now)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Schedule, after whatever else happens at this instant."""
+        if self.env.busy_now():
+            self._wake()
+        else:
+            self._schedule()
+
+    def _account(self, now: int, steps: int, decoding: int) -> None:
+        """Count the time and KV blocks of the iterations that end, and take the blocks of those after the first."""
+        pool = self.pool
         elapsed = now - self._started
         used = pool.total - pool.free
         if steps > 1:
@@ -336,41 +370,17 @@ class Replica:
         self.busy_ticks += elapsed
         if not decoding:
             self._prompt_ticks += elapsed
-        self.iterations = iterations = self.iterations + steps
-        if self.observer is not None:
-            work = Work(self._started, now, steps, decoding, self._context, self._tokens, self._area)
-            self.observer.iteration_ended(self, work)
-        self._context += decoding * steps
-        self._span = 0
-        by_finish = self._by_finish
-        while by_finish and by_finish[0][0] == iterations:
-            _, number, request = heappop(by_finish)
-            if request.number == number:
-                self._complete_decoder(request, now)
-        if self._finishing:
-            finishing, self._finishing = self._finishing, []
-            for request in finishing:
-                self._end_prefill(request, now)
-        if env.busy_now():
-            self._wake()
-        else:
-            self._schedule()
 
-    def _complete_decoder(self, request: Request, now: int) -> None:
+    def _stop_decoding(self, request: Request) -> int:
+        """A call has its last token, or will have it when the iteration under way ends: return the blocks that it holds."""
         self._decoding -= 1
         self._residues[request.residue] -= 1
         total = request.input_tokens + request.output_tokens
         self._context -= total
-        self._leave(request, -(-(total - 1) // self._block_tokens), now)
+        return -(-(total - 1) // self._block_tokens)
 
-    def _end_prefill(self, request: Request, now: int) -> None:
-        request.emitted += 1
-        if request.first_token < 0:
-            request.first_token = now
-        left = request.output_tokens - request.emitted
-        if left <= 0:
-            self._leave(request, request.held, now)
-            return
+    def _begin_decoding(self, request: Request, left: int) -> None:
+        """A call's prompt is computed, and ``left`` tokens are to come."""
         iterations = self.iterations
         request.computed = computed = request.target
         request.joined_at = iterations
@@ -400,43 +410,56 @@ class Replica:
 
     def _schedule(self) -> None:
         now = self.env.now
-        pool, waiting = self.pool, self.waiting
         while True:
-            preempted = False
-            need = self._residues[self.iterations % self._block_tokens]
-            if need:
-                if need > pool.free:
-                    self._make_room()
-                    preempted = True
-                else:
-                    pool.take(need)
+            tokens, area, preempted = self._fill(now)
             decoding = self._decoding
-            tokens, area = 0, 0.0
-            if self._partial is not None:
-                tokens, area = self._continue_partial(self._partial, self._max_tokens - decoding)
-                preempted = preempted or not tokens
-            if waiting and not preempted:
-                more, more_area = self._admit(now, self._max_tokens - decoding - tokens)
-                tokens += more
-                area += more_area
             if tokens:
                 self._begin_mixed(now, decoding, tokens, area)
                 return
             if decoding:
                 self._begin_span(now, decoding, 1 if preempted else 0)
                 return
-            if not waiting:
-                break
-            if not preempted:
-                head = waiting.peek()
-                raise SimulationError(
-                    f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(waiting)} calls wait, none runs, and "
-                    f"the next ({head.input_tokens} input tokens) does not fit {pool.free} free of {pool.total} KV blocks"
-                )
+            if not self._again(now, preempted):
+                return
+
+    def _fill(self, now: int) -> tuple[int, float, bool]:
+        """Schedule the next iteration: its prompt tokens, Σ of the tokens before each, and whether a call was preempted."""
+        pool, preempted = self.pool, False
+        need = self._residues[self.iterations % self._block_tokens]
+        if need:
+            if need > pool.free:
+                self._make_room()
+                preempted = True
+            else:
+                pool.take(need)
+        tokens, area = 0, 0.0
+        if self._partial is not None:
+            tokens, area = self._continue_partial(self._partial, self._max_tokens - self._decoding)
+            preempted = preempted or not tokens
+        if self.waiting and not preempted:
+            more, more_area = self._admit(now, self._max_tokens - self._decoding - tokens)
+            tokens += more
+            area += more_area
+        return tokens, area, preempted
+
+    def _again(self, now: int, preempted: bool) -> bool:
+        """No call can run. Whether to schedule again, since some were preempted and fit now; else the instance is idle.
+
+        Raises ``SimulationError`` when calls wait that do not fit an empty instance.
+        """
+        if self.waiting:
+            if preempted:
+                return True
+            head, pool = self.waiting.peek(), self.pool
+            raise SimulationError(
+                f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(self.waiting)} calls wait, none runs, and "
+                f"the next ({head.input_tokens} input tokens) does not fit {pool.free} free of {pool.total} KV blocks"
+            )
         if self._draws:
             self._switch(now)
         if self.observer is not None:
             self.observer.idle(self, now)
+        return False
 
     def _begin_mixed(self, now: int, decoding: int, tokens: int, area: float) -> None:
         slow = self._slots.slowdown(now) if decoding and self.shared else 1.0
@@ -450,15 +473,7 @@ class Replica:
             self._switch(now)
 
     def _begin_span(self, now: int, decoding: int, limit: int) -> None:
-        by_finish = self._by_finish
-        finish, number, request = by_finish[0]
-        while request.number != number:  # preempted since
-            heappop(by_finish)
-            finish, number, request = by_finish[0]
-        steps = limit or finish - self.iterations
-        block_tokens, free = self._block_tokens, self.pool.free
-        if steps > 1 and free < decoding * (steps // block_tokens + 1):
-            steps = self._steps_that_fit(steps, free)
+        steps = limit or self._steps_to_go(decoding)
         if not self._draws:
             self._switch(now)
         if self.shared:
@@ -475,6 +490,18 @@ class Replica:
         self._span = steps
         self._tokens, self._area = 0, 0.0
         self._alarm = self.env.alarm(steps * first + growth * (steps * (steps - 1) // 2), self._priority, self._on_end)
+
+    def _steps_to_go(self, decoding: int) -> int:
+        """Iterations until the first decoding call ends or KV blocks are short."""
+        by_finish = self._by_finish
+        finish, number, request = by_finish[0]
+        while request.number != number:  # preempted since
+            heappop(by_finish)
+            finish, number, request = by_finish[0]
+        steps, free = finish - self.iterations, self.pool.free
+        if steps > 1 and free < decoding * (steps // self._block_tokens + 1):
+            steps = self._steps_that_fit(steps, free)
+        return steps
 
     def _blocks_needed(self, first: int, steps: int) -> int:
         """Blocks that the decoding calls need in ``steps`` iterations, the first of them being number ``first``."""
@@ -543,11 +570,15 @@ class Replica:
             self._finishing.append(request)
         return chunk, chunk * (2 * end - chunk) / 2
 
+    def _room(self) -> int:
+        """Sequences that may still be admitted."""
+        return self._max_seqs - self._decoding - len(self._finishing) - (self._partial is not None)
+
     def _admit(self, now: int, budget: int) -> tuple[int, float]:
         """Admit waiting calls in order while they fit; return the prompt tokens scheduled and Σ of the tokens before each."""
         tokens, area = 0, 0.0
         pool, block_tokens, waiting, finishing = self.pool, self._block_tokens, self.waiting, self._finishing
-        room = self._max_seqs - self._decoding - len(finishing) - (self._partial is not None)
+        room = self._room()
         while room > 0 and budget > 0 and waiting:
             request = waiting.peek()
             target = request.input_tokens + request.emitted
@@ -624,15 +655,20 @@ class Replica:
             if request.residue != now_residue:
                 continue
             while self.pool.free == 0:
-                victim = self._partial or decoders.pop()
-                if victim is self._partial:
-                    self._preempt(victim, victim.computed, victim.emitted)
-                else:
-                    computed = victim.computed + self.iterations - victim.joined_at
-                    self._preempt(victim, computed, computed - victim.input_tokens + 1)
-                if victim is request:
+                if self._preempt_last(decoders) is request:
                     return
             self.pool.take(1)
+
+    def _preempt_last(self, decoders: list[Request]) -> Request:
+        """Preempt the most recently admitted call: the prompt under way, else the last of ``decoders``, which loses it."""
+        if self._partial is not None:
+            victim = self._partial
+            self._preempt(victim, victim.computed, victim.emitted)
+        else:
+            victim = decoders.pop()
+            computed = victim.computed + self.iterations - victim.joined_at
+            self._preempt(victim, computed, computed - victim.input_tokens + 1)
+        return victim
 
     def _preempt(self, request: Request, computed: int, emitted: int) -> None:
         """Free a call's blocks and put it at the front of the queue, to be computed again with what it has emitted."""

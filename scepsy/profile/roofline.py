@@ -6,7 +6,8 @@ From a reference (LLM r on GPU type q) to (LLM x on GPU type g), whole GPU, degr
 - prefill: scales with parameters and inversely with the peak rate;
 - per decoding sequence: the prefill cost of its one token scales, the host's part stays;
 - context: KV bytes over bandwidth at the efficiency in ``laws.yaml``;
-- attention: 4 · layers · attention size FLOP per token pair (QKᵀ and AV, 2 each) over the peak rate at the efficiency in ``laws.yaml``.
+- attention: 4 · layers · attention size FLOP per token pair (QKᵀ and AV, 2 each) over the peak rate at the efficiency in
+  ``laws.yaml``.
 """
 
 import math
