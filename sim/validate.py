@@ -45,7 +45,7 @@ def validate_runs(
         rows.append(_vendor_row(run) if vendor else _fitted_row(run, train))
         progress(1)
     if vendor and all(row["latency_mean_err_pct"] is None for row in rows):
-        raise InputError("; ".join(row["notes"][-1] for row in rows))
+        raise InputError("; ".join(f"{row['name']}: {row['notes'][-1]}" for row in rows))
     return {"runs": rows}
 
 
@@ -106,9 +106,9 @@ def vendor_step(run: EngineRun) -> tuple[StepModel, float]:
     """A step model from vendor kernel data for the run's model and GPU. Raises ``InputError`` when there is none."""
     system = VENDOR_SYSTEMS.get(run.gpu or "")
     if system is None:
-        raise InputError(
-            f"{run.name}: no vendor kernel data for GPU {run.gpu or 'unknown'}: one of {', '.join(VENDOR_SYSTEMS)}"
-        )
+        raise InputError(f"no vendor kernel data for GPU {run.gpu or 'unknown'}: one of {', '.join(VENDOR_SYSTEMS)}")
+    if run.data_parallel > 1:
+        raise InputError(f"vendor kernel data is of one rank, not of {run.data_parallel} in step")
     llm = catalogue_llm(run.model)
     names = [run.model] if llm is None else [run.model, vendor_name(llm.name)]
     for number, name in enumerate(names):
@@ -118,7 +118,7 @@ def vendor_step(run: EngineRun) -> tuple[StepModel, float]:
         except InputError:
             if number == len(names) - 1:
                 raise
-    raise InputError(f"{run.name}: no vendor kernel data for {run.model}")
+    raise InputError(f"no vendor kernel data for {run.model}")
 
 
 def vendor_name(llm: str) -> str:

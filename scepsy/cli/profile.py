@@ -172,10 +172,10 @@ def _fit_steps(tables: Any, path: Path) -> list[dict[str, Any]]:
 def _fit_degrees() -> list[dict[str, Any]]:
     from scepsy.profile import catalogue
     from scepsy.profile.fits import DegreeSample, fit_tensor_parallel_law
-    from scepsy.profile.vendor import MODELS, vendor_profile
+    from scepsy.profile.vendor import vendor_profile
 
     samples = []
-    for name in MODELS:
+    for name in ("llama-3.1-8b", "llama-3.1-70b"):
         for gpu in ("A100-80G", "H100-80G"):
             for degree in (1, 2, 4, 8):
                 model = catalogue.llm(name)

@@ -22,6 +22,8 @@ from scepsy.profile.model import EngineLimits, Profile
 MODELS = {
     "llama-3.1-8b": "meta-llama/Meta-Llama-3.1-8B",
     "llama-3.1-70b": "meta-llama/Meta-Llama-3.1-70B",
+    "qwen3-8b": "Qwen/Qwen3-8B",
+    "qwen3-32b": "Qwen/Qwen3-32B",
 }
 """Catalogue names to the names the vendor data bundles a configuration for."""
 
