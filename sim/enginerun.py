@@ -31,6 +31,9 @@ ACTIVATION_BYTES_PER_TOKEN = 100 << 10
 UTILIZATION_BEFORE = (0, 20), 0.9
 """vLLM 0.19.0 took 0.9 of a GPU's memory unless told otherwise, 0.28.0 takes 0.92 (both seen in recorded settings)."""
 
+NO_LIMIT = 1 << 32
+"""KV blocks of an engine whose capacity is not known."""
+
 ASYNC_SINCE = (0, 14)
 """The first vLLM version that schedules asynchronously unless told otherwise (on GPUs; its CPU platform never does)."""
 
@@ -241,7 +244,7 @@ def _kv_blocks(
             notes.append(f"KV capacity not recorded: {ranks * tokens} tokens derived from a {gpu}'s memory")
             return ranks * tokens // engine.block_tokens, False
     notes.append("KV capacity neither recorded nor derivable: no limit unless fitted")
-    return 1 << 32, False
+    return NO_LIMIT, False
 
 
 def catalogue_step(run: EngineRun) -> StepModel | None:

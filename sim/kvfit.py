@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from scepsy.profile.step import StepModel
-from sim.enginerun import EngineRun
+from sim.enginerun import NO_LIMIT, EngineRun
 from sim.replay import replay
 from sim.stepfit import StepFit, fit_step_model, loss
 
@@ -31,11 +31,12 @@ def fit_run(run: EngineRun, requests: int, prior: StepModel | None = None) -> tu
     Times to first tokens count, but for data-parallel ranks: taken together, they are not when one rank's prompt is through.
     """
     first_tokens = run.data_parallel == 1
-    fit = fit_step_model(run, requests, prior=prior, first_tokens=first_tokens)
     if run.kv_recorded:
-        return run, fit
-    taken = replay(replace(run, kv_blocks=1 << 32), fit.step).peak_kv_blocks
-    if run.kv_blocks > AMPLE * taken and run.kv_blocks < 1 << 32:
+        return run, fit_step_model(run, requests, prior=prior, first_tokens=first_tokens)
+    endless = replace(run, kv_blocks=NO_LIMIT)
+    fit = fit_step_model(endless, requests, prior=prior, first_tokens=first_tokens)
+    taken = replay(endless, fit.step).peak_kv_blocks
+    if AMPLE * taken < run.kv_blocks < NO_LIMIT:
         return run, fit
     tried: dict[int, tuple[float, StepFit]] = {}
 
@@ -46,7 +47,7 @@ def fit_run(run: EngineRun, requests: int, prior: StepModel | None = None) -> tu
             tried[blocks] = loss(limited, replay(limited, found.step), requests, first_tokens=True), found
         return tried[blocks][0]
 
-    least = int((run.input_tokens + run.output_tokens).max()) // run.engine.block_tokens + 1
+    least = int((run.input_tokens + run.output_tokens).max()) // run.engine.block_tokens + 1  # the longest request did run
     ample = max(least, taken)
     best = _best(off, least, ample)
     part, less = CLEAR

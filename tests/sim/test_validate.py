@@ -200,6 +200,8 @@ def test_a_capacity_that_nobody_felt_is_no_limit():
     assert "no limit was felt" in found.notes[-1]
     ample = replace(unknown, kv_blocks=1 << 20)
     assert fit_run(ample, 40)[0] is ample
+    too_small = replace(unknown, kv_blocks=10)
+    assert fit_run(too_small, 40)[0].kv_blocks == found.kv_blocks, "derived from memory, but the longest request did run"
     recorded = replace(engine_run(count=80), kv_blocks=300)
     assert fit_run(recorded, 40)[0] is recorded
 
