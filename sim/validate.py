@@ -1,6 +1,7 @@
 """Simulated against recorded: how far a replay of a real engine run is from what the engine did."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,38 +25,50 @@ VENDOR_SYSTEMS = SYSTEMS | {"RTX-PRO-6000": "rtx_pro_6000_server"}
 ERRORS = ("latency_mean_err_pct", "latency_p95_err_pct", "tpot_mean_err_pct", "ttft_mean_err_pct")
 
 
+@dataclass(frozen=True)
+class Replayed:
+    """A recorded run and its replay."""
+
+    run: EngineRun
+    result: Replay
+    fitted: int
+    """So many requests, the first ones, were fitted on; 0: the step model came from elsewhere."""
+
+
 def validate_runs(
     folders: Sequence[str | Path],
     *,
     train: float = 0.33,
     vendor: bool = False,
     progress: Callable[[int], None] = lambda _: None,
+    keep: Callable[[Replayed], None] = lambda _: None,
 ) -> dict[str, Any]:
     """The JSON document of ``scepsy profile validate``: signed errors in percent, on the scored part only.
 
-    Without ``vendor`` a step model is fitted on the first ``train`` of each run's requests and scored on the rest; with it, the
-    step model comes from vendor kernel data alone and every request is scored. Raises ``InputError`` for a folder that
-    cannot be read or a share that leaves too few requests on either side.
+    Without ``vendor`` a step model is fitted on the first ``train`` of each run's requests and scored on the rest; with it,
+    the step model comes from vendor kernel data alone and every request is scored. ``keep`` is given every replay. Raises
+    ``InputError`` for a folder that cannot be read or a share that leaves too few requests on either side.
     """
     if not vendor and not 0 < train < 1:
         raise InputError(f"--train is {train}: must be between 0 and 1")
     rows = []
     for folder in folders:
         run = load_engine_run(folder)
-        rows.append(_vendor_row(run) if vendor else _fitted_row(run, train))
+        rows.append(_vendor_row(run, keep) if vendor else _fitted_row(run, train, keep))
         progress(1)
     if vendor and all(row["latency_mean_err_pct"] is None for row in rows):
         raise InputError("; ".join(f"{row['name']}: {row['notes'][-1]}" for row in rows))
     return {"runs": rows}
 
 
-def _fitted_row(run: EngineRun, train: float) -> dict[str, Any]:
+def _fitted_row(run: EngineRun, train: float, keep: Callable[[Replayed], None]) -> dict[str, Any]:
     count = round(train * len(run))
     if len(run) - count < 10:
         raise InputError(f"{run.name}: {len(run) - count} requests left to score: must be at least 10 (lower --train)")
     prior = catalogue_step(run)
     run, fit = fit_run(run, count, prior)
     result = replay(run, fit.step)
+    keep(Replayed(run, result, count))
     return {
         "name": run.name,
         "source": "fit",
@@ -85,13 +98,14 @@ def _fit_quality(fit: StepFit) -> dict[str, Any]:
     }
 
 
-def _vendor_row(run: EngineRun) -> dict[str, Any]:
+def _vendor_row(run: EngineRun, keep: Callable[[Replayed], None]) -> dict[str, Any]:
     known = {"name": run.name, "source": "vendor", "requests": len(run)}
     try:
         step, residual_pct = vendor_step(run)
     except InputError as error:
         return known | dict.fromkeys(ERRORS) | {"notes": [*run.notes, str(error)]}
     result = replay(run, step)
+    keep(Replayed(run, result, 0))
     return {
         **known,
         **errors(run, result, slice(None)),

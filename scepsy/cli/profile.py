@@ -208,22 +208,33 @@ def validate(
         bool, typer.Option("--silicon", help="Instead: closed loops against the vendor's table of measured TTFT and TPOT.")
     ] = False,
     every: Annotated[int, typer.Option(min=1, help="With --silicon: use each n-th row only.")] = 1,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw recorded and simulated side by side into this file (.png, .pdf, .svg).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Replay recorded engine runs in the simulator and say how far off it is.
 
-    Example: `scepsy profile validate $SCEPSY_DATA/vllm_runs/* --train 0.33` or `scepsy profile validate --silicon`
+    Example: `scepsy profile validate $SCEPSY_DATA/vllm_runs/* --train 0.33 --picture replays.png` or `scepsy profile
+    validate --silicon`
     """
+    if picture is not None and (silicon or picture.suffix not in (".png", ".pdf", ".svg")):
+        raise InputError(f"--picture is {picture}: must be a .png, .pdf or .svg file, of RUN_DIR… and not of --silicon")
     if silicon == bool(run_dirs):
         raise InputError("give RUN_DIR… or --silicon, one of them")
     if silicon:
         _validate_silicon(every, as_json)
         return
     assert run_dirs is not None
-    from sim.validate import ERRORS, validate_runs
+    from sim.validate import ERRORS, Replayed, validate_runs
 
+    replays: list[Replayed] = []
     with progress("replaying runs", len(run_dirs)) as advance:
-        document = validate_runs(run_dirs, train=train, vendor=vendor, progress=advance)
+        document = validate_runs(run_dirs, train=train, vendor=vendor, progress=advance, keep=replays.append)
+    if picture is not None:
+        from scepsy.report.replays import write_replays
+
+        write_replays(replays, picture)
     if as_json:
         emit_json(document)
         return
