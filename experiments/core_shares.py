@@ -80,7 +80,7 @@ def slopes(rows: pd.DataFrame) -> pd.DataFrame:
 
 def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file for all rows.")],
-    share: Annotated[list[int] | None, typer.Option(help="Parts of a core in percent.")] = None,
+    share: Annotated[list[int] | None, typer.Option(min=1, max=WHOLE - 1, help="Parts of a core in percent.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often all shares are visited.")] = 5,
 ) -> None:
     """Measure the share law of this host's cores."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from executor.local.deployment import apply, delete
 from executor.local.options import LocalOptions, device_of
@@ -61,38 +62,87 @@ def compare_plan(
     measured = by_conditions(records)
     if options is not None:
         measured |= measure_all(question, options, output, say)
-    return rows_of(question, measured)
+    return rows_of(question, measured, kept=options is None)
 
 
-def by_conditions(paths: Sequence[Path]) -> dict[tuple[float, int], Records]:
+Conditions = tuple[float, int]
+"""Load and seed of a measurement."""
+
+
+def conditions(load: float, seed: int) -> Conditions:
+    """The load as it is written down, to six digits.
+
+    >>> conditions(1 / 3, 1)
+    (0.333333, 1)
+    """
+    return float(f"{load:g}"), seed
+
+
+def by_conditions(paths: Sequence[Path]) -> dict[Conditions, Records]:
     """Measured records by load and seed, of files and of all in folders. Raises ``InputError`` for records that no comparison
-    measured."""
-    found = {}
+    measured, and for two of one load and seed."""
+    found: dict[Conditions, tuple[Path, Records]] = {}
     for path in [one for given in paths for one in (sorted(given.glob("*.runs.parquet")) if given.is_dir() else [given])]:
         records = load_records(path)
         try:
-            found[float(records.meta["load"]), int(records.meta["seed"])] = records
-        except KeyError as error:
-            raise InputError(f"{path}: meta has no {error}: must be records that `scepsy compare --measure -o` kept") from error
-    return found
+            at = conditions(float(records.meta["load"]), int(records.meta["seed"]))
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"{path}: meta lacks load or seed: must be records that `scepsy compare --measure -o` kept"
+            ) from error
+        if at in found:
+            raise InputError(
+                f"{path}: load {at[0]:g} with seed {at[1]} was measured in {found[at][0]} too: must be one of them"
+            )
+        found[at] = path, records
+    return {at: records for at, (_, records) in found.items()}
 
 
-def as_measured(question: Comparison, paths: Sequence[Path]) -> Comparison:
-    """The question that these records answer: their loads, seeds and number of runs. Raises ``InputError`` where they do not
-    make a full grid of loads and seeds, or have different numbers of runs."""
-    measured = by_conditions(paths)
+def as_measured(
+    question: Comparison, paths: Sequence[Path], loads: Sequence[float] = (), seeds: Sequence[int] = ()
+) -> Comparison:
+    """The question that these records answer: their loads, seeds and number of runs; with ``loads`` or ``seeds`` those alone.
+
+    Raises ``InputError`` where there are none, or their numbers of runs differ.
+    """
+    wanted = {conditions(load, 0)[0] for load in loads}
+    measured = {
+        at: records
+        for at, records in by_conditions(paths).items()
+        if (not wanted or at[0] in wanted) and (not seeds or at[1] in seeds)
+    }
     if not measured:
-        raise InputError(
-            f"{', '.join(map(str, paths))}: no *.runs.parquet there: must be what `scepsy compare --measure -o` kept"
-        )
+        raise InputError(f"{', '.join(map(str, paths))}: no measurement of that load and seed: must be what `scepsy compare "
+                         "--measure -o` kept (*.runs.parquet)")  # fmt: skip
     runs = {records.runs.num_rows for records in measured.values()}
     if len(runs) != 1:
-        raise InputError(f"records have {', '.join(map(str, sorted(runs)))} runs: must all have the same number")
-    loads, seeds = (tuple(sorted({at[place] for at in measured})) for place in (0, 1))
-    return replace(question, runs=runs.pop(), seeds=tuple(int(seed) for seed in seeds), loads=loads)
+        raise InputError(
+            f"records have {', '.join(map(str, sorted(runs)))} runs: must all have the same number (give --load or --seed)"
+        )
+    return replace(
+        question,
+        runs=runs.pop(),
+        loads=tuple(loads) or tuple(sorted({load for load, _ in measured})),
+        seeds=tuple(seeds) or tuple(sorted({seed for _, seed in measured})),
+    )
 
 
-def rows_of(question: Comparison, measured: Mapping[tuple[float, int], Records]) -> list[dict[str, Any]]:
+def check_same(measured: Records, simulated: Records, load: float, seed: int) -> None:
+    """Raise ``InputError`` where the measured runs are not those that the plan's targets issue: another number or rate."""
+    issued = measured.runs.num_rows
+    if issued != simulated.runs.num_rows:
+        raise InputError(
+            f"{issued} runs were measured at load {load:g} with seed {seed}: must be --runs ({simulated.runs.num_rows})"
+        )
+    spans = [float(np.ptp(records.runs.column("arrival_s").to_numpy())) for records in (measured, simulated)]
+    if abs(spans[0] - spans[1]) > max(1.0, 0.05 * spans[1]):
+        raise InputError(
+            f"at load {load:g} with seed {seed} runs were issued for {spans[0]:.1f} s, by the plan they are for "
+            f"{spans[1]:.1f} s: must be a measurement at the plan's rates"
+        )
+
+
+def rows_of(question: Comparison, measured: Mapping[Conditions, Records], *, kept: bool = True) -> list[dict[str, Any]]:
     """Predicted, simulated and, by load and seed, measured. Raises ``InputError`` when some but not all are measured."""
     rows = []
     for load in question.loads:
@@ -101,29 +151,26 @@ def rows_of(question: Comparison, measured: Mapping[tuple[float, int], Records])
             slow: dict[str, float] = {}
             workload = workload_of(question.plan, question.traces, runs=question.runs, seed=seed, scale=load)
             sources: list[tuple[str, Records]] = [("simulated", simulated(question.plan, workload, question.profiles))]
-            if (load, seed) in measured:
-                issued = measured[load, seed].runs.num_rows
-                if issued != question.runs:
-                    raise InputError(
-                        f"{issued} runs were measured at load {load:g} with seed {seed}: must be --runs ({question.runs})"
-                    )
-                slow = slowdowns(measured[load, seed], question.plan, question.profiles)
+            if (found := measured.get(conditions(load, seed))) is not None:
+                if kept:
+                    check_same(found, sources[0][1], load, seed)
+                slow = slowdowns(found, question.plan, question.profiles)
                 if slow:
                     slower = slowed(question.profiles, slow)
                     sources.append((AT_SPEED, simulated(question.plan, workload, slower)))
-                sources.append(("measured", measured[load, seed]))
+                sources.append(("measured", found))
             elif measured:
                 known = ", ".join(f"{at:g} with seed {number}" for at, number in sorted(measured))
                 raise InputError(f"no measurement at load {load:g} with seed {seed}: there are those at {known}")
             for target in question.plan.targets:
                 rate = load * (target.arrivals.rate_per_s or 0.0)
                 rows.append(predicted_row(question.plan, target.workflow, rate, seed, predictions[target.workflow]))
-                for source, found in sources:
-                    row = row_of(found, question.plan, target.workflow, rate, seed, source)
+                for source, shown in sources:
+                    row = row_of(shown, question.plan, target.workflow, rate, seed, source)
                     if source in (AT_SPEED, "measured") and slow:
                         row["slowdown"] = sum(slow.values()) / len(slow)
-                    if source == "measured" and "others_cores" in found.meta:
-                        row["others_cores"] = float(found.meta["others_cores"])
+                    if source == "measured" and "others_cores" in shown.meta:
+                        row["others_cores"] = float(shown.meta["others_cores"])
                     rows.append(row)
     return rows
 
@@ -151,7 +198,7 @@ def measure_all(question: Comparison, options: LocalOptions, output: Path | None
         for load in question.loads:
             path = output / f"load{load:g}-seed{seed}" if output is not None else None
             if path is not None and Path(f"{path}.runs.parquet").exists():
-                found[load, seed] = load_records(path)
+                found[conditions(load, seed)] = load_records(path)
             else:
                 todo.append((load, seed, path))
     if not todo:
@@ -174,7 +221,7 @@ def measure_all(question: Comparison, options: LocalOptions, output: Path | None
             records = Records(runs=records.runs, calls=records.calls, meta=meta)
             if path is not None:
                 save_records(path, records)
-            found[load, seed] = records
+            found[conditions(load, seed)] = records
             told = ", ".join(f"{llm} {factor:.2f}x" for llm, factor in slow.items())
             say(f"measured load {load:g}, seed {seed}: {records.runs.num_rows} runs" + (f"; slower: {told}" if told else ""))
             others = float(meta.get("others_cores", 0.0))

@@ -7,6 +7,7 @@ request really came.
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ ACTIVATION_BYTES_PER_TOKEN = 100 << 10
 4090, whose capacity was (41,408 tokens with batches of 2,048; 41,030 by this rule)."""
 
 UTILIZATION_BEFORE = (0, 20), 0.9
-"""vLLM 0.19.0 took 0.9 of a GPU's memory unless told otherwise, 0.28.0 takes 0.92 (both seen in recorded settings)."""
+"""vLLM 0.19.0 took 0.9 of a GPU's memory unless told otherwise, 0.28.0 takes 0.92 (both seen in recorded settings). In which
+version between it changed is not known: the next after 0.19 is assumed."""
 
 NO_LIMIT = 1 << 32
 """KV blocks of an engine whose capacity is not known."""
@@ -106,11 +108,14 @@ def load_engine_run(folder: str | Path) -> EngineRun:
     order = np.argsort(arrival, kind="stable")
     start = float(arrival[order[0]])
     model, gpu = str(meta.get("model") or "unknown"), _gpu(meta, folder.resolve().name)
-    degree, ranks = (max(int(_kwarg(meta, f"{kind}_parallel_size", 1)), 1) for kind in ("tensor", "data"))
-    engine = _engine(meta, gpu, ranks)
+    try:
+        degree, ranks = (int(_number(meta, f"{kind}_parallel_size", 1)) for kind in ("tensor", "data"))
+        engine = _engine(meta, gpu, ranks)
+        kv_blocks, kv_recorded = _kv_blocks(meta, engine, model, gpu, (degree, ranks), notes)
+    except InputError as error:
+        raise InputError(f"{folder / 'meta.json'}: {error}") from error
     if ranks > 1:
         notes.append(f"{ranks} data-parallel ranks taken together, as one engine with the limits of all")
-    kv_blocks, kv_recorded = _kv_blocks(meta, engine, model, gpu, (degree, ranks), notes)
     return EngineRun(
         name=folder.resolve().name,
         arrival_s=arrival[order] - start,
@@ -176,30 +181,51 @@ def _section(meta: dict[str, Any], *names: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+_SECTIONS = (
+    ("kv_cache",),
+    ("resolved_config", "cache_config"),
+    ("resolved_config", "scheduler_config"),
+    ("resolved_config", "parallel_config"),
+    ("engine_kwargs",),
+)
+"""Where settings stand, what the engine resolved before what it was asked for."""
+
+
 def _kwarg(meta: dict[str, Any], name: str, default: Any) -> Any:
-    for section in (_section(meta, "resolved_config", "scheduler_config"), _section(meta, "engine_kwargs")):
+    for names in _SECTIONS:
+        section = _section(meta, *names)
         if section.get(name) is not None:
             return section[name]
     return default
 
 
+def _number(meta: dict[str, Any], name: str, default: float, low: float = 1, high: float = math.inf) -> float:
+    """One setting. Raises ``InputError`` for one that is no number in range."""
+    value = _kwarg(meta, name, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not low <= number <= high or not math.isfinite(number):
+        upper = "" if high == math.inf else f" and <= {high:g}"
+        raise InputError(f"{name} is {value!r}: must be a number >= {low:g}{upper}")
+    return number
+
+
 def _engine(meta: dict[str, Any], gpu: str | None, ranks: int) -> EngineLimits:
     """Its settings. Ranks of a mixture of experts run in step, since all compute every layer's experts together, and those of
     a dense model evenly loaded take as long: so they are one engine that may take ``ranks`` times as much."""
-    cache = _section(meta, "kv_cache") or _section(meta, "resolved_config", "cache_config")
     default = EngineLimits()
-    seqs = int(_kwarg(meta, "max_num_seqs", default.max_num_seqs))
-    tokens = max(seqs, int(_kwarg(meta, "max_num_batched_tokens", default.max_num_batched_tokens)))
+    seqs = int(_number(meta, "max_num_seqs", default.max_num_seqs))
+    tokens = max(seqs, int(_number(meta, "max_num_batched_tokens", default.max_num_batched_tokens)))
     return EngineLimits(
         max_num_seqs=ranks * seqs,
         max_num_batched_tokens=ranks * tokens,
         activation_bytes=ACTIVATION_BYTES + ACTIVATION_BYTES_PER_TOKEN * tokens,
-        block_tokens=int(cache.get("block_size") or default.block_tokens),
+        block_tokens=int(_number(meta, "block_size", default.block_tokens)),
         async_scheduling=_async_scheduling(meta, gpu),
-        prefix_caching=bool(cache.get("enable_prefix_caching", _kwarg(meta, "enable_prefix_caching", True))),
-        memory_utilization=float(
-            cache.get("gpu_memory_utilization") or _kwarg(meta, "gpu_memory_utilization", None) or _utilization(meta)
-        ),
+        prefix_caching=bool(_kwarg(meta, "enable_prefix_caching", True)),
+        memory_utilization=_number(meta, "gpu_memory_utilization", _utilization(meta), low=0.01, high=1.0),
     )
 
 
@@ -228,13 +254,12 @@ def _kv_blocks(
     """Blocks for requests, and whether they were recorded; ``ways``: tensor- and data-parallel. One block of every rank is its
     null block. vLLM reports the sum over its ranks (``v1/engine/core_client.py``)."""
     degree, ranks = ways
-    for section in (_section(meta, "kv_cache"), _section(meta, "resolved_config", "cache_config")):
-        if section.get("num_gpu_blocks"):
-            return int(section["num_gpu_blocks"]) - ranks, True
-        if section.get("num_kv_tokens"):
-            return int(section["num_kv_tokens"]) // engine.block_tokens - ranks, True
+    for name, tokens_each in (("num_gpu_blocks", engine.block_tokens), ("num_kv_tokens", 1)):
+        if _kwarg(meta, name, None):
+            recorded = int(_number(meta, name, 0, low=(ranks + 1) * engine.block_tokens // tokens_each))
+            return recorded * tokens_each // engine.block_tokens - ranks, True
     llm = catalogue_llm(model)
-    if llm is not None and gpu is not None:
+    if llm is not None and gpu is not None and llm.supports_tensor_parallel(degree):
         some = StepModel(base_s=0.0, prefill_s_per_token=1.0)
         kind = catalogue.gpu_type(gpu)
         tokens = kv_capacity_tokens(

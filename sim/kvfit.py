@@ -44,6 +44,7 @@ def fit_run(run: EngineRun, requests: int, prior: StepModel | None = None) -> tu
         if blocks not in tried:
             limited = replace(run, kv_blocks=blocks)
             found = fit_step_model(limited, requests, prior=prior, first_tokens=first_tokens)
+            # Waiting for blocks shows in first tokens, so these count here for data-parallel ranks too.
             tried[blocks] = loss(limited, replay(limited, found.step), requests, first_tokens=True), found
         return tried[blocks][0]
 
@@ -51,10 +52,10 @@ def fit_run(run: EngineRun, requests: int, prior: StepModel | None = None) -> tu
     ample = max(least, taken)
     best = _best(off, least, ample)
     part, less = CLEAR
-    if off(best) > min(part * off(ample), off(ample) - less):
-        best = ample
-    limited = replace(run, kv_blocks=best, notes=(*run.notes, _note(run, best, ample)))
-    return limited, tried[best][1]
+    if best == ample or off(best) > min(part * off(ample), off(ample) - less):
+        return replace(endless, notes=(*run.notes, "KV capacity fitted: no limit was felt")), fit
+    note = f"KV capacity fitted: {best * run.engine.block_tokens} tokens, with which the times fit best"
+    return replace(run, kv_blocks=best, notes=(*run.notes, note)), tried[best][1]
 
 
 def _best(off: Callable[[int], float], low: int, high: int) -> int:
@@ -73,10 +74,3 @@ def _best(off: Callable[[int], float], low: int, high: int) -> int:
             left, one = one, two
             two = int(left + ratio * (right - left))
     return min((*grid, one, two), key=off)
-
-
-def _note(run: EngineRun, blocks: int, ample: int) -> str:
-    tokens = blocks * run.engine.block_tokens
-    if blocks >= ample:
-        return f"KV capacity fitted: no limit was felt ({tokens} tokens are enough)"
-    return f"KV capacity fitted: {tokens} tokens, with which the times fit best"

@@ -37,8 +37,8 @@ mean square of log(measured / scaled) over the catalogue's 13 measured models, e
 0.39, 1.56, 0.15, 1.04. Context's comes from kernel data of one vendor only, so it is widened to that of the base."""
 ALIKE = 3.0
 """Requests that run together share iterations, and what the linear model does not say of these: their residuals are alike, so
-the noise of a row counts so many times against a prior and in standard errors (nine requests tell as much as one alone). 1,
-2, 3, 5, 8, 12 were tried on five recorded runs."""
+the noise of a row is taken to be so many times as large as its residual, against a prior and in standard errors. Of 1, 2, 3, 5,
+8 and 12 the one with which the five recorded runs that have a prior (docs/simulator.md) met the most aims."""
 _HUBER = 1.5
 """In robust standard deviations."""
 _NEGLIGIBLE = 2e-3
@@ -54,7 +54,8 @@ class StepFit:
 
     step: StepModel
     std_err_pct: dict[str, float | None]
-    """Standard error of each coefficient from the recorded seconds alone, percent of it; None where it is zero: not needed."""
+    """Standard error of each coefficient from the recorded seconds alone, residuals taken ``ALIKE`` times, percent of it;
+    None where it is zero: not needed."""
     posterior_err_pct: dict[str, float | None] | None
     """The same with the prior's knowledge; None without a prior."""
     condition: float

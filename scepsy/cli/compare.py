@@ -59,7 +59,7 @@ def compare(
         profiles=profiles,
     )
     if records:
-        question = as_measured(question, records)
+        question = as_measured(question, records, load or (), seed or ())
     question = replace(
         question,
         runs=runs or question.runs,

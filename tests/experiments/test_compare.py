@@ -1,16 +1,22 @@
 """Rows, errors and medians of the comparison, by hand."""
 
+import json
 from dataclasses import replace
 
 import msgspec
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from executor.meter import Work, encode, shape_of
 from experiments.compare import AT_SPEED, medians, row_of, simulated, slowdowns, slowed, with_errors, workload_of
 from experiments.measured import Comparison, as_measured, compare_plan, rows_of
+from scepsy.cli import app
 from scepsy.errors import InputError
+from scepsy.files.plan import save_plan
+from scepsy.files.profiles import save_profiles
 from scepsy.files.records import save_records
+from scepsy.files.trace import save_trace
 from scepsy.plan import Target
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
@@ -135,36 +141,81 @@ def test_a_comparison_simulates_twice_where_the_engines_were_metered():
     assert list(sources({})) == ["predicted", "simulated", "measured"]
 
 
-def kept(folder, load, seed, ends=(1.0, 2.0)):
-    """Measured records as a comparison keeps them."""
-    found = records(*((float(number), number + end) for number, end in enumerate(ends)))
-    meta = {"load": f"{load:g}", "seed": str(seed)}
-    save_records(folder / f"load{load:g}-seed{seed}", Records(runs=found.runs, calls=found.calls, meta=meta))
+CALL = Call(id="a", llm="m", input_tokens=64, output_tokens=20)
+TRACE = Trace(source=TraceSource(origin="test"), runs=(Run(id="t", workflow="w", calls=(CALL,)),))
+
+
+def question_at(rate_per_s=2.0):
+    plan = msgspec.structs.replace(PLAN, targets=(Target(workflow="w", arrivals=Arrivals(rate_per_s=rate_per_s)),))
+    return Comparison(plan=plan, traces={"w": TRACE}, profiles=PROFILES)
+
+
+def kept(folder, load, seed, runs=30, name=None):
+    """Measured records as a comparison keeps them; the measurement was a simulation."""
+    question = question_at()
+    found = simulated(question.plan, workload_of(question.plan, question.traces, runs=runs, seed=seed, scale=load), PROFILES)
+    records = Records(runs=found.runs, calls=found.calls, meta={"load": f"{load:g}", "seed": str(seed)})
+    save_records(folder / (name or f"load{load:g}-seed{seed}"), records)
 
 
 def test_kept_records_say_what_was_asked(tmp_path):
     for load in (0.5, 1.0):
         for seed in (1, 2):
             kept(tmp_path, load, seed)
-    call = Call(id="a", llm="m", input_tokens=64, output_tokens=20)
-    trace = Trace(source=TraceSource(origin="test"), runs=(Run(id="t", workflow="w", calls=(call,)),))
-    plan = msgspec.structs.replace(PLAN, targets=(Target(workflow="w", arrivals=Arrivals(rate_per_s=2.0)),))
-    question = as_measured(Comparison(plan=plan, traces={"w": trace}, profiles=PROFILES), [tmp_path])
-    assert (question.runs, question.seeds, question.loads) == (2, (1, 2), (0.5, 1.0))
-    rows = compare_plan(question, records=[tmp_path])
+    question = as_measured(question_at(), [tmp_path])
+    assert (question.runs, question.seeds, question.loads) == (30, (1, 2), (0.5, 1.0))
+    rows = with_errors(compare_plan(question, records=[tmp_path]))
     assert [(row["rate_per_s"], row["seed"]) for row in rows if row["source"] == "measured"] == [(1, 1), (1, 2), (2, 1), (2, 2)]
-    with pytest.raises(InputError, match=r"2 runs were measured at load 0.5 with seed 1: must be --runs \(3\)"):
+    assert all(row["latency_mean_err_pct"] == pytest.approx(0.0) for row in rows if row["source"] == "simulated")
+    with pytest.raises(InputError, match=r"30 runs were measured at load 0.5 with seed 1: must be --runs \(3\)"):
         compare_plan(replace(question, runs=3), records=[tmp_path])
 
 
-def test_records_that_no_comparison_kept_are_refused(tmp_path):
-    question = Comparison(plan=PLAN, traces={}, profiles=PROFILES)
-    with pytest.raises(InputError, match=r"no \*.runs.parquet there"):
-        as_measured(question, [tmp_path])
+def test_one_load_and_one_seed_may_be_chosen_among_kept_records(tmp_path):
+    kept(tmp_path, 1 / 3, 1)
+    kept(tmp_path, 1.0, 1, runs=20)
+    kept(tmp_path, 1.0, 2, runs=20)
+    with pytest.raises(InputError, match="records have 20, 30 runs: must all have the same number"):
+        as_measured(question_at(), [tmp_path])
+    third = as_measured(question_at(), [tmp_path], loads=[1 / 3])
+    assert (third.runs, third.loads, third.seeds) == (30, (1 / 3,), (1,))
+    assert [row["source"] for row in compare_plan(third, records=[tmp_path])] == ["predicted", "simulated", "measured"]
+    assert as_measured(question_at(), [tmp_path], loads=[1.0], seeds=[2]).seeds == (2,)
+    with pytest.raises(InputError, match="no measurement of that load and seed"):
+        as_measured(question_at(), [tmp_path], loads=[2.0])
+
+
+def test_records_of_another_rate_are_refused(tmp_path):
     kept(tmp_path, 1.0, 1)
-    kept(tmp_path, 1.0, 2, ends=(1.0,))
-    with pytest.raises(InputError, match="records have 1, 2 runs: must all have the same number"):
-        as_measured(question, [tmp_path])
-    save_records(tmp_path / "simulated", records((0, 1)))
-    with pytest.raises(InputError, match="meta has no 'load'"):
-        as_measured(question, [tmp_path / "simulated.runs.parquet"])
+    faster = as_measured(question_at(rate_per_s=4.0), [tmp_path])
+    with pytest.raises(InputError, match="must be a measurement at the plan's rates"):
+        compare_plan(faster, records=[tmp_path])
+
+
+def test_records_that_no_comparison_kept_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no measurement of that load and seed"):
+        as_measured(question_at(), [tmp_path])
+    kept(tmp_path, 1.0, 1)
+    kept(tmp_path, 1.0, 1, name="again")
+    with pytest.raises(InputError, match=r"load 1 with seed 1 was measured in .*again.runs.parquet too: must be one of them"):
+        as_measured(question_at(), [tmp_path])
+    for number, meta in enumerate(({}, {"load": "fast", "seed": "1"})):
+        save_records(tmp_path / f"odd{number}", Records(runs=records((0, 1)).runs, calls=records().calls, meta=meta))
+        with pytest.raises(InputError, match="meta lacks load or seed"):
+            as_measured(question_at(), [tmp_path / f"odd{number}.runs.parquet"])
+
+
+def test_the_command_compares_with_a_folder_of_records(tmp_path):
+    save_trace(tmp_path / "t.jsonl", TRACE)
+    save_profiles(tmp_path / "p.yaml", PROFILES)
+    plan = question_at().plan
+    targets = tuple(msgspec.structs.replace(target, trace="t.jsonl") for target in plan.targets)
+    save_plan(tmp_path / "x.plan.yaml", msgspec.structs.replace(plan, targets=targets, profiles="p.yaml"))
+    (tmp_path / "measured").mkdir()
+    kept(tmp_path / "measured", 1.0, 1)
+    done = CliRunner().invoke(
+        app, ["compare", str(tmp_path / "x.plan.yaml"), "--records", str(tmp_path / "measured"), "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    rows = {row["source"]: row for row in json.loads(done.stdout)["medians"]}
+    assert rows["simulated"]["latency_mean_err_pct"] == pytest.approx(0.0)

@@ -9,7 +9,7 @@ import pytest
 from scepsy.errors import InputError
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
-from sim.enginerun import EngineRun, catalogue_llm, catalogue_step, load_engine_run
+from sim.enginerun import NO_LIMIT, EngineRun, catalogue_llm, catalogue_step, load_engine_run
 from sim.kvfit import fit_run
 from sim.replay import replay
 from sim.stepfit import PARAMETERS, PRIOR_SPREAD, fit_step_model
@@ -169,6 +169,32 @@ def test_capacity_comes_from_memory_when_it_was_not_recorded(tmp_path):
     assert older.kv_blocks * 16 == pytest.approx(41_000, rel=0.01)
 
 
+def test_first_tokens_of_ranks_taken_together_do_not_count():
+    run = replace(engine_run(count=80), first_token_s=engine_run(count=80).first_token_s + 0.3)
+    run = replace(run, last_token_s=run.last_token_s + 0.3)
+    assert fit_run(replace(run, data_parallel=2), 40)[1] == fit_step_model(run, 40)
+    assert fit_run(run, 40)[1] == fit_step_model(run, 40, first_tokens=True)
+
+
+def test_degrees_stand_where_the_engine_resolved_them(tmp_path):
+    meta = {"resolved_config": {"parallel_config": {"data_parallel_size": 2, "tensor_parallel_size": 4}}}
+    read = load_engine_run(folder(tmp_path / "a", engine_run(count=20), meta=meta))
+    assert (read.data_parallel, read.tensor_parallel) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data_parallel_size", "auto"), ("data_parallel_size", [2]), ("tensor_parallel_size", 0), ("max_num_seqs", "auto"),
+        ("num_gpu_blocks", "many"), ("num_gpu_blocks", 1), ("block_size", -16), ("gpu_memory_utilization", 1.5),
+    ],
+)  # fmt: skip
+def test_settings_that_are_no_numbers_are_refused(tmp_path, name, value):
+    path = folder(tmp_path / "a", engine_run(count=20), meta={"engine_kwargs": {name: value}})
+    with pytest.raises(InputError, match=rf"meta.json: {name} is .*: must be a number >= "):
+        load_engine_run(path)
+
+
 def test_data_parallel_ranks_are_one_engine_with_the_limits_of_all(tmp_path):
     run = engine_run(count=20)
     kwargs = {"data_parallel_size": 2, "max_num_seqs": 100, "max_num_batched_tokens": 1024}
@@ -176,7 +202,7 @@ def test_data_parallel_ranks_are_one_engine_with_the_limits_of_all(tmp_path):
     read = load_engine_run(folder(tmp_path / "a", run, meta=alike | {"kv_cache": {"num_gpu_blocks": 5000}}))
     assert (read.engine.max_num_seqs, read.engine.max_num_batched_tokens) == (200, 2048)
     assert read.kv_blocks == 4998, "the sum over the ranks, without a null block of each"
-    assert "2 data-parallel ranks" in read.notes[0]
+    assert any("2 data-parallel ranks" in note for note in read.notes)
     assert catalogue_step(read) is None, "the catalogue's step model is of one rank"
     derived = load_engine_run(folder(tmp_path / "b", run, meta=alike))
     alone = load_engine_run(folder(tmp_path / "c", run, meta=alike | {"engine_kwargs": kwargs | {"data_parallel_size": 1}}))
@@ -196,7 +222,8 @@ def test_a_capacity_that_was_not_recorded_is_found_where_calls_waited_for_it(blo
 def test_a_capacity_that_nobody_felt_is_no_limit():
     unknown = replace(engine_run(count=80), kv_blocks=1 << 32, kv_recorded=False)
     found, fit = fit_run(unknown, 40)
-    assert found.kv_blocks >= replay(found, fit.step).peak_kv_blocks
+    assert found.kv_blocks == NO_LIMIT
+    assert fit == fit_step_model(unknown, 40, first_tokens=True)
     assert "no limit was felt" in found.notes[-1]
     ample = replace(unknown, kv_blocks=1 << 20)
     assert fit_run(ample, 40)[0] is ample
