@@ -3,8 +3,9 @@
 A run folder does not say what its prompts have in common. But its ``timeseries.csv`` says how many blocks were in use every
 second, and its requests say how many tokens the running calls had at least: those that they ended with, less one for each
 iteration since. Iterations are counted by the calls themselves, since each gets one token per iteration while it runs. Only
-seconds count in which as many calls ran as were between their first and last token: none was preempted then. Fewer blocks
-than those tokens need means shared ones.
+seconds count in which as many calls ran as were between their first and last token, so that none was preempted (unless
+another's prompt was under way just then). Fewer blocks than those tokens need means shared ones. Single seconds are off by
+dozens, the median says something where it is well above zero.
 """
 
 from pathlib import Path
@@ -23,6 +24,7 @@ Array = npt.NDArray[np.float64]
 
 TICK_S = 0.05
 _ROUNDS = 30
+_OFFSETS_S = np.arange(-1.0, 1.0, 0.01)
 _PREEMPTED = 6, 0.01
 """A call that got so many tokens less than iterations passed, and this part of its output, had been preempted."""
 
@@ -50,23 +52,47 @@ def iterations_by(run: EngineRun) -> tuple[Array, Array]:
     return at, np.cumsum(rate) * TICK_S
 
 
+def offset_s(run: EngineRun, series: pd.DataFrame) -> float:
+    """When the series began, in seconds after the first arrival: where its calls in flight are those of the requests."""
+    recorded = (series["running"] + series["waiting"]).to_numpy()
+    at = series["t"].to_numpy(dtype=float)
+    arrivals, ends = np.sort(run.arrival_s), np.sort(run.last_token_s)
+
+    def wrong(offset: float) -> int:
+        in_flight = np.searchsorted(arrivals, at + offset, side="right") - np.searchsorted(ends, at + offset, side="right")
+        return int(np.abs(in_flight - recorded).sum())
+
+    errors = np.array([wrong(offset) for offset in _OFFSETS_S])
+    return float(np.median(_OFFSETS_S[errors == errors.min()]))
+
+
 def shared_blocks(run: EngineRun, series: pd.DataFrame) -> pd.DataFrame:
     """Rows ``t``, ``running``, ``waiting``, ``recorded`` and (at least) ``needed`` blocks, ``shared``: needed less recorded.
 
-    ``series``: columns ``t`` (seconds since the first arrival), ``running``, ``waiting``, ``kv_cache_pct``.
+    ``series``: columns ``t`` (s), ``running``, ``waiting``, ``kv_cache_pct``. Raises ``InputError`` where KV use was not
+    recorded, or can in no second be told from preemption.
     """
+    missing = {"t", "running", "waiting", "kv_cache_pct"} - set(series.columns)
+    if missing or not run.kv_recorded or not series["kv_cache_pct"].any():
+        raise InputError(
+            f"{run.name}: KV use or capacity was not recorded: must be a run whose meta.json and timeseries.csv have them"
+        )
     at, done = iterations_by(run)
     ends = np.interp(run.last_token_s, at, done)
+    begin = offset_s(run, series)
     rows = []
     for t, running, waiting, pct in series[["t", "running", "waiting", "kv_cache_pct"]].itertuples(index=False):
-        on = np.flatnonzero((run.first_token_s <= t) & (t < run.last_token_s))
+        now = t + begin
+        on = np.flatnonzero((run.first_token_s <= now) & (now < run.last_token_s))
         if len(on) == 0 or len(on) != running:
             continue
-        since_start = np.interp(t, at, done) - np.interp(run.first_token_s[on], at, done)
-        before_end = run.output_tokens[on] - 1 - (ends[on] - np.interp(t, at, done))
+        since_start = np.interp(now, at, done) - np.interp(run.first_token_s[on], at, done)
+        before_end = run.output_tokens[on] - 1 - (ends[on] - np.interp(now, at, done))
         tokens = run.input_tokens[on] + np.clip(np.minimum(since_start, before_end), 0, None)
         needed = np.ceil(tokens / run.engine.block_tokens).sum()
         rows.append((t, int(running), int(waiting), round(pct / 100 * run.kv_blocks), int(needed)))
+    if not rows:
+        raise InputError(f"{run.name}: in no second as many calls ran as were decoding: nothing can be said")
     found = pd.DataFrame(rows, columns=["t", "running", "waiting", "recorded", "needed"])
     return found.assign(shared=found["needed"] - found["recorded"])
 
@@ -75,9 +101,9 @@ def main(run_dir: Annotated[Path, typer.Argument(help="Folder with requests.json
     """Print how many blocks running calls shared at least, by the second."""
     try:
         series = pd.read_csv(run_dir / "timeseries.csv")
-    except OSError as error:
-        raise InputError(f"{run_dir / 'timeseries.csv'}: {error.strerror}: must be a run that recorded its KV use") from error
-    found = shared_blocks(load_engine_run(run_dir), series)
+        found = shared_blocks(load_engine_run(run_dir), series)
+    except (InputError, OSError) as error:
+        raise SystemExit(f"kv_sharing: {error}") from None
     print(found.to_string(index=False))
     print(f"median {found['shared'].median():.0f} of {found['recorded'].median():.0f} blocks")
 
