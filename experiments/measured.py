@@ -138,7 +138,7 @@ def check_same(measured: Records, simulated: Records, load: float, seed: int) ->
     if abs(spans[0] - spans[1]) > max(1.0, 0.05 * spans[1]):
         raise InputError(
             f"at load {load:g} with seed {seed} runs were issued for {spans[0]:.1f} s, by the plan they are for "
-            f"{spans[1]:.1f} s: must be a measurement at the plan's rates"
+            f"{spans[1]:.1f} s: must be a measurement at the plan's rates (measure again, or give the plan it was made with)"
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from scepsy.profile.step import StepModel
 from sim.enginerun import NO_LIMIT, EngineRun
@@ -22,7 +23,7 @@ time and time to the first token, each relative to its mean, added up): some lim
 _STEP = 1.4
 """Between capacities tried over the whole range, from the longest request's to what the run would take without a limit."""
 _FINE = 8
-"""Capacities tried between the neighbours of the best one: to 1 %."""
+"""Capacities tried between the neighbours of the best one: to some 1 %."""
 
 
 def fit_run(run: EngineRun, requests: int, prior: StepModel | None = None) -> tuple[EngineRun, StepFit]:
@@ -59,18 +60,12 @@ def fit_run(run: EngineRun, requests: int, prior: StepModel | None = None) -> tu
 
 
 def _best(off: Callable[[int], float], low: int, high: int) -> int:
-    """The integer in [low, high] where ``off`` is least: a grid, then golden sections between the best one's neighbours."""
+    """The integer in [low, high] where ``off`` is least: the best of a grid, then a bounded search between its neighbours."""
     count = 2 + int(np.log(high / low) / np.log(_STEP))
     grid = sorted({int(value) for value in np.geomspace(low, high, count)})
     place = int(np.argmin([off(value) for value in grid]))
-    left, right = grid[max(place - 1, 0)], grid[min(place + 1, len(grid) - 1)]
-    ratio = (5**0.5 - 1) / 2
-    one, two = int(right - ratio * (right - left)), int(left + ratio * (right - left))
-    for _ in range(_FINE):
-        if off(one) <= off(two):
-            right, two = two, one
-            one = int(right - ratio * (right - left))
-        else:
-            left, one = one, two
-            two = int(left + ratio * (right - left))
-    return min((*grid, one, two), key=off)
+    bounds = grid[max(place - 1, 0)], grid[min(place + 1, len(grid) - 1)]
+    found = minimize_scalar(
+        lambda value: off(round(value)), bounds=bounds, method="bounded", options={"maxiter": _FINE, "xatol": 1}
+    )
+    return min((grid[place], round(found.x)), key=off)

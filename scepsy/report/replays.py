@@ -20,7 +20,7 @@ LEGEND: Any = {"fontsize": 7, "frameon": True, "framealpha": 0.8, "edgecolor": "
 
 
 def write_replays(replays: Sequence[Replayed], path: Path) -> None:
-    """One row of panels per run into a PNG, PDF or SVG file, by its name. Raises ``OSError`` where it cannot be written."""
+    """One row of panels per run into a PNG, PDF or SVG file, by its name. Raises ``InputError`` where it cannot be written."""
     with styled():
         figure, rows = plt.subplots(
             len(replays), 3, figsize=(11.5, 2.9 * len(replays)), layout="constrained", squeeze=False, width_ratios=(1, 1, 1.3)
@@ -30,7 +30,7 @@ def write_replays(replays: Sequence[Replayed], path: Path) -> None:
             _lags(lags, one)
             _counts(counts, one)
         with atomic_path(path) as aside:
-            figure.savefig(aside, format=path.suffix.removeprefix(".") or "png")
+            figure.savefig(aside, format=path.suffix.removeprefix("."))
         plt.close(figure)
 
 

@@ -4,18 +4,20 @@ import json
 from dataclasses import replace
 
 import msgspec
+import pandas as pd
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from executor.meter import Work, encode, shape_of
+from experiments.by_llm import main as by_llm
 from experiments.compare import AT_SPEED, medians, row_of, simulated, slowdowns, slowed, with_errors, workload_of
 from experiments.measured import Comparison, as_measured, compare_plan, rows_of
 from scepsy.cli import app
 from scepsy.errors import InputError
 from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
-from scepsy.files.records import save_records
+from scepsy.files.records import load_records, save_records
 from scepsy.files.trace import save_trace
 from scepsy.plan import Target
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
@@ -205,17 +207,32 @@ def test_records_that_no_comparison_kept_are_refused(tmp_path):
             as_measured(question_at(), [tmp_path / f"odd{number}.runs.parquet"])
 
 
-def test_the_command_compares_with_a_folder_of_records(tmp_path):
-    save_trace(tmp_path / "t.jsonl", TRACE)
-    save_profiles(tmp_path / "p.yaml", PROFILES)
+def plan_with_records(folder):
+    """A plan file with what it refers to, and a folder of kept records."""
+    save_trace(folder / "t.jsonl", TRACE)
+    save_profiles(folder / "p.yaml", PROFILES)
     plan = question_at().plan
     targets = tuple(msgspec.structs.replace(target, trace="t.jsonl") for target in plan.targets)
-    save_plan(tmp_path / "x.plan.yaml", msgspec.structs.replace(plan, targets=targets, profiles="p.yaml"))
-    (tmp_path / "measured").mkdir()
-    kept(tmp_path / "measured", 1.0, 1)
-    done = CliRunner().invoke(
-        app, ["compare", str(tmp_path / "x.plan.yaml"), "--records", str(tmp_path / "measured"), "--json"]
-    )
+    save_plan(folder / "x.plan.yaml", msgspec.structs.replace(plan, targets=targets, profiles="p.yaml"))
+    (folder / "measured").mkdir()
+    kept(folder / "measured", 1.0, 1)
+    return folder / "x.plan.yaml", folder / "measured"
+
+
+def test_the_command_compares_with_a_folder_of_records(tmp_path):
+    plan_file, measured = plan_with_records(tmp_path)
+    done = CliRunner().invoke(app, ["compare", str(plan_file), "--records", str(measured), "--json"])
     assert done.exit_code == 0, done.output
     rows = {row["source"]: row for row in json.loads(done.stdout)["medians"]}
     assert rows["simulated"]["latency_mean_err_pct"] == pytest.approx(0.0)
+
+
+def test_calls_by_llm(tmp_path):
+    plan_file, measured = plan_with_records(tmp_path)
+    by_llm(plan_file, [measured], tmp_path / "by-llm.csv")
+    (row,) = pd.read_csv(tmp_path / "by-llm.csv").to_dict("records")
+    calls = load_records(measured / "load1-seed1").calls.to_pandas()
+    assert (row["load"], row["seed"], row["llm"]) == (1.0, 1, "m")
+    assert row["measured_call_mean_s"] == pytest.approx((calls["end_s"] - calls["issued_s"]).mean(), abs=1e-4)
+    assert row["simulated_call_mean_s"] == row["measured_call_mean_s"], "the measurement was a simulation"
+    assert pd.isna(row["slowdown"]), "nothing was metered"

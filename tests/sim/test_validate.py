@@ -12,7 +12,7 @@ from scepsy.profile.step import StepModel
 from sim.enginerun import NO_LIMIT, EngineRun, catalogue_llm, catalogue_step, load_engine_run
 from sim.kvfit import fit_run
 from sim.replay import replay
-from sim.stepfit import PARAMETERS, PRIOR_SPREAD, fit_step_model
+from sim.stepfit import PARAMETERS, PRIOR_SPREAD, _Prior, fit_step_model
 from sim.validate import validate_runs
 
 TRUE = StepModel(base_s=0.012, prefill_s_per_token=4e-5, decode_s_per_sequence=5e-5, context_s_per_token=8e-8)
@@ -97,6 +97,17 @@ def test_a_prior_says_which_coefficient_costs_where_the_seconds_do_not():
         assert abs(getattr(helped.step, name) / getattr(TRUE, name) - 1) < 0.25, name
     latency = (replay(run, helped.step).last_token_s - run.arrival_s)[66:].mean()
     assert latency == pytest.approx(run.latency_s[66:].mean(), rel=0.02)
+
+
+def test_nine_like_requests_count_as_one_against_a_prior():
+    """Least squares with nine copies of a row, and with one against a prior that is not told of likeness."""
+    prior = StepModel(base_s=0.01, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-4, context_s_per_token=1e-7)
+    rows, right = _Prior(prior).rows(0.05)
+    row, seconds = np.array([[100.0, 500.0, 900.0, 5e5, 0.0]]), np.array([2.0])
+    alone = np.linalg.lstsq(np.vstack([row, rows / 3]), np.concatenate([seconds, right / 3]))[0]
+    nine = np.linalg.lstsq(np.vstack([np.repeat(row, 9, axis=0), rows]), np.concatenate([np.repeat(seconds, 9), right]))[0]
+    assert nine == pytest.approx(alone, rel=1e-6)
+    assert rows[0, 0] * prior.base_s * PRIOR_SPREAD[0] == pytest.approx(3 * 0.05)
 
 
 def test_seconds_that_are_certain_overrule_a_prior_that_is_wrong():
