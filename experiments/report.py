@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from experiments.measure import STABLE_FACTOR
 from experiments.ratios import OURS, TIE, best_options, comparisons, highest_rates, points, read_table
-from experiments.systems import SYSTEMS
+from experiments.systems.registry import SYSTEMS
+from scepsy.api.measure import STABLE_FACTOR
 from scepsy.errors import InputError
 from scepsy.metrics import seeds_interval
 from scepsy.report.page import Picture, Section, Table, write_page

@@ -19,8 +19,8 @@ import joblib
 import pandas as pd
 
 from experiments.code_version import code_hash, commit
-from experiments.points import Effort, expected_calls, measured_point
-from experiments.questions import Question, known_reference, reference_of
+from experiments.points.measured import Effort, expected_calls, measured_point
+from experiments.points.questions import Question, known_reference, reference_of
 from scepsy import __version__
 from scepsy.errors import InputError
 from scepsy.files.atomic import atomic_path

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.points import Row
-from experiments.questions import Question, measured_streams, planning_case, trace_of
-from experiments.real_traces import REAL, data_folder
+from experiments.points.measured import Row
+from experiments.points.questions import Question, measured_streams, planning_case, trace_of
+from experiments.points.real_traces import REAL, data_folder
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.loads import question_of
-from experiments.systems import deploy, find_system
+from experiments.systems.registry import deploy, find_system
 from scepsy.backend import Workload
 from scepsy.dag import latency_s, timed
 from scepsy.workload import Trace

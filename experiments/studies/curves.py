@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.pipeline import Load, prepare
-from experiments.points import Row
-from experiments.questions import CURVE_SEED, Question, base_case, trace_of
+from experiments.points.measured import Row
+from experiments.points.questions import CURVE_SEED, Question, base_case, trace_of
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.loads import question_of
+from scepsy.api.prepare import Load, prepare
 from scepsy.profile import catalogue
 from scepsy.workload import Arrivals
 

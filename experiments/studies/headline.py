@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from experiments.points import Effort
-from experiments.questions import Question
+from experiments.points.measured import Effort
+from experiments.points.questions import Question
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.loads import calls_of_loads, load_tasks, run_loads
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from experiments.deployment import Option
-from experiments.points import Effort, Row, expected_calls, ladder
-from experiments.questions import Question
+from experiments.points.measured import Effort, Row, expected_calls, ladder
+from experiments.points.questions import Question
 from experiments.runner import Scale, Task
-from experiments.systems import find_system
+from experiments.systems.deployment import Option
+from experiments.systems.registry import find_system
 from scepsy.profile import catalogue
 
 QUICK_OPTIONS: Mapping[str, tuple[Option, ...]] = {

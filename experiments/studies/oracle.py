@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from experiments.questions import Question
+from experiments.points.questions import Question
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.loads import calls_of_loads, load_tasks, run_loads
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from experiments.points import Row, expected_calls, measured_point
-from experiments.questions import Question
+from experiments.points.measured import Row, expected_calls, measured_point
+from experiments.points.questions import Question
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.loads import effort_of, question_of
 

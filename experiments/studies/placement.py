@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.points import Row
+from experiments.points.measured import Row
 from experiments.runner import Experiment, Scale, Task
 from scepsy.cluster import Cluster, Gpu
 from scepsy.place.exact import pack_exactly

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from experiments.points import Row, expected_calls, measured_point, predicted_point
-from experiments.questions import Question
-from experiments.real_traces import REAL, data_folder
+from experiments.points.measured import Row, expected_calls, measured_point, predicted_point
+from experiments.points.questions import Question
+from experiments.points.real_traces import REAL, data_folder
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.loads import effort_of, question_of
 

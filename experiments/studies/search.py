@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from experiments.planner_problems import Size, random_problem
-from experiments.points import Row
+from experiments.points.measured import Row
 from experiments.runner import Experiment, Scale, Task
 from scepsy.errors import Infeasible
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import evaluate
+from scepsy.search.random_problems import Size, random_problem
 
 BASE = Size(llms=5, nodes=2)
 METHODS = ("exact", "hierarchical")

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.points import Row
-from experiments.questions import Question
+from experiments.points.measured import Row
+from experiments.points.questions import Question
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.headline import QUESTIONS
 from experiments.studies.loads import calls_of_loads, load_tasks, run_loads
-from experiments.systems import find_system
+from experiments.systems.registry import find_system
 from scepsy.profile import catalogue
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.points import Row
-from experiments.questions import trace_of
+from experiments.points.measured import Row
+from experiments.points.questions import trace_of
 from experiments.runner import Experiment, Scale, Task
 from scepsy.generate import WORKFLOWS
 from scepsy.stats.use import workflow_use

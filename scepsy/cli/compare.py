@@ -38,8 +38,8 @@ def compare(
     Example: `scepsy compare x.plan.yaml --measure --runs 100 --seed 1 --seed 2 --seed 3 -o measured`, and later, with another
     profile: `scepsy compare x.plan.yaml --records measured`
     """
-    from experiments.compare import medians
-    from experiments.measured import Comparison, as_measured, compare_plan
+    from scepsy.api.compare import Comparison, as_measured, compare_plan
+    from scepsy.api.rows import medians
     from scepsy.cli.inputs import plan_inputs
     from scepsy.cli.output import stderr
     from scepsy.files.plan import load_plan

@@ -26,8 +26,8 @@ def demo(
 
     Example: `scepsy demo -o demo-out --trace mine.jsonl --as my-model=llama-3.1-8b`
     """
-    from experiments.demo import PLANNERS, demo_traces, run_workflow
-    from experiments.demo_page import headline, side_by_side, within_tolerance, write_demo_page
+    from scepsy.api.demo import PLANNERS, demo_traces, run_workflow
+    from scepsy.api.demo_page import headline, side_by_side, within_tolerance, write_demo_page
     from scepsy.cli.inputs import read_cluster
     from scepsy.stats.shares import shares_per_run
 

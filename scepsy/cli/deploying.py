@@ -25,7 +25,7 @@ def check_by_simulation(plan: "Plan", profiles: "ProfileSet", path: Path) -> Non
     from scepsy.backend import Stream, Workload
     from scepsy.cli.inputs import plan_inputs
     from scepsy.metrics import summarise
-    from sim.run import simulate
+    from sim.world.run import simulate
 
     remedy = "plan for a lower rate or more GPUs (or --no-validate)"
     latency_s = max((each.latency_s for each in plan.expected), default=10.0)

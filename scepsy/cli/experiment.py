@@ -23,7 +23,7 @@ def list_experiments(as_json: Json = False) -> None:
     """
     from experiments.catalogue import EXPERIMENTS
     from experiments.runner import FULL, QUICK
-    from experiments.systems import SYSTEMS
+    from experiments.systems.registry import SYSTEMS
 
     rows = [[e.name, e.title, e.figure, len(e.tasks(QUICK)), len(e.tasks(FULL))] for e in EXPERIMENTS.values()]
     systems = [[s.name, s.title, s.group, s.assumes, s.favours] for s in SYSTEMS.values()]
@@ -57,8 +57,8 @@ def run(
     Example: `scepsy experiment run headline ablation --quick -o results`
     """
     from experiments.catalogue import EXPERIMENTS, find_experiment
-    from experiments.questions import cache_dir
     from experiments.runner import SCALES, calls_per_s, estimate_s, run_experiment, save_table
+    from scepsy.files.cache import cache_dir
 
     if backend not in ("joblib", "dask", "ray"):
         raise InputError(f"--backend is {backend!r}: must be joblib, dask or ray")

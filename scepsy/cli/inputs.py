@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from scepsy.workload import Arrivals, Trace
 
 
-def cache_dir() -> Path:
-    """Where profiled curves are kept: ``$XDG_CACHE_HOME/scepsy`` or ``~/.cache/scepsy``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scepsy"
-
-
 def read_cluster(name: str | None, gpus: int | None, gpu_type: str) -> "Cluster":
     """A preset's name or a cluster file; or ``--gpus N`` of one type; by default 2 nodes of 8 A100-80G."""
     from scepsy.files.cluster import load_cluster

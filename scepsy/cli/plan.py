@@ -12,7 +12,7 @@ from scepsy.cli.output import command, emit_json, progress, show_table, stderr, 
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
-    from experiments.pipeline import Load
+    from scepsy.api.prepare import Load
     from scepsy.plan import Plan
     from scepsy.profile.model import ProfileSet
     from scepsy.records import Records
@@ -124,8 +124,8 @@ def plan(
 
 def _judged(problem: "Problem", loads: "tuple[Load, ...]") -> "Plan":
     """The plan that simulates fastest among every planner's and its neighbours; a spinner on stderr."""
-    from experiments.deployment import Case
-    from experiments.judge import judged_plan
+    from scepsy.api.case import Case
+    from scepsy.api.judge import judged_plan
 
     case = Case(problem=problem, streams=tuple(load.stream for load in loads))
     with stderr.status("simulating candidates"):
@@ -148,7 +148,7 @@ def state_problem(
     jobs: int = 2,
 ) -> "tuple[Problem, tuple[Load, ...], ProfileSet]":
     """The planning question that a command's options ask; a latency limit under the name "" holds for every workflow."""
-    from experiments.pipeline import loads_of
+    from scepsy.api.prepare import loads_of
     from scepsy.cli.inputs import read_arrivals, read_cluster, read_profiles, read_traces
     from scepsy.search.problem import Goal
 
@@ -166,8 +166,8 @@ def state_problem(
 def _problem(
     loads: "tuple[Load, ...]", cluster: Any, profiles: "ProfileSet", *, share_unit: int, goal: Any, seed: int, jobs: int
 ) -> "Problem":
-    from experiments.pipeline import prepare
-    from scepsy.cli.inputs import cache_dir
+    from scepsy.api.prepare import prepare
+    from scepsy.files.cache import cache_dir
 
     if not 1 <= share_unit <= 100:
         raise InputError(f"--share-unit is {share_unit}: must be 1 to 100 percent")
@@ -264,7 +264,7 @@ def _loaded(path: Path, rate: list[float] | None) -> "tuple[Plan, tuple[Load, ..
     """A plan with its loads (at ``rate`` where given) and profiles."""
     import msgspec
 
-    from experiments.pipeline import Load
+    from scepsy.api.prepare import Load
     from scepsy.cli.inputs import plan_inputs
     from scepsy.files.plan import load_plan
 
@@ -297,7 +297,7 @@ def predict(
 
     Example: `scepsy predict rag.plan.yaml --rate 12 --predictor critical-path`
     """
-    from experiments.forecast import PREDICTORS, forecast
+    from scepsy.api.forecast import PREDICTORS, forecast
     from scepsy.search.problem import Goal
 
     if predictor not in PREDICTORS:
@@ -410,11 +410,10 @@ def _replay(
     """Simulate; with wall seconds. The spinner is on stderr."""
     import msgspec
 
-    from experiments.pipeline import workload_of
-    from experiments.runtimes import OTHER_ENGINES
-    from sim.policies import SYSTEMS
-    from sim.run import simulate as run
-    from sim.timeline import Timeline
+    from scepsy.api.prepare import workload_of
+    from sim.policies.systems import OTHER_ENGINES, SYSTEMS
+    from sim.world.run import simulate as run
+    from sim.world.timeline import Timeline
 
     if system not in (*SYSTEMS, *OTHER_ENGINES):
         raise InputError(f"--system is {system!r}: must be one of {', '.join((*SYSTEMS, *OTHER_ENGINES))}")
@@ -511,7 +510,7 @@ def report(
 
     Example: `scepsy report rag.plan.yaml -o rag.html`
     """
-    from experiments.plan_page import FACTORS, rescaled, sweep_plan, write_plan_page
+    from scepsy.api.plan_page import FACTORS, rescaled, sweep_plan, write_plan_page
     from scepsy.search.problem import Goal
 
     _check_runs(runs)

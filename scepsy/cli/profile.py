@@ -226,7 +226,7 @@ def validate(
         _validate_silicon(every, as_json)
         return
     assert run_dirs is not None
-    from sim.validate import ERRORS, Replayed, validate_runs
+    from sim.recorded.validate import ERRORS, Replayed, validate_runs
 
     replays: list[Replayed] = []
     with progress("replaying runs", len(run_dirs)) as advance:
@@ -259,7 +259,7 @@ def validate(
 
 
 def _validate_silicon(every: int, as_json: bool) -> None:
-    from sim.silicon import HOST_S, PREFILL_FACTORS, SPREADS, validate_silicon
+    from sim.recorded.silicon import HOST_S, PREFILL_FACTORS, SPREADS, validate_silicon
 
     with progress("calibrating on closed loops", len(PREFILL_FACTORS) * len(HOST_S) * len(SPREADS)) as advance:
         document = validate_silicon(every=every, progress=advance)

@@ -70,7 +70,7 @@ def run(
     from executor.local.options import LocalOptions
     from executor.profiler.model_files import read_llm
     from executor.profiler.sweep import Sweep
-    from experiments.profiling import CORE_LAW, CPU_ENGINE, core_type, document_of, profile_trace
+    from scepsy.api.engine_profiles import CORE_LAW, CPU_ENGINE, core_type, document_of, profile_trace
     from scepsy.files.profiles import save_profiles
     from scepsy.files.trace import load_trace
     from scepsy.profile import catalogue
@@ -195,8 +195,8 @@ def _import_bench(
 ) -> None:
     from executor.profiler.bench_files import write_bench_run
     from scepsy.profile.model import EngineLimits, Profile
-    from sim.enginerun import load_engine_run
-    from sim.stepfit import fit_step_model
+    from sim.recorded.enginerun import load_engine_run
+    from sim.recorded.stepfit import fit_step_model
 
     limits = EngineLimits()
     folder = output / f"{llm.name}-{gpu.name}-tp{degree}"

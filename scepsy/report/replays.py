@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from scepsy.files.atomic import atomic_path
 from scepsy.report.style import PALETTE, styled
-from sim.validate import Replayed
+from sim.recorded.validate import Replayed
 
 Array = npt.NDArray[np.float64]
 

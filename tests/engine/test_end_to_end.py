@@ -9,7 +9,7 @@ import pytest
 from executor.local.options import LocalOptions, engine_python
 from executor.local.state import MARK
 from executor.profiler.instance import engine_version
-from experiments.end_to_end import MODELS, Size, whole_way
+from experiments.checks.end_to_end import MODELS, Size, whole_way
 from scepsy.errors import BackendError
 from scepsy.files.profiles import load_profiles
 from scepsy.files.trace import load_trace

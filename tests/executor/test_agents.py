@@ -8,7 +8,7 @@ from scepsy.importers.recorded.trace import to_trace
 
 pytest.importorskip("openai", reason="the agent programs need the extra 'agents'")
 
-from experiments.workflows.__main__ import PROGRAMS, load, run_all
+from experiments.agents.__main__ import PROGRAMS, load, run_all
 from scepsy.errors import InputError
 
 MODELS = {"generate": "m", "rerank": "judge"}

@@ -4,7 +4,7 @@ from executor.recording.config import Recording
 from executor.recording.recorder import Recorder
 from executor.wire.body import read_body
 from executor.wire.stream import Output
-from experiments.gateway_load import RUNS, TOKENS, _event, measure, request_bytes
+from experiments.checks.gateway_load import RUNS, TOKENS, _event, measure, request_bytes
 
 
 def test_bench_gateway(benchmark):

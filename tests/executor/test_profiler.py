@@ -11,12 +11,12 @@ from executor.profiler.bench_files import PAUSE_S, read_bench, write_bench_run
 from executor.profiler.model_files import read_llm
 from executor.profiler.sweep import Sweep, latencies_s, read_rows, sweep
 from executor.random_models import RandomModel, llm_of, write_model
-from experiments.profiling import Fitted, fit_folder, fit_pooling, fit_shares
+from scepsy.api.engine_profiles import Fitted, fit_folder, fit_pooling, fit_shares
 from scepsy.errors import InputError
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
 from scepsy.workload import Call
-from sim.enginerun import load_engine_run
+from sim.recorded.enginerun import load_engine_run
 from tests.executor.two_cores import CORE
 
 SMALL = Sweep(requests=10, most_rates=2, step=1.5)

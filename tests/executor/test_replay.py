@@ -9,7 +9,7 @@ from scepsy.backend import Stream, Workload
 from scepsy.errors import BackendError
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
-from sim.run import simulate
+from sim.world.run import simulate
 from tests.executor.two_cores import two_core_plan
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from experiments import systems
 from experiments.runner import QUICK, run_experiment
+from experiments.systems import registry as systems
 from scepsy.generate import WORKFLOWS
 
 GUIDE = Path(__file__).parents[2] / "docs" / "adding.md"

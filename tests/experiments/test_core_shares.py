@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.core_shares import slopes
-from experiments.profiling import CORE_LAW
+from experiments.checks.core_shares import slopes
+from scepsy.api.engine_profiles import CORE_LAW
 
 ROWS = pd.read_csv(Path(__file__).parents[2] / "experiments" / "results" / "core_shares.csv")
 

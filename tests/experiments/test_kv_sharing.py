@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.kv_sharing import iterations_by, offset_s, shared_blocks
+from experiments.checks.kv_sharing import iterations_by, offset_s, shared_blocks
 from scepsy.errors import InputError
 from scepsy.profile.model import EngineLimits
-from sim.enginerun import EngineRun
+from sim.recorded.enginerun import EngineRun
 
 ITERATION_S = 0.01
 

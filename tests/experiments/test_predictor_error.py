@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.predictor_error import LOADS, every_workflow, main, question, table
-from experiments.real_traces import REAL
+from experiments.checks.predictor_error import LOADS, every_workflow, main, question, table
+from experiments.points.real_traces import REAL
 from scepsy.generate import WORKFLOWS
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.variants import fan_out_trace, varied, without_llm
+from experiments.points.variants import fan_out_trace, varied, without_llm
 from scepsy.dag import latency_s, timed
 from scepsy.errors import InputError
 from scepsy.generate import generate

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.planner_problems import Size, random_problem
 from scepsy.plan import Allocation
 from scepsy.predict.aggregate import CurveIndex, capacity_calls_per_s, predict, read_replicas, sum_choices
 from scepsy.profile.curve import Curve
+from scepsy.search.random_problems import Size, random_problem
 from scepsy.stats.use import LlmUse, WorkflowUse
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from experiments.planner_problems import Size, random_problem
 from scepsy.cluster import Gpu
 from scepsy.plan import Allocation
 from scepsy.predict.contention import bandwidth_demand, neighbours, poisson, shares_a_gpu, stretches
 from scepsy.search.problem import Problem
+from scepsy.search.random_problems import Size, random_problem
 
 GPUS = [Gpu(node="n0", index=n) for n in range(4)]
 

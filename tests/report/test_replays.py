@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from scepsy.cli.profile import app
 from scepsy.report.replays import _between
-from tests.sim.test_validate import engine_run, folder
+from tests.sim.recorded.test_validate import engine_run, folder
 
 
 def test_how_many_intervals_hold_a_time():

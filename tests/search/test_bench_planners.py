@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from experiments.planner_problems import Size, random_problem
 from scepsy.predict.aggregate import sum_choices
 from scepsy.predict.critical_path import CallTimes, RunModel, latencies
 from scepsy.search import PLANNERS, Problem
+from scepsy.search.random_problems import Size, random_problem
 from scepsy.search.space import build_space
 from scepsy.workload import Call, Run
 

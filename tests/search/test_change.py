@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.planner_problems import Size, random_problem
 from scepsy.errors import Infeasible, InputError
 from scepsy.profile.model import kv_capacity_tokens
 from scepsy.search import PLANNERS, Problem
@@ -12,6 +11,7 @@ from scepsy.search.assemble import objective_of
 from scepsy.search.change import diff, plan_change
 from scepsy.search.explain import explain
 from scepsy.search.goals import at_factor
+from scepsy.search.random_problems import Size, random_problem
 
 
 def small(load: float = 0.15, seed: int = 3) -> Problem:

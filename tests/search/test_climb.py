@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.planner_problems import Size, random_problem
 from scepsy.errors import Infeasible
 from scepsy.plan import Plan
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.assemble import objective_of
 from scepsy.search.climb import climb, neighbours
+from scepsy.search.random_problems import Size, random_problem
 from scepsy.search.space import build_space
 from tests.search.test_planners import check
 

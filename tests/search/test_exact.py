@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.planner_problems import Size, random_problem
 from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible
 from scepsy.plan import Allocation
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.best_first import cheapest_first, slice_weights, undominated
 from scepsy.search.knapsack import solve
+from scepsy.search.random_problems import Size, random_problem
 from scepsy.search.space import build_space
 from scepsy.search.within import cost_items
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from experiments.planner_problems import Size, random_problem
 from scepsy.errors import Infeasible, InputError
 from scepsy.search import PLANNERS, Goal, Problem
 from scepsy.search.frontier import frontier
 from scepsy.search.goals import at_factor, at_rates, plan_exact
 from scepsy.search.multi import admit, plan_admitted, subset, with_more_gpus
+from scepsy.search.random_problems import Size, random_problem
 
 
 def small(load: float = 0.3, *, workflows: int = 1, types: int = 1, seed: int = 3) -> Problem:

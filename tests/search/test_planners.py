@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.planner_problems import Size, random_problem
 from scepsy.errors import Infeasible
 from scepsy.plan import Plan
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import accepts, evaluate
 from scepsy.search.problem import Problem
+from scepsy.search.random_problems import Size, random_problem
 
 EVERY = sorted(PLANNERS)
 

@@ -1,6 +1,6 @@
 """A tick-by-tick engine, written for clarity: every iteration, every sequence, every KV block by itself.
 
-Shares nothing with ``sim.replica`` but the parameters and the definition of an iteration's duration (in femtoseconds).
+Shares nothing with ``sim.engine.replica`` but the parameters and the definition of an iteration's duration (in femtoseconds).
 Blocks are kept as vLLM v1 keeps them: an id each, a reference count, a content key once full, one free queue.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
-from sim.replica import ReplicaSpec
+from sim.engine.replica import ReplicaSpec
 
 FS = 10**15
 

@@ -9,8 +9,8 @@ from scepsy.importers.registry import IMPORTERS
 from scepsy.metrics import summarise
 from scepsy.profile.model import EngineLimits
 from scepsy.workload import Arrivals, Trace
-from sim.prefix import PrefixKeys
-from sim.run import simulate
+from sim.engine.prefix import PrefixKeys
+from sim.world.run import simulate
 from tests.sim.made import plan, profile, profile_set
 
 pytestmark = pytest.mark.data

@@ -11,7 +11,7 @@ import pytest
 from scepsy.metrics import seeds_interval
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
-from sim.run import simulate
+from sim.world.run import simulate
 from tests.sim.made import NO_SHARE_COST, call, load, plan, profile, profile_set, run, single_calls, trace
 
 CONFIDENCE = 0.999

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scepsy.errors import Infeasible, InputError
-from sim.policies.aegaeon import simulate_aegaeon
-from sim.policies.aegaeon_rules import Settings, quotas_s, splits, switch_s
+from sim.policies.engines.aegaeon import simulate_aegaeon
+from sim.policies.engines.aegaeon_rules import Settings, quotas_s, splits, switch_s
 from tests.sim.policies.builders import call, cluster, ends, profiles, replayed, run
 
 # 16 GB of weights over 16 GB/s: a switch takes 1 s unless prefetched. KV is 1 kB per token: 100 tokens move in 6.25 us.

@@ -4,8 +4,9 @@ import pytest
 
 from scepsy.plan import Allocation, Instance, Plan, Target
 from scepsy.workload import Arrivals, Trace, TraceSource
-from sim.policies.ayo import EARLY, known_blocks, optimised, prefilled_early, topology, without_implied
-from sim.run import simulate
+from sim.policies.engines.ayo import EARLY, known_blocks, optimised, prefilled_early, without_implied
+from sim.policies.orders.topology import topology
+from sim.world.run import simulate
 from tests.sim.policies.builders import GPU, call, cluster, ends, profiles, replayed, run
 
 

@@ -5,10 +5,10 @@ import pytest
 from scepsy.errors import InputError, SimulationError
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
-from sim.control import DRAINING, PENDING, READY, STARTING, STOPPED
-from sim.policies import SYSTEMS
-from sim.policies.hpa import HpaSettings, desired, hpa
-from sim.run import simulate
+from sim.policies.autoscaling.hpa import HpaSettings, desired, hpa
+from sim.policies.systems import SYSTEMS
+from sim.world.control import DRAINING, PENDING, READY, STARTING, STOPPED
+from sim.world.run import simulate
 from tests.sim.made import NO_SHARE_COST, call, load, plan, profile, profile_set, run, single_calls, trace
 
 STEP = StepModel(base_s=0.010, prefill_s_per_token=0.001, decode_s_per_sequence=0.001)

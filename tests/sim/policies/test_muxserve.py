@@ -8,8 +8,8 @@ from scepsy.errors import Infeasible, SimulationError
 from scepsy.generate import generate
 from scepsy.profile import catalogue
 from scepsy.workload import Arrivals
-from sim.policies.muxserve import simulate_muxserve
-from sim.policies.muxserve_placement import (
+from sim.policies.engines.muxserve import simulate_muxserve
+from sim.policies.engines.muxserve_placement import (
     Demand,
     Estimator,
     Mesh,

@@ -8,9 +8,9 @@ import simpy
 
 from scepsy.backend import Stream, Workload
 from scepsy.workload import Arrivals, Trace, TraceSource
-from sim.control import READY, Control
-from sim.policies.hpa import HpaSettings, hpa
-from sim.run import simulate
+from sim.policies.autoscaling.hpa import HpaSettings, hpa
+from sim.world.control import READY, Control
+from sim.world.run import simulate
 from tests.sim.policies.builders import call, profiles, run
 from tests.sim.policies.test_ayo import plan
 

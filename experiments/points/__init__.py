@@ -1,0 +1,1 @@
+"""What is asked and measured: questions, traces and measured points."""

@@ -1,0 +1,202 @@
+"""Every system that is compared, by name: how it decides, how it runs, which options are swept, what it is granted.
+
+A system turns a planning problem and one of its options into a ``Deployment``: something that replays workloads. All of them
+replay the same runs at the same times on the same step models. To add one, write a ``deploy`` function and add a line here
+(docs/adding.md).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from experiments.systems import allocations, runtimes
+from experiments.systems.deployment import Deploy, Deployment, Option, label_of
+from scepsy.api.case import Case
+from scepsy.cluster import Cluster
+from scepsy.errors import Infeasible, InputError
+
+Group = Literal["scepsy", "ablation", "allocation", "autoscaling", "engine", "oracle"]
+Favours = Literal["it", "others", "nobody"]
+
+
+def _one(cluster: Cluster) -> tuple[Option, ...]:
+    return ({},)
+
+
+@dataclass(frozen=True)
+class System:
+    """One system."""
+
+    name: str
+    title: str
+    group: Group
+    deploy: Deploy
+    assumes: str
+    """What we had to decide where its description is silent, and what we granted it."""
+    favours: Favours = "nobody"
+    """Whom those assumptions favour."""
+    options: Callable[[Cluster], tuple[Option, ...]] = _one
+    """Every configuration that is tried on a cluster; its best one at each rate counts."""
+
+
+_ALL = (
+    System(
+        "scepsy",
+        "Scepsy",
+        "scepsy",
+        allocations.planner("exact"),
+        "exact search, the best allocations re-ranked by the critical path; plans on the runs that it is "
+        "then measured on, in another order and at other times",
+        "it",
+    ),
+    System(
+        "scepsy-exact",
+        "Scepsy (exact, aggregate only)",
+        "scepsy",
+        allocations.aggregate_only,
+        "as scepsy, without the critical path",
+        "it",
+    ),
+    System(
+        "scepsy-paper",
+        "Scepsy (the paper's search)",
+        "scepsy",
+        allocations.planner("hierarchical"),
+        "as scepsy; the search as the paper describes it",
+        "it",
+    ),
+    System(
+        "scepsy-judged",
+        "Scepsy (judged by simulation)",
+        "scepsy",
+        allocations.judged,
+        "as scepsy; the best candidates judged by brief simulations with other seeds",
+        "it",
+    ),
+    System("no-fractions", "without fractions", "ablation", allocations.ablation("no-fractions"), "scepsy on whole GPUs"),
+    System("no-tp", "without tensor parallelism", "ablation", allocations.ablation("no-tp"), "scepsy at degree 1"),
+    System(
+        "no-replicas", "without replicas", "ablation", allocations.ablation("no-replicas"), "scepsy with one instance per LLM"
+    ),
+    System(
+        "no-topology",
+        "without topology",
+        "ablation",
+        allocations.without_topology,
+        "scepsy's allocation on GPUs in random order; a group that spans nodes pays for its all-reduces over "
+        "a 100 Gb/s network",
+    ),
+    System(
+        "equal",
+        "equal GPUs",
+        "allocation",
+        allocations.planner("equal"),
+        "each LLM gets the degree and replicas that suit it best inside its GPUs, as a careful user would choose",
+        "it",
+    ),
+    System("proportional", "GPUs by parameters", "allocation", allocations.planner("proportional"), "as equal", "it"),
+    System(
+        "independent",
+        "each LLM by itself",
+        "allocation",
+        allocations.planner("independent"),
+        "as equal; each LLM's own rate is known",
+        "it",
+    ),
+    System(
+        "oracle-user",
+        "oracle user",
+        "allocation",
+        allocations.oracle_user,
+        "every whole-GPU split is tried, the best four judged by simulation: no user can do this",
+        "it",
+    ),
+    System(
+        "hpa",
+        "Kubernetes HPA",
+        "autoscaling",
+        runtimes.hpa,
+        "starts from the equal split at degree 1; warm weights; a pod is ready after the measured cold start",
+        "nobody",
+        runtimes.hpa_options,
+    ),
+    System(
+        "ayo",
+        "Ayo",
+        "engine",
+        runtimes.ayo,
+        "each of the three user allocations; early prefills placed with the calls they serve",
+        "it",
+        runtimes.ayo_options,
+    ),
+    System(
+        "aegaeon",
+        "Aegaeon",
+        "engine",
+        runtimes.aegaeon,
+        "host memory keeps prompts for reuse and is large enough; balanced dispatch tried beside the published one",
+        "it",
+        runtimes.aegaeon_options,
+    ),
+    System(
+        "muxserve",
+        "MuxServe",
+        "engine",
+        runtimes.muxserve,
+        "rates known; unreserved SMs shared out; copies of each LLM tried beside the published single one; prefix cache",
+        "it",
+        runtimes.muxserve_options,
+    ),
+    System(
+        "scepsy-plas",
+        "Scepsy + PLAS",
+        "engine",
+        runtimes.plas,
+        "the exact plan with Autellix's queue order and routing",
+        "nobody",
+    ),
+    System(
+        "exhaustive",
+        "exhaustive oracle",
+        "oracle",
+        allocations.exhaustive,
+        "every allocation of a small cluster is simulated",
+        "it",
+    ),
+)
+
+SYSTEMS: Mapping[str, System] = {system.name: system for system in _ALL}
+
+
+def find_system(name: str) -> System:
+    """The system called ``name``. Raises ``InputError`` naming what there is."""
+    if name not in SYSTEMS:
+        raise InputError(f"system is {name!r}: must be one of {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+STEPS = 7
+"""Halvings when looking for the highest rate a system plans for: to within 1 % of the rate asked for."""
+
+
+def deploy(system: System, case: Case, option: Option) -> Deployment:
+    """Deploy at the case's rates; where the system finds no plan, the one for the highest rate that it does plan for.
+
+    That is what its user would be running when the load grows past it. Raises ``Infeasible`` when it has none at a hundredth.
+    """
+    try:
+        return system.deploy(case, option)
+    except Infeasible as error:
+        why = " ".join(str(error).split())
+    low, high = 0.0, 1.0
+    best: Deployment | None = None
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        try:
+            best = system.deploy(case.at_factor(middle), option)
+            low = middle
+        except Infeasible:
+            high = middle
+    if best is None:
+        raise Infeasible(f"system {system.name} ({label_of(option) or 'no option'}): {why}")
+    return replace(best, carried=f"planned for {low:.3f} of the rate: {why}")

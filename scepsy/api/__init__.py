@@ -1,0 +1,1 @@
+"""What command line, notebooks and experiments share: prepare, plan, predict, simulate, judge, compare, report."""

@@ -1,0 +1,142 @@
+"""Planners against rates on one workflow: plans, predictions and simulated points as one tidy table."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import pandas as pd
+from joblib import Parallel, delayed
+
+from scepsy.api.measure import at_rate, measure, simulator, unloaded_s
+from scepsy.backend import Stream
+from scepsy.errors import Infeasible
+from scepsy.plan import Plan
+from scepsy.search import PLANNERS
+from scepsy.search.assemble import evaluate
+from scepsy.search.problem import Goal, Problem
+
+SPANS = 3.0
+"""Arrivals of a simulated point last this many predicted latencies, and at least ``MIN_SPAN_S``."""
+MIN_SPAN_S = 12.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A planner's answer at one rate. ``carried`` says why the plan is one made for a lower rate."""
+
+    planner: str
+    rate_per_s: float
+    load: float
+    """The rate over the highest rate the exact planner finds."""
+    plan: Plan
+    carried: str = ""
+
+
+def problem_at(problem: Problem, rate_per_s: float, goal: Goal | None = None) -> Problem:
+    """The same one-workflow question at another rate; curves of one workflow do not depend on the rate."""
+    (target,) = problem.targets
+    arrivals = msgspec.structs.replace(target.arrivals, rate_per_s=rate_per_s)
+    return replace(problem, targets=(msgspec.structs.replace(target, arrivals=arrivals),), goal=goal or problem.goal)
+
+
+def highest_rate(problem: Problem) -> float:
+    """The highest rate (runs/s) for which the exact planner finds a plan on the cluster."""
+    plan = PLANNERS["exact"](problem_at(problem, problem.rates_per_s[0], Goal(kind="rate")))
+    return plan.expected[0].throughput_per_s * problem.max_utilisation
+
+
+def plan_all(problem: Problem, planners: Sequence[str], loads: Sequence[float], top_per_s: float) -> list[Planned]:
+    """Every planner at every load, ascending. Where one finds none, its plan for the last rate it met is carried over:
+    that is what its user would be running. A planner that met no rate at all is left out.
+    """
+    found = []
+    for name in planners:
+        last: Plan | None = None
+        for load in sorted(loads):
+            rate = load * top_per_s
+            why = ""
+            try:
+                last = PLANNERS[name](problem_at(problem, rate))
+            except Infeasible as error:
+                why = str(error)
+            if last is not None:
+                found.append(Planned(planner=name, rate_per_s=rate, load=load, plan=last, carried=why))
+    return found
+
+
+def predicted_row(one: Planned, problem: Problem) -> dict[str, Any]:
+    """What the aggregate predictor says of a plan at its rate; infinite where it saturates."""
+    there = problem_at(problem, one.rate_per_s)
+    placement = {a.llm: tuple(i.gpus for i in one.plan.instances if i.llm == a.llm) for a in one.plan.allocations}
+    outlook = evaluate(there, one.plan.allocations, placement)
+    saturated = max(outlook.utilisation.values()) >= 1.0
+    return {
+        "planner": one.planner,
+        "workflow": one.plan.targets[0].workflow,
+        "rate_per_s": one.rate_per_s,
+        "load": one.load,
+        "seed": -1,
+        "source": "predicted",
+        "latency_mean_s": math.inf if saturated else outlook.expected[0].latency_s,
+        "latency_p95_s": math.nan,
+        "throughput_per_s": outlook.expected[0].throughput_per_s,
+        "gpus": len(one.plan.gpu_shares),
+        "optimal": one.plan.optimal,
+        "search_s": one.plan.search_s,
+        "stable": not saturated,
+        "why": one.carried,
+        "utilisation": max(outlook.utilisation.values()),
+    }
+
+
+def runs_by_rate(predicted: Sequence[Mapping[str, Any]], least: int) -> dict[float, int]:
+    """Runs of the simulated points at each rate, the same for every planner: overload shows only as long as arrivals last.
+
+    Arrivals last ``SPANS`` times the lowest predicted latency and ``MIN_SPAN_S``, so that most of what is measured is the
+    steady state and not the filling of an empty cluster. ``predicted`` has rows with ``rate_per_s`` and ``latency_mean_s``.
+    """
+    found: dict[float, int] = {}
+    for rate in {row["rate_per_s"] for row in predicted}:
+        finite = [
+            row["latency_mean_s"] for row in predicted if row["rate_per_s"] == rate and math.isfinite(row["latency_mean_s"])
+        ]
+        found[rate] = max(least, round(rate * max(MIN_SPAN_S, SPANS * min(finite, default=0.0))))
+    return found
+
+
+def simulated_rows(one: Planned, stream: Stream, problem: Problem, *, runs: int, seed: int) -> list[dict[str, Any]]:
+    """One simulated point of a plan at its rate."""
+    replay = simulator(problem.profiles)
+    alone = unloaded_s(one.plan, stream, replay, seed)
+    rows = measure(one.plan, [at_rate(stream, one.rate_per_s)], replay, runs=runs, seed=seed, unloaded={stream.workflow: alone})
+    extra = {"planner": one.planner, "load": one.load, "gpus": len(one.plan.gpu_shares)}
+    return [extra | row for row in rows]
+
+
+def sweep(
+    problem: Problem,
+    stream: Stream,
+    planned: Sequence[Planned],
+    *,
+    least_runs: int,
+    seeds: Sequence[int],
+    jobs: int = 1,
+    progress: Callable[[], None] | None = None,
+) -> pd.DataFrame:
+    """Predict and simulate every plan at its rate: one row per (planner, rate, seed, source).
+
+    The simulations run in ``jobs`` processes; the same seeds give the same rows in any number of them.
+    """
+    small = replace(problem, curves={}, runs={})  # what a simulation needs of it, cheap to send to another process
+    rows = [predicted_row(one, problem) for one in planned]
+    sizes = runs_by_rate(rows, least_runs)
+    outcomes = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(simulated_rows)(one, stream, small, runs=sizes[one.rate_per_s], seed=seed) for one in planned for seed in seeds
+    )
+    for outcome in outcomes:
+        rows += outcome
+        if progress is not None:
+            progress()
+    return pd.DataFrame(rows)

@@ -1,0 +1,135 @@
+"""From traces and rates to a planning problem: the steps every command and experiment goes through first."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scepsy.backend import Stream, Workload
+from scepsy.cluster import Cluster
+from scepsy.errors import InputError
+from scepsy.plan import Target
+from scepsy.predict.aggregate import curve_key
+from scepsy.profile.model import ProfileSet
+from scepsy.search.problem import Goal, Problem
+from scepsy.stats.use import workflow_use
+from scepsy.workload import Arrivals, Trace
+from sim.profiling.curves import profile_curves
+
+Advance = Callable[[int, int], None]
+"""Called with (done, total) as curves are profiled."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """One workflow and the arrivals to plan for."""
+
+    trace: Trace
+    """Of one workflow."""
+    arrivals: Arrivals
+    path: str = ""
+    """The trace's file, to be named in the plan; empty for a trace made in memory."""
+
+    @property
+    def workflow(self) -> str:
+        """The workflow's name."""
+        return self.trace.workflows[0]
+
+    @property
+    def stream(self) -> Stream:
+        """The load as a backend takes it."""
+        return Stream(trace=self.trace, arrivals=self.arrivals, order="shuffled")
+
+
+def loads_of(traces: Sequence[tuple[Trace, str]], rates_per_s: Sequence[float], arrivals: Arrivals) -> tuple[Load, ...]:
+    """One load per workflow of the traces, in order, each with its rate. ``arrivals`` gives the kind.
+
+    Raises ``InputError`` unless there is one rate for each workflow, and each workflow comes once.
+    """
+    parts = [(trace.of(workflow), path) for trace, path in traces for workflow in trace.workflows]
+    names = [trace.workflows[0] for trace, _ in parts]
+    if len(set(names)) != len(names):
+        raise InputError(f"workflows are {', '.join(names)}: give each workflow in one trace only")
+    if len(rates_per_s) != len(parts):
+        raise InputError(
+            f"--rate is given {len(rates_per_s)} times: must be once for each of {len(parts)} workflows ({', '.join(names)})"
+        )
+    for rate in rates_per_s:
+        if not 0 < rate < float("inf"):
+            raise InputError(f"--rate is {rate:g}: must be a finite number > 0 (runs per second)")
+    return tuple(
+        Load(
+            trace=trace,
+            arrivals=Arrivals(
+                kind=arrivals.kind,
+                rate_per_s=rate,
+                cv=arrivals.cv,
+                pieces=arrivals.pieces,
+                users=arrivals.users,
+                think_s=arrivals.think_s,
+            ),
+            path=path,
+        )
+        for (trace, path), rate in zip(parts, rates_per_s, strict=True)
+    )
+
+
+def longest_call_tokens(traces: Sequence[Trace]) -> Mapping[str, int]:
+    """Prompt + output tokens of each LLM's longest call."""
+    longest: dict[str, int] = {}
+    for trace in traces:
+        for run in trace.runs:
+            for call in run.calls:
+                longest[call.llm] = max(longest.get(call.llm, 0), call.input_tokens + call.output_tokens)
+    return longest
+
+
+def prepare(
+    loads: Sequence[Load],
+    cluster: Cluster,
+    profiles: ProfileSet,
+    *,
+    share_unit_pct: int = 10,
+    goal: Goal | None = None,
+    seed: int = 0,
+    cache_dir: Path | None = None,
+    jobs: int = 1,
+    progress: Advance | None = None,
+) -> Problem:
+    """Profile the curves of every LLM in the loads on every GPU type of the cluster, and state the problem.
+
+    Curves come from the cache where the same traces, profiles and settings were profiled before. Raises ``InputError``
+    when an LLM has no profile, naming those that have.
+    """
+    llms = list(dict.fromkeys(llm for load in loads for llm in load.trace.llms))
+    gpu_types = [gpu.name for gpu in cluster.gpu_types]
+    for llm in llms:
+        if not any(profiles.degrees(llm, gpu) for gpu in gpu_types):
+            known = ", ".join(sorted({profile.llm.name for profile in profiles.profiles})) or "none"
+            raise InputError(
+                f"LLM {llm!r} of the trace has no profile on {', '.join(gpu_types)} (profiled: {known}): "
+                f"add one to the profiles file, or name a known model for it with --as '{llm}=llama-3.1-8b'"
+            )
+    curves = profile_curves(
+        [load.stream for load in loads], profiles, gpu_types, seed=seed, cache_dir=cache_dir, jobs=jobs, progress=progress
+    )
+    notes = [note for load in loads for note in load.trace.source.assumptions]
+    scaled = sorted({p.llm.name for p in profiles.profiles if p.source.startswith("scaled") and p.llm.name in llms})
+    if scaled:
+        notes.append(f"step models scaled from another model's measurement, none of their own: {', '.join(scaled)}")
+    return Problem(
+        cluster=cluster,
+        profiles=profiles,
+        targets=tuple(Target(workflow=load.workflow, arrivals=load.arrivals, trace=load.path) for load in loads),
+        uses=tuple(workflow_use(load.trace, load.workflow) for load in loads),
+        curves={curve_key(curve): curve for curve in curves},
+        share_unit_pct=share_unit_pct,
+        assumptions=tuple(dict.fromkeys(notes)),
+        goal=goal or Goal(),
+        longest_call_tokens=longest_call_tokens([load.trace for load in loads]),
+        runs={load.workflow: load.trace.runs for load in loads},
+    )
+
+
+def workload_of(loads: Sequence[Load], *, runs: int, seed: int) -> Workload:
+    """The loads as a workload of ``runs`` runs in all, everything finished before it ends."""
+    return Workload(streams=tuple(load.stream for load in loads), seed=seed, runs=runs)

@@ -1,0 +1,1 @@
+"""One engine: continuous batching, KV blocks, queue, step costs and the GPU it shares, in integer femtoseconds."""

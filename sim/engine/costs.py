@@ -1,0 +1,76 @@
+"""How long iterations take, in ticks: one table for all instances of a kind, filled as batch sizes occur."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from scepsy.profile.share import ShareLaw
+from scepsy.profile.step import StepModel
+from sim.engine.clock import TICKS_PER_S
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Table(dict[Key, Value]):
+    """Values of a pure function, computed when first asked for."""
+
+    def __init__(self, function: Callable[[Key], Value]) -> None:
+        self._function = function
+
+    def __missing__(self, key: Key) -> Value:
+        value = self[key] = self._function(key)
+        return value
+
+
+class Costs:
+    """Step model and share law of one (step model, law, share).
+
+    ``duration = f_dec·slow·(base + c·B + d·C) + f_pre·(b·P + e·X)``; without decoding sequences ``f_pre·(base + b·P +
+    e·X)``. A pure decode iteration is rounded in two parts, without context and per token of context, so that a sum over
+    iterations is exact.
+    """
+
+    __slots__ = ("_decode_factors", "_law", "_prefill_factors", "_share_pct", "_slowed", "_step", "decode")
+
+    def __init__(self, step: StepModel, law: ShareLaw, share_pct: int) -> None:
+        self._step = step
+        self._law = law
+        self._share_pct = share_pct
+        self.decode: Table[int, tuple[int, int]] = Table(lambda sequences: self._decode(sequences, 1.0))
+        """Ticks of a decode iteration by its sequences, nobody slowing it: (without context, per token of context)."""
+        self._slowed: Table[tuple[int, float], tuple[int, int]] = Table(lambda key: self._decode(*key))
+        self._decode_factors: Table[int, float] = Table(lambda sequences: law.decode_factor(sequences, share_pct))
+        self._prefill_factors: Table[int, float] = Table(lambda tokens: law.prefill_factor(tokens, share_pct))
+
+    def slowed(self, sequences: int, slow: float) -> tuple[int, int]:
+        """The same beside others who slow it by the factor ``slow``."""
+        return self._slowed[sequences, slow]
+
+    def _decode(self, sequences: int, slow: float) -> tuple[int, int]:
+        step = self._step
+        factor = self._decode_factors[sequences] * slow
+        fixed = max(1, round(factor * (step.base_s + step.decode_s_per_sequence * sequences) * TICKS_PER_S))
+        return fixed, round(factor * step.context_s_per_token * TICKS_PER_S)
+
+    def mixed(self, tokens: int, area: float, sequences: int, context: int, slow: float) -> int:
+        """Ticks of an iteration with ``tokens`` prompt tokens (``area``: Σ of the tokens before each) beside decoding ones."""
+        step = self._step
+        prefill = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
+        if not sequences:
+            return max(1, round(self._prefill_factors[tokens] * (step.base_s + prefill) * TICKS_PER_S))
+        decode = step.base_s + step.decode_s_per_sequence * sequences + step.context_s_per_token * context
+        total = self._decode_factors[sequences] * slow * decode + self._prefill_factors[tokens] * prefill
+        return max(1, round(total * TICKS_PER_S))
+
+
+_TABLES: dict[tuple[StepModel, ShareLaw, int], Costs] = {}
+
+
+def costs_of(step: StepModel, law: ShareLaw, share_pct: int) -> Costs:
+    """The table of one kind of instance: a pure function's memory, so sharing it between simulations changes nothing."""
+    key = (step, law, share_pct)
+    if key not in _TABLES:
+        if len(_TABLES) >= 256:
+            _TABLES.clear()
+        _TABLES[key] = Costs(step, law, share_pct)
+    return _TABLES[key]

@@ -1,0 +1,1 @@
+"""Policies that start and drain instances while the load runs."""

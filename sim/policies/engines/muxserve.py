@@ -1,0 +1,287 @@
+"""MuxServe's run time: the LLMs of a mesh share its SMs in space and time.
+
+Prefills come first, one at a time per mesh, the LLMs in turn, asking for all SMs; every LLM decodes on at its share beside
+them, SMs that placement gave to nobody divided in proportion. What is asked for beyond 100 % is scaled down in proportion, as
+MPS does it, when a job starts. KV blocks are one pool per mesh divided by quotas; an LLM at 90 % of its quota takes a tenth
+of what LLMs below 90 % have free. Calls reserve their final length. ``policy="fcfs"`` is the paper's own comparison: one job
+at a time on all SMs, the mesh's calls in order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from scepsy.backend import Workload
+from scepsy.errors import SimulationError
+from scepsy.profile.model import ProfileSet
+from scepsy.profile.share import ContentionLaw, ShareLaw
+from scepsy.records import Records
+from sim.engine.clock import SCHEDULE, STEP_END, Kernel, ticks
+from sim.engine.request import Request
+from sim.policies.engines.muxserve_placement import Estimator, Mesh
+from sim.policies.engines.pool import PrefixStore, Served, cached_tokens, replay_pool
+
+Policy = Literal["adbs", "fcfs"]
+FULL_PCT = 90
+TAKE_PCT = 10
+
+
+@dataclass(frozen=True)
+class Laws:
+    """What a share and a neighbour cost."""
+
+    share: ShareLaw
+    contention: ContentionLaw
+
+
+class Seat:
+    """One LLM on a mesh, while it runs."""
+
+    def __init__(self, served: Served, name: str, decode_pct: int, demand: float, quota: float) -> None:
+        self.served = served
+        self.name = name
+        self.decode_pct = decode_pct
+        self.bandwidth_demand = demand
+        self.quota = quota
+        """KV bytes per GPU it may hold."""
+        self.held = 0.0
+        self.waiting: deque[Request] = deque()
+        self.left: dict[Request, int] = {}
+        self.prefilling: list[Request] = []
+        self.joining: list[Request] = []
+        """Prefilled, to decode from the next step on."""
+        self.context = 0
+        self.decoding = False
+        self.kept = PrefixStore(int(quota / max(self.per_token, 1.0)) // served.engine.block_tokens)
+
+    @property
+    def per_token(self) -> float:
+        """KV bytes per token and GPU."""
+        return self.served.llm.kv_bytes_per_token_per_gpu(self.served.tensor_parallel)
+
+    @property
+    def outstanding(self) -> int:
+        """Calls waiting or running."""
+        return len(self.waiting) + self.running
+
+    @property
+    def running(self) -> int:
+        """Calls that hold KV."""
+        return len(self.prefilling) + len(self.joining) + len(self.left)
+
+    def need(self, request: Request) -> float:
+        """KV bytes per GPU of a call at its end."""
+        return (request.input_tokens + request.output_tokens) * self.per_token
+
+    def fits(self, request: Request) -> bool:
+        """Whether the next call may be admitted."""
+        return self.held + self.need(request) <= self.quota and self.running < self.served.engine.max_num_seqs
+
+
+class MeshEngine:
+    """The scheduler of one mesh (ADBS)."""
+
+    def __init__(self, env: Kernel, number: int, seats: Sequence[Seat], laws: Laws, policy: Policy) -> None:
+        self.env = env
+        self.number = number
+        self.seats = list(seats)
+        self.laws = laws
+        self.policy = policy
+        self._turn = 0
+        self._prefilling: Seat | None = None
+        self._asked: dict[str, int] = {}
+        """SM percent asked for by each running job: the prefill under the empty name, decodes under their LLM's."""
+        self._waking = False
+
+    def submit(self, seat: Seat, request: Request) -> None:
+        """Take a call in. Raises ``SimulationError`` when it can never fit the LLM's quota."""
+        if seat.need(request) > sum(other.quota for other in self.seats):
+            raise SimulationError(
+                f"a call of {request.input_tokens + request.output_tokens} tokens never fits the mesh of {seat.name}: it needs "
+                f"{seat.need(request) / 1e9:.2f} GB of KV per GPU, the mesh has {sum(s.quota for s in self.seats) / 1e9:.2f} GB"
+            )
+        request.instance = seat.name
+        seat.waiting.append(request)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._waking:
+            self._waking = True
+            self.env.alarm(0, SCHEDULE, self._on_wake)
+
+    def _on_wake(self, _: Any) -> None:
+        self._waking = False
+        if self.policy == "fcfs":
+            self._one_job()
+            return
+        if self._prefilling is None:
+            self._start_prefill()
+        for seat in self.seats:
+            if not seat.decoding and (seat.left or seat.joining):
+                self._start_decode(seat, seat.decode_pct)
+
+    def _one_job(self) -> None:
+        """FCFS: prefill what arrived first on the mesh if it fits, else one decode step, the LLMs in turn."""
+        if self._asked:
+            return
+        ready = [seat for seat in self.seats if seat.waiting and seat.fits(seat.waiting[0])]
+        if ready:
+            self._prefill(min(ready, key=lambda seat: (seat.waiting[0].issued, self.seats.index(seat))))
+            return
+        for offset in range(len(self.seats)):
+            seat = self.seats[(self._turn + offset) % len(self.seats)]
+            if seat.left or seat.joining:
+                self._turn = (self.seats.index(seat) + 1) % len(self.seats)
+                self._start_decode(seat, 100)
+                return
+
+    # ---- prefill ---------------------------------------------------------------------------------------------------
+
+    def _start_prefill(self) -> None:
+        """The next LLM in turn whose first waiting call fits."""
+        for offset in range(len(self.seats)):
+            seat = self.seats[(self._turn + offset) % len(self.seats)]
+            if seat.waiting:
+                if (seat.per_token and seat.held >= FULL_PCT / 100 * seat.quota) or not seat.fits(seat.waiting[0]):
+                    self._take_blocks(seat)
+                if seat.fits(seat.waiting[0]):
+                    self._turn = (self.seats.index(seat) + 1) % len(self.seats)
+                    self._prefill(seat)
+                    return
+
+    def _take_blocks(self, needy: Seat) -> None:
+        """A tenth of the free blocks of every LLM below 90 % of its quota goes to the one that is full."""
+        for seat in self.seats:
+            if seat is not needy and seat.held < FULL_PCT / 100 * seat.quota:
+                taken = (seat.quota - seat.held) * TAKE_PCT / 100
+                seat.quota -= taken
+                needy.quota += taken
+
+    def _prefill(self, seat: Seat) -> None:
+        """Admit waiting calls up to the batch's token limit."""
+        engine = seat.served.engine
+        tokens = area = 0
+        while seat.waiting and seat.fits(seat.waiting[0]):
+            request = seat.waiting[0]
+            hit = cached_tokens(seat.kept, request, engine.block_tokens)
+            if seat.prefilling and tokens + request.input_tokens - hit > engine.max_num_batched_tokens:
+                break
+            seat.waiting.popleft()
+            request.scheduled, request.cached_tokens = self.env.now, hit
+            seat.held += seat.need(request)
+            seat.prefilling.append(request)
+            tokens += request.input_tokens - hit
+            area += (request.input_tokens - hit) * request.input_tokens
+        self._prefilling = seat
+        step = seat.served.step
+        share = self._share("", 100)
+        cost = step.base_s + step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
+        cost *= self.laws.share.prefill_factor(tokens, share)
+        self.env.alarm(ticks(cost), STEP_END + self.number, partial(self._end_prefill, seat))
+
+    def _end_prefill(self, seat: Seat, _: Any) -> None:
+        del self._asked[""]
+        self._prefilling = None
+        batch, seat.prefilling = seat.prefilling, []
+        for request in batch:
+            request.first_token = self.env.now
+            seat.kept.keep(request.keys)
+            if request.output_tokens <= 1:
+                self._leave(seat, request)
+            else:
+                seat.joining.append(request)
+        self._wake()
+
+    # ---- decode ----------------------------------------------------------------------------------------------------
+
+    def _start_decode(self, seat: Seat, asked_pct: int) -> None:
+        """One decode step of everything the LLM has running."""
+        for request in seat.joining:
+            seat.left[request] = request.output_tokens - 1
+            seat.context += request.input_tokens + 1
+        seat.joining = []
+        seat.decoding = True
+        size = len(seat.left)
+        share = self._share(seat.name, asked_pct)
+        others = sum(s.bandwidth_demand for s in self.seats if s.decoding and s is not seat)
+        cost = seat.served.step.step_s(0, 0, size, seat.context) * self.laws.share.decode_factor(size, share)
+        cost *= self.laws.contention.slowdown(seat.bandwidth_demand, others)
+        self.env.alarm(ticks(cost), STEP_END + self.number, partial(self._end_decode, seat))
+
+    def _end_decode(self, seat: Seat, _: Any) -> None:
+        del self._asked[seat.name]
+        seat.decoding = False
+        seat.context += len(seat.left)
+        ended = []
+        for request in seat.left:
+            seat.left[request] -= 1
+            if seat.left[request] == 0:
+                ended.append(request)
+        for request in ended:
+            del seat.left[request]
+            seat.context -= request.input_tokens + request.output_tokens
+            self._leave(seat, request)
+        self._wake()
+
+    def _leave(self, seat: Seat, request: Request) -> None:
+        seat.held -= seat.need(request)
+        request.end = self.env.now
+        request.caller.call_ended(request)
+
+    def _share(self, job: str, asked_pct: int) -> int:
+        """Percent of the SMs a job gets that starts now: what it asks for, scaled down when all ask for more than 100 %."""
+        self._asked[job] = asked_pct
+        return max(1, round(asked_pct * 100 / max(100, sum(self._asked.values()))))
+
+
+class MuxServePool:
+    """All meshes; copies of one LLM take calls by least outstanding."""
+
+    def __init__(self, env: Kernel, meshes: Sequence[Mesh], profiles: ProfileSet, gpu_type: str, policy: Policy) -> None:
+        laws = Laws(profiles.share_law, profiles.contention)
+        self.seats: dict[str, list[tuple[Seat, MeshEngine]]] = {}
+        for number, mesh in enumerate(meshes):
+            seats = seats_of(mesh, profiles, gpu_type)
+            engine = MeshEngine(env, number, seats, laws, policy)
+            for seat, tenant in zip(seats, mesh.tenants, strict=True):
+                self.seats.setdefault(tenant.demand.llm, []).append((seat, engine))
+
+    def submit(self, llm: str, request: Request) -> None:
+        """To the copy with the fewest calls."""
+        seat, engine = min(self.seats[llm], key=lambda pair: (pair[0].outstanding, pair[0].name))
+        engine.submit(seat, request)
+
+
+def seats_of(mesh: Mesh, profiles: ProfileSet, gpu_type: str) -> list[Seat]:
+    """The LLMs of a mesh, the KV memory divided by rate · KV per token."""
+    estimator = Estimator(profiles, gpu_type)
+    chosen = [profiles.of(tenant.demand.llm, gpu_type, mesh.size) for tenant in mesh.tenants]
+    free = estimator.kv_bytes(mesh.size, [tenant.demand.llm for tenant in mesh.tenants])
+    weights = [
+        tenant.demand.rate_per_s * profile.llm.kv_bytes_per_token_per_gpu(mesh.size)
+        for tenant, profile in zip(mesh.tenants, chosen, strict=True)
+    ]
+    whole = sum(weights) or 1.0
+    given = min(mesh.decode_pct, 100) or 100
+    seats = []
+    for tenant, profile, weight in zip(mesh.tenants, chosen, weights, strict=True):
+        share = (tenant.decode_share_pct or 100) * 100 // given
+        demand = profile.decode_bandwidth_demand / profiles.share_law.decode_factor(1, share)
+        seats.append(Seat(Served.of(profile), tenant.demand.name, share, demand, free * weight / whole))
+    return seats
+
+
+def simulate_muxserve(
+    workload: Workload, meshes: Sequence[Mesh], profiles: ProfileSet, gpu_type: str, *, policy: Policy = "adbs"
+) -> Records:
+    """Replay a workload on placed meshes."""
+    llms: Mapping[str, Served] = {
+        tenant.demand.llm: Served.of(profiles.of(tenant.demand.llm, gpu_type, mesh.size))
+        for mesh in meshes
+        for tenant in mesh.tenants
+    }
+    return replay_pool(lambda env: MuxServePool(env, meshes, profiles, gpu_type, policy), workload, llms, system="muxserve")

@@ -1,0 +1,1 @@
+"""Replays that profile an LLM: one curve point, whole curves, and sweeps over many processes."""

@@ -1,0 +1,55 @@
+"""Streamed records equal kept ones, appear whole or not at all, and keep a long simulation's memory bounded."""
+
+import subprocess
+import sys
+
+import pytest
+
+from scepsy.files.records import load_records
+from sim.world.recorder import Recorder
+from sim.world.run import simulate
+from sim.world.stream import RecordsStream
+from tests.sim.made import load, plan, profile, profile_set, single_calls
+
+
+def test_streamed_records_equal_kept_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(Recorder.__init__, "__defaults__", (100,))  # many small batches
+    one = profile()
+    arguments = (plan((one, 100, 2)), load(single_calls(100), 8.0, runs=550, seed=1))
+    kept = simulate(*arguments, profiles=profile_set(one))
+    with RecordsStream(tmp_path / "x") as stream:
+        empty = simulate(*arguments, profiles=profile_set(one), sink=stream)
+        stream.describe(empty.meta)
+        assert not list(tmp_path.glob("x.*"))
+    read = load_records(tmp_path / "x")
+    assert read.runs.equals(kept.runs.combine_chunks())
+    assert read.calls.equals(kept.calls.combine_chunks())
+    assert dict(read.meta) == dict(kept.meta)
+    assert stream.rows == {"runs": 550, "calls": 550}
+
+
+def test_an_error_leaves_no_file(tmp_path):
+    with pytest.raises(RuntimeError), RecordsStream(tmp_path / "x"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+_MILLION = """
+import resource, sys
+sys.path.insert(0, {root!r})
+from sim.world.run import simulate
+from sim.world.stream import RecordsStream
+from tests.sim.made import load, plan, profile, profile_set, single_calls
+one = profile()
+with RecordsStream({path!r}) as stream:
+    simulate(plan((one, 100, 4)), load(single_calls(), 22.0, runs={runs}, seed=1), profiles=profile_set(one), sink=stream)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_million_calls_fit_one_gibibyte(tmp_path, pytestconfig):
+    code = _MILLION.format(root=str(pytestconfig.rootpath), path=str(tmp_path / "x"), runs=1_000_000)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1024 * 1024  # KiB
+    assert load_records(tmp_path / "x").calls.num_rows == 1_000_000
