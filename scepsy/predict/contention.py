@@ -1,14 +1,14 @@
 """How much co-located instances are expected to slow each other down.
 
-Whatever an instance does but prompt processing is stretched while its neighbours decode (``profile.share.ContentionLaw``).
-Which instances are busy follows from the router, which fills idle instances in order of their number: with K calls of an LLM in
-flight, its first K instances are taken to be busy. K is taken as Poisson with the mean that Little's law gives. Instances
-of other LLMs are independent and enter with their mean demand. A busy instance decodes ``Curve.decoding`` of the time, and
-``Curve.stretchable`` of its busy time can be stretched. Stretching makes instances busier, so the factors are iterated to
-a fixed point.
+Whatever an instance does but prompt processing is stretched while its neighbours decode, and prompt processing while they
+process prompts (``profile.share.ContentionLaw``). Which instances are busy follows from the router, which fills idle
+instances in order of their number: with K calls of an LLM in flight, its first K instances are taken to be busy. K is taken
+as Poisson with the mean that Little's law gives. Instances of other LLMs are independent and enter with their mean demand. A
+busy instance decodes ``Curve.decoding`` of the time. It processes prompts for all but ``Curve.stretchable`` of its busy time.
+Stretching makes instances busier, so the factors are iterated to a fixed point.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,18 @@ def bandwidth_demand(profiles: ProfileSet, allocation: Allocation) -> float:
     return profile.decode_bandwidth_demand / profiles.share_law.decode_factor(1, allocation.share_pct)
 
 
+def compute_draw(profiles: ProfileSet, allocation: Allocation) -> float:
+    """Part of each GPU's compute that one of the allocation's instances draws while it processes prompts, at its share."""
+    law = profiles.share_law
+    return 1.0 / law.prefill_factor(law.prefill_tokens, allocation.share_pct)
+
+
+def feels_neighbours(profiles: ProfileSet, llm: str) -> bool:
+    """Whether instances of ``llm`` can be slowed by others on their GPUs."""
+    decodes = any(p.decode_bandwidth_demand > 0 for p in profiles.profiles if p.llm.name == llm)
+    return decodes or profiles.contention.compute_capacity is not None
+
+
 def poisson(mean: float, size: int) -> Floats:
     """Probabilities of 0 … size − 1, and of anything larger last.
 
@@ -49,6 +61,13 @@ def poisson(mean: float, size: int) -> Floats:
 def slowdowns(law: ContentionLaw, own: float, others: Floats) -> Floats:
     """``ContentionLaw.slowdown`` for arrays of neighbours' demands."""
     return np.where(others > 0, np.maximum(1.0 + law.interference * others, own + others), 1.0)
+
+
+def prompt_slowdowns(law: ContentionLaw, own: float, others: Floats) -> Floats:
+    """``ContentionLaw.prompt_slowdown`` for arrays of neighbours' draws."""
+    if law.compute_capacity is None:
+        return np.ones_like(others)
+    return np.where(others > 0, np.maximum(1.0, (own + others) / law.compute_capacity), 1.0)
 
 
 @dataclass(frozen=True)
@@ -105,18 +124,24 @@ def stretches(
     With ``saturated`` every instance is busy all the time: what bounds the throughput.
     """
     factors = {allocation.llm: 1.0 for allocation in allocations}
-    demand = {a.llm: bandwidth_demand(profiles, a) for a in allocations}
-    if not any(demand.values()) or not shares_a_gpu(groups):
+    if not shares_a_gpu(groups):
         return factors
+    demand = {a.llm: bandwidth_demand(profiles, a) for a in allocations}
+    draw = {a.llm: compute_draw(profiles, a) for a in allocations}
     loads = call_rates_per_s(uses, rates_per_s)
-    around = neighbours(groups, demand)
+    near = neighbours(groups, demand), neighbours(groups, draw)
+    law = profiles.contention
     for _ in range(1 if saturated else ROUNDS):
         states = {
             a.llm: _state(uses, rates_per_s, curves, a, loads[a.llm], factors[a.llm], saturated=saturated) for a in allocations
         }
+        decoding = {llm: state.decoding * demand[llm] for llm, state in states.items()}
+        prompting = {llm: state.prompting * draw[llm] for llm, state in states.items()}
         factors = {
-            a.llm: 1.0 + states[a.llm].stretchable * (_factor(profiles.contention, a.llm, demand, around[a.llm], states) - 1.0)
-            for a in allocations
+            llm: 1.0
+            + state.stretchable * (_factor(slowdowns, law, llm, demand[llm], decoding, near[0][llm], states) - 1.0)
+            + state.prompting * (_factor(prompt_slowdowns, law, llm, draw[llm], prompting, near[1][llm], states) - 1.0)
+            for llm, state in states.items()
         }
     return factors
 
@@ -129,27 +154,41 @@ class _State:
     stretchable: float
 
     @property
+    def prompting(self) -> float:
+        """Part of its busy time in which an instance processes prompts."""
+        return 1.0 - self.stretchable
+
+    @property
     def busy(self) -> Floats:
         """Probability that instance number j is busy: more than j calls in flight."""
         return 1.0 - np.cumsum(self.in_flight[:-1])
 
 
 def _factor(
-    law: ContentionLaw, llm: str, demand: Mapping[str, float], around: Neighbours, states: Mapping[str, _State]
+    read: Callable[[ContentionLaw, float, Floats], Floats],
+    law: ContentionLaw,
+    llm: str,
+    own: float,
+    draws: Mapping[str, float],
+    around: Neighbours,
+    states: Mapping[str, _State],
 ) -> float:
-    """Mean slow-down of the LLM's decode steps, weighted by the time its instances are busy."""
-    if demand[llm] <= 0:
+    """Mean slow-down that ``read`` gives an instance drawing ``own``, weighted by the time the LLM's instances are busy.
+
+    ``draws``: what a busy instance of each LLM draws on average.
+    """
+    if own <= 0:
         return 1.0
-    own = states[llm]
-    replicas = len(own.in_flight) - 1
+    in_flight = states[llm].in_flight
+    replicas = len(in_flight) - 1
     outside = np.zeros(replicas)
     for name, matrix in around.other.items():
-        outside += matrix @ states[name].busy * demand[name] * states[name].decoding
+        outside += matrix @ states[name].busy * draws[name]
     # Column K: how many of the instance's neighbours are among the first K.
-    inside = np.concatenate((np.zeros((replicas, 1)), np.cumsum(around.same, axis=1)), axis=1) * demand[llm] * own.decoding
-    factor = slowdowns(law, demand[llm], inside + outside[:, None])
+    inside = np.concatenate((np.zeros((replicas, 1)), np.cumsum(around.same, axis=1)), axis=1) * draws[llm]
+    factor = read(law, own, inside + outside[:, None])
     busy = np.arange(replicas)[:, None] < np.arange(replicas + 1)[None, :]
-    weight = busy * own.in_flight
+    weight = busy * in_flight
     total = float(weight.sum())
     return float((factor * weight).sum() / total) if total > 0 else 1.0
 

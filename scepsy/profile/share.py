@@ -8,6 +8,10 @@ Contention: an instance that is decoding draws ``demand = weight bytes / (tp · 
 of its GPUs (less at a smaller share, since its steps are longer). Its decode steps are stretched by
 ``max(1 + interference · others, own + others)``: linear in what the decoding neighbours draw, as measured for one
 pair, and never so little that the GPU would deliver more than its peak. Alone on its GPU, the factor is 1.
+
+Compute: instances on one GPU together do at most ``compute_capacity`` whole-GPU seconds of prompt work per second. Prompt work
+is what the step model adds for prompt tokens. Its base (launches, host time) is not counted, so that part overlaps. An
+instance that computes a prompt draws ``1 / prefill_factor`` of the GPU; where the draws exceed the capacity, all take longer.
 """
 
 from scepsy.value import Value, require, require_finite
@@ -56,10 +60,15 @@ class ContentionLaw(Value, frozen=True, kw_only=True):
 
     interference: float
     """Stretch of a decode step per unit of peak bandwidth that decoding neighbours draw."""
+    compute_capacity: float | None = 1.0
+    """Prompt work that all instances of a GPU do together, whole-GPU seconds per second. None: no budget (to compare with)."""
     source: str = ""
+    compute_source: str = ""
 
     def __post_init__(self) -> None:
         require_finite("interference", self.interference)
+        if self.compute_capacity is not None:
+            require_finite("compute_capacity", self.compute_capacity, exclusive=True)
 
     def slowdown(self, own: float, others: float) -> float:
         """Factor on a decode step of an instance drawing ``own`` of the peak while neighbours draw ``others`` (>= 1).
@@ -69,6 +78,17 @@ class ContentionLaw(Value, frozen=True, kw_only=True):
         (1.0, 1.2, 1.7999999999999998)
         """
         return 1.0 if others <= 0.0 else max(1.0 + self.interference * others, own + others)
+
+    def prompt_slowdown(self, own: float, others: float) -> float:
+        """Mean factor on prompt work of an instance drawing ``own`` of the compute while neighbours draw ``others`` (>= 1).
+
+        >>> law = ContentionLaw(interference=0.5)
+        >>> law.prompt_slowdown(0.6, 0.3), law.prompt_slowdown(0.6, 0.6)
+        (1.0, 1.2)
+        """
+        if others <= 0.0 or self.compute_capacity is None:
+            return 1.0
+        return max(1.0, (own + others) / self.compute_capacity)
 
 
 class ColdStartLaw(Value, frozen=True, kw_only=True):

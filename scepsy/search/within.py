@@ -20,7 +20,7 @@ import numpy as np
 from scepsy.place.hierarchical import Layout, Placement, layout, pack
 from scepsy.plan import Allocation
 from scepsy.predict.aggregate import Floats
-from scepsy.predict.contention import bandwidth_demand
+from scepsy.predict.contention import bandwidth_demand, compute_draw, feels_neighbours
 from scepsy.search.assemble import Outlook, Proof, accepts, evaluate
 from scepsy.search.best_first import Effort, cheapest_first
 from scepsy.search.knapsack import Items, backtrack, solve
@@ -81,8 +81,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.where = layout(self.problem.cluster)
-        drawing = {p.llm.name for p in self.problem.profiles.profiles if p.decode_bandwidth_demand > 0}
-        self.slowed = any(options.llm in drawing for options in self.space.llms)
+        self.slowed = any(feels_neighbours(self.problem.profiles, options.llm) for options in self.space.llms)
         self.items = cost_items(self.space)
         self.budgets = tuple(cap * 100 // self.space.unit_pct for cap in self.caps)
         proofs = PROOF_SIZE // (len(self.space.llms) * len(self.where.gpus))
@@ -251,7 +250,8 @@ def crowded_items(problem: Problem, space: Space) -> list[Items]:
                 )
                 demand = bandwidth_demand(problem.profiles, like)
                 mine = (kinds == np.array([[gpu_type], [share], [degree]])).all(axis=0)
-                factor[mine] = law.slowdown(demand, demand * (100 / share - 1))
+                draw, others = compute_draw(problem.profiles, like), 100 / share - 1
+                factor[mine] = max(law.slowdown(demand, demand * others), law.prompt_slowdown(draw, draw * others))
         found.append(Items(o.gpu_type, o.units, o.cost_s * factor))
     return found
 

@@ -127,6 +127,9 @@ class AheadReplica(Replica):
         if tokens:
             self._span, self._growth = 0, 0
             self._first = self._costs.mixed(tokens, area, decoding, context, slow)
+            if self.shared:
+                work = self._costs.work(tokens, area, self._slots.compute_capacity)
+                self._first = self._slots.promise(now, self._first, work)
             self.prefilled_tokens += tokens
         else:
             fixed, per_token = self._costs.slowed(decoding, slow)

@@ -2,8 +2,8 @@
 
 Integer time makes a span of k decode steps end at exactly the instant that k single steps would end at, whatever the
 summation order, so ties are ties in every implementation. At one instant, in this order: arrivals and tool gaps that end
-(as they were set), step ends (by instance number), new iterations. Hence every call issued at an instant, whoever
-caused it, is seen by every iteration that starts at that instant.
+(as they were set), step ends (by instance number), new iterations (by instance number). Hence every call issued at an
+instant, whoever caused it, is seen by every iteration that starts at that instant.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ ARRIVAL = 1
 STEP_END = 2
 """Plus the instance's number."""
 SCHEDULE = 1 << 40
+"""Plus the instance's number."""
 
 
 def ticks(seconds: float) -> int:

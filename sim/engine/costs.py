@@ -62,6 +62,14 @@ class Costs:
         total = self._decode_factors[sequences] * slow * decode + self._prefill_factors[tokens] * prefill
         return max(1, round(total * TICKS_PER_S))
 
+    def work(self, tokens: int, area: float, capacity: float | None) -> int:
+        """Ticks that a whole GPU's compute needs for the prompt tokens alone; 0 without a budget (``capacity`` None)."""
+        if capacity is None:
+            return 0
+        step = self._step
+        prefill = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
+        return round(prefill / capacity * TICKS_PER_S)
+
 
 _TABLES: dict[tuple[StepModel, ShareLaw, int], Costs] = {}
 

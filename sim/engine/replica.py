@@ -247,7 +247,7 @@ class Replica:
     def _wake(self) -> None:
         if not self._waking:
             self._waking = True
-            self.env.alarm(0, SCHEDULE, self._on_wake)
+            self.env.alarm(0, SCHEDULE + self.number, self._on_wake)
 
     def _on_wake(self, _: Any) -> None:
         self._waking = False
@@ -289,6 +289,7 @@ class Replica:
         lost = list(self.requests())
         if self._draws:
             self._switch(self.env.now)
+        self._slots.withdraw()
         while self.waiting:
             self.waiting.take()
         self._finishing.clear()
@@ -464,6 +465,8 @@ class Replica:
     def _begin_mixed(self, now: int, decoding: int, tokens: int, area: float) -> None:
         slow = self._slots.slowdown(now) if decoding and self.shared else 1.0
         length = self._costs.mixed(tokens, area, decoding, self._context, slow)
+        if self.shared:
+            length = self._slots.promise(now, length, self._costs.work(tokens, area, self._slots.compute_capacity))
         self.prefilled_tokens += tokens
         self._tokens, self._area = tokens, area
         self._started = now

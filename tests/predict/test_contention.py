@@ -1,11 +1,25 @@
 """Neighbours on a GPU: by hand where everyone is busy, and limits otherwise."""
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 
 from scepsy.cluster import Gpu
 from scepsy.plan import Allocation
-from scepsy.predict.contention import bandwidth_demand, neighbours, poisson, shares_a_gpu, stretches
+from scepsy.predict import contention
+from scepsy.predict.contention import (
+    bandwidth_demand,
+    compute_draw,
+    neighbours,
+    poisson,
+    prompt_slowdowns,
+    shares_a_gpu,
+    slowdowns,
+    stretches,
+)
+from scepsy.profile.share import ContentionLaw
 from scepsy.search.problem import Problem
 from scepsy.search.random_problems import Size, random_problem
 
@@ -69,3 +83,68 @@ def test_poisson_sums_to_one_and_has_its_mean() -> None:
         p = poisson(mean, 400)
         assert p.sum() == pytest.approx(1.0)
         assert (p * np.arange(401)).sum() == pytest.approx(mean, abs=1e-6)
+
+
+def test_the_bandwidth_budget_holds_where_interference_alone_would_not() -> None:
+    # 0.6 + 1.2 of the peak: interference says 1.6, the peak itself 1.8
+    law = ContentionLaw(interference=0.5)
+    assert slowdowns(law, 0.6, np.array([0.0, 0.2, 1.2])).tolist() == pytest.approx([1.0, 1.1, 1.8])
+    for own in (0.1, 0.5, 0.9):
+        others = np.linspace(0.0, 3.0, 31)
+        assert slowdowns(law, own, others).tolist() == pytest.approx([law.slowdown(own, x) for x in others.tolist()])
+
+
+def test_the_compute_budget_holds_for_arrays_as_for_one() -> None:
+    for capacity in (1.0, 0.8, None):
+        law = ContentionLaw(interference=0.5, compute_capacity=capacity)
+        others = np.linspace(0.0, 3.0, 31)
+        for own in (0.1, 0.6):
+            assert prompt_slowdowns(law, own, others).tolist() == pytest.approx(
+                [law.prompt_slowdown(own, x) for x in others.tolist()]
+            )
+
+
+def of_prompts_only(p: Problem) -> Problem:
+    """The same with curves of instances that do nothing but prompts."""
+    none = {key: tuple(0.0 for _ in curve.utilisation) for key, curve in p.curves.items()}
+    curves = {key: msgspec.structs.replace(c, decoding=none[key], stretchable=none[key]) for key, c in p.curves.items()}
+    return replace(p, curves=curves)
+
+
+def test_instances_full_of_prompts_together_do_what_one_gpu_does() -> None:
+    p = of_prompts_only(problem())
+    draw = compute_draw(p.profiles, half("m0", 1))
+    assert 2 * draw > 1.0
+    found = pull(p, [half("m0", 2), half("m1", 1)], {"m0": [(GPUS[0],), (GPUS[0],)], "m1": [(GPUS[1],)]}, saturated=True)
+    assert found == {"m0": pytest.approx(2 * draw), "m1": 1.0}
+    mixed = pull(p, [half("m0", 1), half("m1", 1)], {"m0": [(GPUS[0],)], "m1": [(GPUS[0],)]}, saturated=True)
+    assert mixed == {"m0": pytest.approx(2 * draw), "m1": pytest.approx(2 * draw)}
+
+
+def test_without_a_budget_prompts_do_not_feel_each_other() -> None:
+    p = of_prompts_only(problem())
+    law = ContentionLaw(interference=0.5, compute_capacity=None)
+    p = replace(p, profiles=msgspec.structs.replace(p.profiles, contention=law))
+    found = pull(p, [half("m0", 2), half("m1", 1)], {"m0": [(GPUS[0],), (GPUS[0],)], "m1": [(GPUS[1],)]}, saturated=True)
+    assert found == {"m0": 1.0, "m1": 1.0}
+
+
+def test_a_stretch_is_weighted_by_the_time_instances_are_busy() -> None:
+    # two instances on one GPU, one call in flight half of the time, two a tenth of it: the first is busy in both, the second
+    # only beside the first. Alone: factor 1. Together: 1.5. Weights 0.5 (alone) and 2 · 0.1 (together).
+    law = ContentionLaw(interference=0.5)
+    state = contention._State(in_flight=np.array([0.4, 0.5, 0.1]), decoding=1.0, stretchable=1.0)
+    around = contention.Neighbours(same=np.array([[0.0, 1.0], [1.0, 0.0]]), other={})
+    found = contention._factor(slowdowns, law, "m", 0.75, {"m": 0.75}, around, {"m": state})
+    assert found == pytest.approx((0.5 * 1.0 + 0.2 * 1.5) / 0.7)
+
+
+def test_neighbours_of_another_llm_count_as_often_as_they_are_busy() -> None:
+    law = ContentionLaw(interference=0.5)
+    states = {
+        "m": contention._State(in_flight=np.array([0.5, 0.5]), decoding=1.0, stretchable=1.0),
+        "k": contention._State(in_flight=np.array([0.75, 0.25]), decoding=1.0, stretchable=1.0),
+    }
+    around = contention.Neighbours(same=np.zeros((1, 1)), other={"k": np.array([[1.0]])})
+    found = contention._factor(slowdowns, law, "m", 0.2, {"m": 0.2, "k": 0.4}, around, states)
+    assert found == pytest.approx(1.0 + 0.5 * 0.25 * 0.4)

@@ -124,6 +124,10 @@ class Engine:
         """Scheduled iterations that have not ended: the one under way, then (asynchronous scheduling) the next."""
         self.iterations: list[tuple[int, int, bool]] = []
         """(start, end, whether any sequence decoded)"""
+        self.done: list[tuple[int, int, int]] = []
+        """(start, end, ticks of prompt work) of every iteration."""
+        self.held_up = 0
+        """Iterations that the compute budget made longer."""
 
     def busy_at(self, now: int) -> bool:
         return bool(self.iterations) and self.iterations[-1][1] > now
@@ -217,6 +221,14 @@ class Engine:
         decode = step.base_s + step.decode_s_per_sequence * sequences + step.context_s_per_token * context
         return max(1, round((slow * decode + law.prefill_factor(tokens, share) * work) * FS)), True
 
+    def prompt_work(self) -> int:
+        """Ticks that a whole GPU needs for the prompt tokens of the iteration that starts."""
+        step = self.spec.step
+        prefill = [part for part in self.batches[0] if not part.decodes]
+        tokens = sum(part.new for part in prefill)
+        area = sum(part.new * (2 * part.before + part.new) for part in prefill) / 2
+        return round((step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area) * FS)
+
     def finish(self, now: int) -> list[Job]:
         done = []
         for part in self.batches.pop(0):
@@ -240,9 +252,50 @@ class Engine:
         return done
 
 
-def run(specs: list[ReplicaSpec], places: list[list[int]], interference: float, jobs: list[Job]) -> None:
+class Compute:
+    """A GPU's compute budget: what it promised to do, kept by working on the earliest deadline without pause."""
+
+    def __init__(self) -> None:
+        self.owed: list[list[int]] = []
+        """[deadline, ticks of work still to do]"""
+        self.at = 0
+
+    def work_until(self, now: int) -> None:
+        while self.owed and self.at < now:
+            first = min(self.owed)
+            done = min(first[1], now - self.at)
+            first[1] -= done
+            self.at += done
+            if not first[1]:
+                self.owed.remove(first)
+        self.at = now
+
+    def keeps_all(self, promises: list[list[int]]) -> bool:
+        at = self.at
+        for deadline, work in sorted(promises):
+            at += work
+            if at > deadline:
+                return False
+        return True
+
+    def can_end_at(self, end: int, work: int) -> bool:
+        return self.keeps_all([*self.owed, [end, work]])
+
+    def candidates(self, work: int) -> list[int]:
+        """The earliest end is the floor, or the instant at which this work and that of the earliest deadlines is done."""
+        found, at = [self.at + work], self.at + work
+        for _, rest in sorted(self.owed):
+            at += rest
+            found.append(at)
+        return found
+
+
+def run(
+    specs: list[ReplicaSpec], places: list[list[int]], interference: float, jobs: list[Job], budget: bool = True
+) -> list[Engine]:
     """Simulate; ``places`` lists the GPUs of each instance. Results are left in the jobs."""
     engines = [Engine(spec) for spec in specs]
+    compute = [Compute() for _ in range(1 + max(gpu for place in places for gpu in place))]
     arrivals = [(job.arrival, number, job) for number, job in enumerate(jobs)]
     heapq.heapify(arrivals)
     count = len(jobs)
@@ -293,4 +346,18 @@ def run(specs: list[ReplicaSpec], places: list[list[int]], interference: float, 
                     if others > 0:
                         slowdown = max(slowdown, 1 + interference * others, specs[number].bandwidth_demand + others)
                 length, decoding = engine.duration(slowdown)
+                work = engine.prompt_work() if budget else 0
+                if work:
+                    gpus = [compute[gpu] for gpu in places[number]]
+                    for gpu in gpus:
+                        gpu.work_until(now)
+                    floor = now + length
+                    ends = [end for gpu in gpus for end in gpu.candidates(work) if end > floor]
+                    end = min(end for end in [floor, *ends] if all(gpu.can_end_at(end, work) for gpu in gpus))
+                    for gpu in gpus:
+                        gpu.owed.append([end, work])
+                    length = end - now
+                    engine.held_up += end > floor
+                engine.done.append((now, now + length, work))
                 engine.iterations = [*engine.iterations[-1:], (now, now + length, decoding)]
+    return engines

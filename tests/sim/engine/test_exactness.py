@@ -87,7 +87,7 @@ def specs_and_places(draw):
         )
         step = StepModel(
             base_s=draw(st.sampled_from([0.0, 0.01, 0.0117])),
-            prefill_s_per_token=draw(st.sampled_from([1e-4, 1.37e-4])),
+            prefill_s_per_token=draw(st.sampled_from([1e-4, 1.37e-4, 2e-3])),
             decode_s_per_sequence=draw(st.sampled_from([0.0, 1e-3])),
             context_s_per_token=draw(st.sampled_from([0.0, 1.3e-5])),
             attention_s_per_token2=draw(st.sampled_from([0.0, 1e-7])),
@@ -187,6 +187,7 @@ def test_the_made_up_loads_press_hard_enough():
         seen["rejected"] += sum(request.rejected for request in load.ended.values())
         seen["chained"] += sum(bool(job.children) for job in everyone)
         seen["shared"] += sum(replica.shared for replica in replicas)
+        seen["held up"] += sum(engine.held_up for engine in reference.run(specs, places, interference, jobs))
 
     look()
-    assert min(seen[name] for name in ("preemptions", "cached", "rejected", "chained", "shared")) >= 20, seen
+    assert min(seen[name] for name in ("preemptions", "cached", "rejected", "chained", "shared", "held up")) >= 20, seen

@@ -102,3 +102,9 @@ def test_pooling_serves_many_idle_models_on_few_gpus() -> None:
     rows = records.runs.to_pylist()
     assert len(rows) == 12
     assert max(row["end_s"] - row["arrival_s"] for row in rows) < 4.0
+
+
+def test_an_engine_does_no_more_prompt_work_than_its_gpu() -> None:
+    load = replayed(*(run(f"{llm}{n}", call("x", llm)) for n in range(40) for llm in ("m", "k")))
+    found = ends(simulate_aegaeon(load, profiles(["m", "k"]), cluster(2), Settings(1, 1)))
+    assert max(found.values()) >= 80 * 0.1 - 1e-9

@@ -123,3 +123,11 @@ def test_sharing_in_space_beats_first_come_first_served() -> None:
         table = simulate_muxserve(load, mesh, known, "A100-80G", policy=policy).runs.to_pandas()  # type: ignore[arg-type]
         mean[policy] = float((table["end_s"] - table["arrival_s"]).mean())
     assert mean["adbs"] < mean["fcfs"]
+
+
+@pytest.mark.parametrize("policy", ["adbs", "fcfs"])
+def test_a_mesh_does_no_more_prompt_work_than_its_gpu(policy: str) -> None:
+    # 40 prompts of 0.1 s for each of two LLMs, all at once: 8 s of a whole GPU's work
+    load = replayed(*(run(f"{llm}{n}", call("x", llm)) for n in range(40) for llm in ("m", "k")))
+    found = ends(simulate_muxserve(load, MESH, profiles(["m", "k"]), "G", policy=policy))
+    assert max(found.values()) >= 80 * 0.1 - 1e-9
