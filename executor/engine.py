@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from scepsy.errors import InputError
-from scepsy.plan import Instance
+from scepsy.plans import Instance
 from scepsy.profile.model import Profile
 
 MODULE = "vllm.entrypoints.openai.api_server"

@@ -16,7 +16,7 @@ from executor.local.state import load_state, marked
 from executor.meter import Meter, cpu_s_of, encode
 from executor.replay import replay
 from scepsy.backend import Workload
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import Records
 

@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from executor.wire.prompts import UNIT, request_of
 from executor.wire.stream import Output
-from scepsy import __version__
 from scepsy.arrivals import issue, users
 from scepsy.backend import Workload
 from scepsy.errors import BackendError
 from scepsy.prefixes import shared_between_sessions
 from scepsy.records import CALL_SCHEMA, COMPLETED, REJECTED, RUN_SCHEMA, UNFINISHED, Records
+from scepsy.version import __version__
 from scepsy.workload import Call, Run
 
 CALIBRATION_UNITS = 64

@@ -21,9 +21,9 @@ import pandas as pd
 from experiments.code_version import code_hash, commit
 from experiments.points.measured import Effort, expected_calls, measured_point
 from experiments.points.questions import Question, known_reference, reference_of
-from scepsy import __version__
 from scepsy.errors import InputError
 from scepsy.files.atomic import atomic_path
+from scepsy.version import __version__
 
 Params = Mapping[str, Any]
 Row = dict[str, Any]

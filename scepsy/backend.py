@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.records import Records
 from scepsy.value import Value, require, require_finite
 from scepsy.workload import Arrivals, Trace

@@ -4,7 +4,7 @@ The flags of every target are in ``TARGETS``, once: the renderer, the command li
 """
 
 from scepsy.cluster import Gpu
-from scepsy.plan import Instance, Plan
+from scepsy.plans import Instance, Plan
 from scepsy.value import Value
 
 

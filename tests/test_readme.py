@@ -32,9 +32,10 @@ def test_readme_commands_run_as_printed(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
-def test_readme_program_runs_as_printed(tmp_path: Path) -> None:
+def test_readme_program_prints_what_is_printed(tmp_path: Path) -> None:
     (program,) = blocks("python")
-    assert len(program.strip().splitlines()) <= 20
+    assert len(program.strip().splitlines()) <= 9  # eight and an empty line
+    (output,) = blocks("text")
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
@@ -44,4 +45,29 @@ def test_readme_program_runs_as_printed(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert done.stdout == output
+
+
+def test_readme_program_passes_mypy_strict_from_outside_the_repository(tmp_path: Path) -> None:
+    (program,) = blocks("python")
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    root = str(README.parent)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--follow-imports=silent",
+            "--cache-dir",
+            str(tmp_path / "cache"),
+            "program.py",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": root, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "Success" in done.stdout

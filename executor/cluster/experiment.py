@@ -15,7 +15,7 @@ from executor.manifests.replay import replay_objects
 from executor.replay_job import unpack
 from scepsy.backend import Backend, Workload
 from scepsy.errors import BackendError
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import CALL_SCHEMA, Records
 

@@ -22,7 +22,7 @@ from executor.local.supervisor import log_tail, stop_daemons
 from scepsy.errors import BackendError, InputError
 from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 
 Say = Callable[[str], None]

@@ -9,7 +9,7 @@ from executor.manifests.devices import mps_env
 from executor.manifests.domains import domains, start_waves
 from scepsy.cluster import Gpu
 from scepsy.errors import InputError
-from scepsy.plan import Instance, Plan
+from scepsy.plans import Instance, Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.value import Value
 

@@ -32,7 +32,7 @@ from executor.local.shares import CoreShares, enter
 from executor.local.state import MARK, Child, Phase, State, born_s, load_state, save_state, stop_all, stop_marked
 from executor.recording.config import Recording
 from scepsy.errors import BackendError, InputError, ScepsyError
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 
 log = logging.getLogger("scepsy.local")

@@ -13,7 +13,7 @@ from executor.manifests.names import CLAIM_DEVICE_LIMIT, CLAIM_POD_LIMIT, DOMAIN
 from executor.manifests.options import RenderOptions
 from executor.manifests.pods import Manifest, container_security, deployment
 from scepsy.errors import InputError
-from scepsy.plan import Instance, Plan
+from scepsy.plans import Instance, Plan
 
 _MIB = 2**20
 _MPS_ROOT = "/run/scepsy/mps"

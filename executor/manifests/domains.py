@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from scepsy.capabilities import shared_gpus
 from scepsy.cluster import Gpu
 from scepsy.errors import InputError
-from scepsy.plan import Instance, Plan
+from scepsy.plans import Instance, Plan
 
 
 @dataclass(frozen=True)

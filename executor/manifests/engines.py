@@ -19,7 +19,7 @@ from executor.manifests.pods import (
     scratch_env,
     scratch_volumes,
 )
-from scepsy.plan import Instance, Plan
+from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile
 
 PORT = 8000

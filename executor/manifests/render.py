@@ -24,7 +24,7 @@ from executor.manifests.pods import Manifest
 from scepsy.capabilities import refusals
 from scepsy.cluster import Gpu
 from scepsy.errors import Infeasible, InputError
-from scepsy.plan import Instance, Plan
+from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile, ProfileSet
 
 CONFIG_MAP_LIMIT_BYTES = 1_000_000

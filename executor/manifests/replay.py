@@ -12,7 +12,7 @@ from executor.manifests.pods import Manifest, container_security, pod_security, 
 from executor.manifests.render import CONFIG_MAP_LIMIT_BYTES, Rendered
 from scepsy.backend import Workload
 from scepsy.errors import InputError
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.value import Value
 

@@ -17,7 +17,7 @@ from executor.profiler.sweep import Point, Sweep, read_rows, sweep
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
 from scepsy.errors import BackendError
 from scepsy.llm import Llm
-from scepsy.plan import Allocation, Instance, Plan
+from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet, instance_memory_bytes
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel

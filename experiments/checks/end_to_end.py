@@ -26,7 +26,7 @@ from scepsy.cluster import Cluster, Gpu, Node
 from scepsy.errors import BackendError
 from scepsy.files.cluster import save_cluster
 from scepsy.files.document import write_yaml
-from scepsy.plan import Allocation, Instance, Plan
+from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.model import ProfileSet, instance_memory_bytes
 from scepsy.profile.share import ColdStartLaw, ContentionLaw
 

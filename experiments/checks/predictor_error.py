@@ -27,7 +27,7 @@ from scepsy.arrivals import issue
 from scepsy.backend import Stream, Workload
 from scepsy.dag import nominal_s
 from scepsy.generate import WORKFLOWS, generate
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.catalogue import builtin_profiles, cluster_preset
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.assemble import evaluate, latencies_of, slots_of

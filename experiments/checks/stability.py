@@ -22,8 +22,8 @@ from scepsy.backend import Stream, Workload
 from scepsy.errors import Infeasible
 from scepsy.generate import WORKFLOWS, generate
 from scepsy.metrics import mean_interval
-from scepsy.plan import Plan
-from scepsy.predict.aggregate import Floats
+from scepsy.plans import Plan
+from scepsy.predictors.aggregate import Floats
 from scepsy.profile.catalogue import builtin_profiles, cluster_preset
 from scepsy.rng import stream
 from scepsy.search import PLANNERS, Problem

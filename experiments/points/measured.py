@@ -23,7 +23,7 @@ from scepsy.api.forecast import forecast
 from scepsy.api.measure import measure, unloaded_s
 from scepsy.backend import Workload
 from scepsy.errors import Infeasible
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.records import COMPLETED, Records
 
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ from experiments.runner import Experiment, Scale, Task
 from scepsy.cluster import Cluster, Gpu
 from scepsy.place.exact import pack_exactly
 from scepsy.place.hierarchical import Placement, layout, pack
-from scepsy.plan import Allocation
+from scepsy.plans import Allocation
 from scepsy.profile import catalogue
 from scepsy.rng import stream
 

@@ -15,8 +15,8 @@ from scepsy.backend import Workload
 from scepsy.baselines.oracle_user import best_splits
 from scepsy.errors import Infeasible
 from scepsy.place.hierarchical import layout, pack
-from scepsy.plan import Plan
-from scepsy.predict.aggregate import Integers
+from scepsy.plans import Plan
+from scepsy.predictors.aggregate import Integers
 from scepsy.profile.model import ProfileSet
 from scepsy.records import Records
 from scepsy.search import PLANNERS

@@ -8,7 +8,7 @@ import msgspec
 
 from scepsy.api.case import Case
 from scepsy.backend import Workload
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.records import Records
 
 Option = Mapping[str, str | int | float | bool]

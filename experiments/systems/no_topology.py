@@ -10,7 +10,7 @@ import numpy as np
 
 from scepsy.cluster import Cluster, Gpu, Node
 from scepsy.errors import Infeasible
-from scepsy.plan import Instance, Plan
+from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile, ProfileSet
 from scepsy.rng import stream
 

@@ -15,7 +15,7 @@ from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible
 from scepsy.place.hierarchical import layout, pack
-from scepsy.plan import Allocation, Plan
+from scepsy.plans import Allocation, Plan
 from scepsy.profile.model import Profile, kv_capacity_tokens
 from scepsy.profile.share import ColdStartLaw
 from scepsy.records import Records

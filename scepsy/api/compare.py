@@ -20,7 +20,7 @@ from scepsy.api.prepare import Load, prepare
 from scepsy.api.rows import AT_SPEED, predicted_row, row_of, simulated, slowdowns, slowed, workload_of
 from scepsy.errors import InputError
 from scepsy.files.records import load_records, save_records
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import Records
 from scepsy.workload import Trace

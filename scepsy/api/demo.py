@@ -15,7 +15,7 @@ from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
 from scepsy.files.trace import load_trace, save_trace
 from scepsy.generate import generate
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile import catalogue
 from scepsy.search.problem import Problem
 from scepsy.workload import Arrivals, Trace

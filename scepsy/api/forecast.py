@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from scepsy.cluster import Gpu
-from scepsy.plan import Plan
-from scepsy.predict import critical_path
-from scepsy.predict.aggregate import Formula, busy_seconds, call_rates_per_s, capacity_of, predict
-from scepsy.predict.contention import stretches
+from scepsy.plans import Plan
+from scepsy.predictors import critical_path
+from scepsy.predictors.aggregate import Formula, busy_seconds, call_rates_per_s, capacity_of, predict
+from scepsy.predictors.contention import stretches
 from scepsy.search.problem import Problem
 
 PREDICTORS = ("aggregate", "critical-path", "paper")

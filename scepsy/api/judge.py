@@ -12,7 +12,7 @@ from scepsy.api.case import Case
 from scepsy.backend import Workload
 from scepsy.baselines.oracle_user import best_splits
 from scepsy.errors import Infeasible
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import assemble, slots_of
 from scepsy.search.climb import Climb, climb

@@ -13,7 +13,7 @@ import numpy as np
 
 from scepsy.backend import Stream, Workload
 from scepsy.metrics import describe, mean_interval
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import COMPLETED, Records
 from scepsy.workload import Arrivals

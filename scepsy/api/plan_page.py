@@ -16,7 +16,7 @@ from scepsy.api.forecast import forecast
 from scepsy.api.measure import at_rate, measure, simulator, unloaded_s
 from scepsy.api.prepare import Load
 from scepsy.backend import Workload
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.records import Records
 from scepsy.report.figures import gpu_map, heat_map, latency_vs_rate, share_stability
 from scepsy.report.page import Picture, Section, Table, write_page

@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 from scepsy.api.measure import at_rate, measure, simulator, unloaded_s
 from scepsy.backend import Stream
 from scepsy.errors import Infeasible
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import evaluate
 from scepsy.search.problem import Goal, Problem

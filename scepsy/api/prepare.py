@@ -7,8 +7,8 @@ from pathlib import Path
 from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster
 from scepsy.errors import InputError
-from scepsy.plan import Target
-from scepsy.predict.aggregate import curve_key
+from scepsy.plans import Target
+from scepsy.predictors.aggregate import curve_key
 from scepsy.profile.model import ProfileSet
 from scepsy.search.problem import Goal, Problem
 from scepsy.stats.use import workflow_use

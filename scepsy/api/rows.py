@@ -9,7 +9,7 @@ import numpy as np
 from executor.meter import NOTHING, decode, shape_of
 from scepsy.backend import Stream, Workload
 from scepsy.errors import InputError
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import Profile, ProfileSet
 from scepsy.profile.step import StepModel
 from scepsy.records import COMPLETED, Records

@@ -9,7 +9,7 @@ import numpy as np
 
 from scepsy.baselines.whole_gpus import best_inside, finish
 from scepsy.errors import Infeasible
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.search.problem import Problem
 from scepsy.search.space import build_space
 

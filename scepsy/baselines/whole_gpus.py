@@ -12,7 +12,7 @@ import numpy as np
 
 from scepsy.errors import Infeasible
 from scepsy.place.hierarchical import layout, pack
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.search.assemble import assemble, evaluate
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, Space, build_space

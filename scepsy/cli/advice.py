@@ -5,16 +5,9 @@ from typing import Annotated
 
 import typer
 
+from scepsy.cli.options import ClusterName, Gpus, GpuType, Json, Profiles, Rates, Renames, Traces
 from scepsy.cli.output import command, emit_json, show_table, stdout
-from scepsy.cli.plan import state_problem
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Traces = Annotated[list[Path], typer.Option("--trace", "-t", help="Trace file; repeat for several workflows.")]
-Rates = Annotated[list[float], typer.Option("--rate", "-r", help="Target runs per second; repeat, one per workflow.")]
-Profiles = Annotated[Path | None, typer.Option("--profiles", "-p", help="Profiles file; built-in ones when absent.")]
-Renames = Annotated[list[str] | None, typer.Option("--as", help="NAME=MODEL: serve the trace's NAME by this model.")]
-ClusterName = Annotated[str | None, typer.Option("--cluster", "-c", help="Cluster file or preset, e.g. 2x8-h100.")]
-Gpus = Annotated[int | None, typer.Option(help="Instead of a cluster: this many GPUs in nodes of 8.")]
+from scepsy.cli.question import state_problem
 
 
 @command
@@ -25,7 +18,7 @@ def frontier(
     rename: Renames = None,
     cluster: ClusterName = None,
     gpus: Gpus = None,
-    gpu_type: Annotated[str, typer.Option(help="GPU type that goes with --gpus.")] = "A100-80G",
+    gpu_type: GpuType = "A100-80G",
     as_json: Json = False,
 ) -> None:
     """Latency and highest rate for every number of GPUs up to the cluster's (the exact optimum, packing left aside).
@@ -56,7 +49,7 @@ def admit(
     rename: Renames = None,
     cluster: ClusterName = None,
     gpus: Gpus = None,
-    gpu_type: Annotated[str, typer.Option(help="GPU type that goes with --gpus.")] = "A100-80G",
+    gpu_type: GpuType = "A100-80G",
     as_json: Json = False,
 ) -> None:
     """Which of several workflows can be served together, in the order given, and what the others would need.

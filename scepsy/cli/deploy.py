@@ -23,7 +23,7 @@ from scepsy.errors import InputError
 
 if TYPE_CHECKING:
     from executor.manifests import Rendered, RenderOptions
-    from scepsy.plan import Plan
+    from scepsy.plans import Plan
     from scepsy.profile.model import ProfileSet
 
 PlanFile = Annotated[Path, typer.Argument(help="A plan file, as `scepsy plan -o` writes it.")]
@@ -272,10 +272,10 @@ def discover(
         emit_json(msgspec.to_builtins(found))
 
 
-def register(app: typer.Typer) -> None:
+def register(app: typer.Typer, panel: str) -> None:
     """Add the commands to the command line."""
     for each in (render, diff, apply, wait, status, delete, discover):
-        app.command()(each)
+        app.command(rich_help_panel=panel)(each)
 
 
 def _render(plan: "Plan", profiles: "ProfileSet", options: "RenderOptions") -> "Rendered":

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from executor.cluster.api import Api
     from executor.cluster.waits import Event, Limits
     from executor.manifests import Rendered, RenderOptions
-    from scepsy.plan import Plan
+    from scepsy.plans import Plan
     from scepsy.profile.model import ProfileSet
 
 TARGETS = ("dra", "mps", "hami", "local")

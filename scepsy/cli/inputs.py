@@ -9,7 +9,7 @@ from scepsy.errors import InputError
 
 if TYPE_CHECKING:
     from scepsy.cluster import Cluster
-    from scepsy.plan import Plan
+    from scepsy.plans import Plan
     from scepsy.profile.model import ProfileSet
     from scepsy.workload import Arrivals, Trace
 

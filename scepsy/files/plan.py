@@ -7,7 +7,7 @@ infinite, so ``.inf`` is read where a value allows it; NaN never is.
 from pathlib import Path
 
 from scepsy.files.document import read_yaml, write_yaml
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 
 FORMAT, VERSION = "scepsy.plan", 1
 

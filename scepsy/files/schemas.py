@@ -13,7 +13,7 @@ import msgspec
 from scepsy.cluster import Cluster
 from scepsy.files import cluster, curves, plan, profiles, trace
 from scepsy.files.atomic import write_bytes
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.workload import Run
 

@@ -15,7 +15,7 @@ from ortools.sat.python import cp_model
 
 from scepsy.cluster import Gpu
 from scepsy.place.hierarchical import Layout, Placement, spread
-from scepsy.plan import Allocation
+from scepsy.plans import Allocation
 
 EFFORT = 2.0
 """Deterministic time units (about seconds of a fast core) before giving up."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scepsy.cluster import Cluster, Gpu
-from scepsy.plan import Allocation
-from scepsy.predict.aggregate import Integers
+from scepsy.plans import Allocation
+from scepsy.predictors.aggregate import Integers
 
 Slots = tuple[tuple[Gpu, ...], ...]
 """GPUs of each instance, one group per instance."""

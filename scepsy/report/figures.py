@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from scepsy.cluster import Gpu
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.report.style import PALETTE, looks, styled
 
 

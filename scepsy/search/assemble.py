@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from scepsy.place.hierarchical import Placement
-from scepsy.plan import Allocation, Expectation, Instance, Plan
-from scepsy.predict import critical_path
-from scepsy.predict.aggregate import call_rates_per_s, capacity_of, predict
-from scepsy.predict.contention import stretches
-from scepsy.predict.critical_path import Latencies
+from scepsy.plans import Allocation, Expectation, Instance, Plan
+from scepsy.predictors import critical_path
+from scepsy.predictors.aggregate import call_rates_per_s, capacity_of, predict
+from scepsy.predictors.contention import stretches
+from scepsy.predictors.critical_path import Latencies
 from scepsy.profile.model import instance_memory_bytes
 from scepsy.search.problem import Problem
 

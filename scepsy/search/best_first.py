@@ -13,7 +13,7 @@ from itertools import count
 
 import numpy as np
 
-from scepsy.predict.aggregate import Floats, Integers
+from scepsy.predictors.aggregate import Floats, Integers
 from scepsy.search.knapsack import Items
 from scepsy.search.space import Options, Space
 

@@ -15,7 +15,7 @@ import msgspec
 from scepsy.cluster import Gpu
 from scepsy.errors import Infeasible, InputError
 from scepsy.place.hierarchical import Placement, layout, pack_around
-from scepsy.plan import Allocation, Instance, Plan
+from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.search.assemble import accepts, assemble, evaluate, objective_of
 from scepsy.search.goals import plan_exact

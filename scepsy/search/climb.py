@@ -16,7 +16,7 @@ from time import perf_counter
 import numpy as np
 
 from scepsy.place.hierarchical import Layout, layout, pack
-from scepsy.plan import Allocation, Plan
+from scepsy.plans import Allocation, Plan
 from scepsy.search.assemble import assemble
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, Space, build_space

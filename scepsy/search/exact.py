@@ -3,7 +3,7 @@
 import numpy as np
 
 from scepsy.errors import Infeasible
-from scepsy.predict.aggregate import Floats
+from scepsy.predictors.aggregate import Floats
 from scepsy.search.assemble import Outlook
 from scepsy.search.infeasible import limits_too_tight, not_enough_gpus
 from scepsy.search.problem import Problem

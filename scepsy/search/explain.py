@@ -6,10 +6,10 @@ import numpy as np
 
 from scepsy.dag import NOMINAL_BASE_S, NOMINAL_S_PER_INPUT_TOKEN, NOMINAL_S_PER_OUTPUT_TOKEN
 from scepsy.errors import Infeasible
-from scepsy.plan import Allocation, Plan
-from scepsy.predict.aggregate import Floats
-from scepsy.predict.critical_path import RunModel
-from scepsy.predict.paths import busy_seconds_by_run
+from scepsy.plans import Allocation, Plan
+from scepsy.predictors.aggregate import Floats
+from scepsy.predictors.critical_path import RunModel
+from scepsy.predictors.paths import busy_seconds_by_run
 from scepsy.profile.model import kv_capacity_tokens
 from scepsy.rng import stream
 from scepsy.search.assemble import evaluate, slots_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scepsy.errors import Infeasible
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.search.goals import least_latency
 from scepsy.search.infeasible import rate_items
 from scepsy.search.knapsack import solve

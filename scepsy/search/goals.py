@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from scepsy.errors import Infeasible, InputError
-from scepsy.plan import Allocation, Plan
-from scepsy.predict.aggregate import Floats
+from scepsy.plans import Allocation, Plan
+from scepsy.predictors.aggregate import Floats
 from scepsy.search.assemble import Outlook, Proof, assemble, latencies_of
 from scepsy.search.exact import best_within
 from scepsy.search.infeasible import limits_too_tight, not_enough_gpus, rate_bound

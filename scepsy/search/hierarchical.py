@@ -19,8 +19,8 @@ import numpy as np
 
 from scepsy.errors import Infeasible
 from scepsy.place.hierarchical import layout, pack
-from scepsy.plan import Plan
-from scepsy.predict.aggregate import Floats, Integers
+from scepsy.plans import Plan
+from scepsy.predictors.aggregate import Floats, Integers
 from scepsy.search.assemble import accepts, assemble, evaluate
 from scepsy.search.infeasible import not_enough_gpus
 from scepsy.search.problem import Problem

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scepsy.predict.aggregate import Floats, Integers
+from scepsy.predictors.aggregate import Floats, Integers
 
 MAX_STATES = 4_000_000
 """Budget combinations a table may have; more GPU types and units than this need coarser units."""

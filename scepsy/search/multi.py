@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from scepsy.cluster import Cluster, Node
 from scepsy.errors import Infeasible
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.search.goals import at_rates, plan_exact
 from scepsy.search.problem import Problem
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from scepsy.place.exact import pack_exactly
 from scepsy.place.hierarchical import Layout, Placement
-from scepsy.plan import Allocation
-from scepsy.predict.aggregate import Integers
+from scepsy.plans import Allocation
+from scepsy.predictors.aggregate import Integers
 
 EFFORT = 0.04
 """Deterministic time of one proof: many times what 16 GPUs take, and little enough to give up on large clusters."""

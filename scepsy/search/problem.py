@@ -8,9 +8,9 @@ from typing import Literal
 from scepsy.capabilities import TARGETS, Capabilities
 from scepsy.cluster import Cluster
 from scepsy.errors import InputError
-from scepsy.plan import Plan, Target
-from scepsy.predict.aggregate import CurveIndex, CurveKey
-from scepsy.predict.critical_path import RunModel
+from scepsy.plans import Plan, Target
+from scepsy.predictors.aggregate import CurveIndex, CurveKey
+from scepsy.predictors.critical_path import RunModel
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import ProfileSet
 from scepsy.stats.use import WorkflowUse

@@ -10,8 +10,8 @@ import numpy as np
 
 from scepsy.cluster import Cluster, GpuType, Node
 from scepsy.llm import Llm
-from scepsy.plan import Target
-from scepsy.predict.aggregate import curve_key
+from scepsy.plans import Target
+from scepsy.predictors.aggregate import curve_key
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw

@@ -12,9 +12,9 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from scepsy.predict import critical_path
-from scepsy.predict.aggregate import call_rates_per_s
-from scepsy.predict.critical_path import CallTimes
+from scepsy.predictors import critical_path
+from scepsy.predictors.aggregate import call_rates_per_s
+from scepsy.predictors.critical_path import CallTimes
 from scepsy.search.assemble import latencies_of
 from scepsy.search.knapsack import Items, backtrack, solve
 from scepsy.search.problem import Problem

@@ -19,8 +19,8 @@ import numpy as np
 
 from scepsy.cluster import GpuType
 from scepsy.errors import Infeasible, InputError
-from scepsy.plan import Allocation
-from scepsy.predict.aggregate import Floats, Integers, Stack, call_rates_per_s, capacity_calls_per_s
+from scepsy.plans import Allocation
+from scepsy.predictors.aggregate import Floats, Integers, Stack, call_rates_per_s, capacity_calls_per_s
 from scepsy.profile.model import kv_capacity_tokens
 from scepsy.search.problem import Problem
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from scepsy.place.hierarchical import Layout, Placement, layout, pack
-from scepsy.plan import Allocation
-from scepsy.predict.aggregate import Floats
-from scepsy.predict.contention import bandwidth_demand, compute_draw, feels_neighbours
+from scepsy.plans import Allocation
+from scepsy.predictors.aggregate import Floats
+from scepsy.predictors.contention import bandwidth_demand, compute_draw, feels_neighbours
 from scepsy.search.assemble import Outlook, Proof, accepts, evaluate
 from scepsy.search.best_first import Effort, cheapest_first
 from scepsy.search.knapsack import Items, backtrack, solve

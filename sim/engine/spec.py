@@ -1,7 +1,7 @@
 """From a plan's instances and their profiles to what a simulated instance needs to know."""
 
 from scepsy.errors import InputError
-from scepsy.plan import Instance, Plan
+from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.engine.replica import ReplicaSpec
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from scepsy.backend import Stream, Workload
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import Records
 from sim.policies.autoscaling.hpa import KEDA, HpaSettings, hpa

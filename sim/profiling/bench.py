@@ -17,8 +17,8 @@ from scipy.optimize import nnls
 from scepsy.arrivals import issue, users
 from scepsy.backend import Stream, Workload
 from scepsy.dag import project, sibling_groups
-from scepsy.predict.aggregate import Floats, Integers
-from scepsy.predict.paths import Paths
+from scepsy.predictors.aggregate import Floats, Integers
+from scepsy.predictors.paths import Paths
 from scepsy.profile.model import Profile, ProfileSet
 from scepsy.workload import Arrivals, Run, Trace
 from sim.engine.ahead import make_replica

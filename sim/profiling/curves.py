@@ -31,8 +31,8 @@ from scepsy.backend import Stream
 from scepsy.errors import InputError
 from scepsy.files.cache import cache_key
 from scepsy.files.curves import load_curves, save_curves
-from scepsy.predict.aggregate import Floats
-from scepsy.predict.paths import Paths
+from scepsy.predictors.aggregate import Floats
+from scepsy.predictors.paths import Paths
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from sim.profiling import bench as bench_module

@@ -12,7 +12,7 @@ import simpy
 
 from scepsy.cluster import Gpu
 from scepsy.errors import InputError, SimulationError
-from scepsy.plan import Instance, Plan
+from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile, ProfileSet, instance_memory_bytes
 from sim.engine.ahead import make_replica
 from sim.engine.clock import ARRIVAL, seconds, ticks

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from scepsy import __version__
 from scepsy.arrivals import issue, users
 from scepsy.backend import Workload
 from scepsy.errors import InputError, SimulationError
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
+from scepsy.version import __version__
 from sim.engine.ahead import make_replica
 from sim.engine.clock import TICKS_PER_S, Kernel
 from sim.engine.gpu import GpuState

@@ -19,7 +19,7 @@ from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
 from scepsy.files.records import load_records, save_records
 from scepsy.files.trace import save_trace
-from scepsy.plan import Target
+from scepsy.plans import Target
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
 from tests.executor.two_cores import two_core_plan

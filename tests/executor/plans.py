@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
 from scepsy.llm import Llm
-from scepsy.plan import Allocation, Instance, Plan, Target
+from scepsy.plans import Allocation, Instance, Plan, Target
 from scepsy.profile.model import Profile, ProfileSet
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel

@@ -2,7 +2,7 @@
 
 from executor.random_models import RandomModel, llm_of
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
-from scepsy.plan import Allocation, Instance, Plan
+from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel

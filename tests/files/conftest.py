@@ -17,7 +17,7 @@ from scepsy.files.profiles import load_profiles, save_profiles
 from scepsy.files.records import load_records, save_records
 from scepsy.files.trace import load_trace, save_trace
 from scepsy.llm import Llm
-from scepsy.plan import Allocation, Expectation, Instance, Plan, Target
+from scepsy.plans import Allocation, Expectation, Instance, Plan, Target
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
 from scepsy.place.exact import pack_exactly
 from scepsy.place.hierarchical import Placement, gpus_touched, layout, pack, pack_around
-from scepsy.plan import Allocation
+from scepsy.plans import Allocation
 
 TYPE = GpuType(name="G", memory_bytes=80, bandwidth_bytes_per_s=1.0, flops_per_s=1.0)
 

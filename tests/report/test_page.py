@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from scepsy.cluster import Gpu
-from scepsy.plan import Allocation, Instance, Plan
+from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.catalogue import cluster_preset
 from scepsy.report.figures import gpu_map, heat_map, latency_vs_rate
 from scepsy.report.page import Picture, Section, Table, cell, png, write_page

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from scepsy.predict.aggregate import sum_choices
-from scepsy.predict.critical_path import CallTimes, RunModel, latencies
+from scepsy.predictors.aggregate import sum_choices
+from scepsy.predictors.critical_path import CallTimes, RunModel, latencies
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.random_problems import Size, random_problem
 from scepsy.search.space import build_space

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scepsy.errors import Infeasible
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.assemble import objective_of
 from scepsy.search.climb import climb, neighbours

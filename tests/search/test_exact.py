@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible
-from scepsy.plan import Allocation
+from scepsy.plans import Allocation
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.best_first import cheapest_first, slice_weights, undominated
 from scepsy.search.knapsack import solve

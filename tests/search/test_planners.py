@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scepsy.errors import Infeasible
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import accepts, evaluate
 from scepsy.search.problem import Problem

@@ -5,7 +5,7 @@ import numpy as np
 from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster, GpuType, Node
 from scepsy.llm import Llm
-from scepsy.plan import Allocation, Instance, Plan
+from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet, instance_memory_bytes
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel

@@ -9,7 +9,6 @@ from typing import Protocol, cast
 
 import pyarrow as pa
 
-from scepsy import __version__
 from scepsy.arrivals import issue, users
 from scepsy.backend import Workload
 from scepsy.errors import SimulationError
@@ -17,6 +16,7 @@ from scepsy.llm import Llm
 from scepsy.profile.model import EngineLimits, Profile
 from scepsy.profile.step import StepModel
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
+from scepsy.version import __version__
 from sim.engine.clock import TICKS_PER_S, Kernel
 from sim.engine.prefix import PrefixKeys
 from sim.engine.request import Request

@@ -24,7 +24,7 @@ from executor.cluster.waits import Limits
 from executor.manifests import RenderOptions
 from executor.manifests.names import ENGINE, release_selector
 from scepsy.cluster import Cluster
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from tests.executor.cluster.controllers import claim_uuids, ready
 from tests.executor.cluster.double import NAMESPACE, Double, node_objects
 

@@ -8,7 +8,7 @@ import pytest
 from scepsy.cli.deploying import check_by_simulation
 from scepsy.errors import ScepsyError
 from scepsy.files.trace import save_trace
-from scepsy.plan import Expectation, Plan, Target
+from scepsy.plans import Expectation, Plan, Target
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
 from tests.executor import plans
 

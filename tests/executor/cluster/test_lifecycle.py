@@ -9,7 +9,7 @@ from executor.cluster.status import status
 from executor.cluster.waits import Event, Limits
 from executor.manifests import Rendered, render
 from scepsy.errors import BackendError
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from tests.executor import plans
 from tests.executor.cluster.lab import Lab, everything, placement, planned, pods
 

@@ -2,7 +2,7 @@ from hypothesis import given
 
 from executor.manifests.domains import domains, start_waves
 from scepsy.cluster import Gpu
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from tests.executor import plans
 
 

@@ -22,7 +22,7 @@ from executor.manifests.replay import replay_objects
 from scepsy.backend import Stream, Workload
 from scepsy.capabilities import TARGETS, refusals
 from scepsy.errors import Infeasible, InputError
-from scepsy.plan import Plan
+from scepsy.plans import Plan
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
 from tests.executor import plans
 

@@ -6,13 +6,13 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.sim.engine.test_exactness import cases
 
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
 from sim.engine.budget import Promise, earliest_end, worked_off
 from sim.world.run import simulate
 from tests.sim import reference
+from tests.sim.engine.test_exactness import cases
 from tests.sim.made import LAW, load, plan, profile, profile_set, run, single_calls, trace
 from tests.sim.made import call as one_call
 

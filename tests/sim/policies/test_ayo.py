@@ -2,7 +2,7 @@
 
 import pytest
 
-from scepsy.plan import Allocation, Instance, Plan, Target
+from scepsy.plans import Allocation, Instance, Plan, Target
 from scepsy.workload import Arrivals, Trace, TraceSource
 from sim.policies.engines.ayo import EARLY, known_blocks, optimised, prefilled_early, without_implied
 from sim.policies.orders.topology import topology

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scepsy.dag import longest_path_s, walk
-from scepsy.predict.paths import Paths, busy_seconds_by_run
+from scepsy.predictors.paths import Paths, busy_seconds_by_run
 from scepsy.workload import Call, Run
 
 

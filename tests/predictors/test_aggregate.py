@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scepsy.plan import Allocation
-from scepsy.predict.aggregate import CurveIndex, capacity_calls_per_s, predict, read_replicas, sum_choices
+from scepsy.plans import Allocation
+from scepsy.predictors.aggregate import CurveIndex, capacity_calls_per_s, predict, read_replicas, sum_choices
 from scepsy.profile.curve import Curve
 from scepsy.search.random_problems import Size, random_problem
 from scepsy.stats.use import LlmUse, WorkflowUse

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from scepsy.plan import Allocation
-from scepsy.predict import aggregate, critical_path
-from scepsy.predict.aggregate import CurveIndex
-from scepsy.predict.critical_path import CallTimes, RunModel, latencies, thin
+from scepsy.plans import Allocation
+from scepsy.predictors import aggregate, critical_path
+from scepsy.predictors.aggregate import CurveIndex
+from scepsy.predictors.critical_path import CallTimes, RunModel, latencies, thin
 from scepsy.profile.curve import Curve
 from scepsy.stats.use import LlmUse, WorkflowUse
 from scepsy.workload import Call, Run

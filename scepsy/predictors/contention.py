@@ -15,8 +15,8 @@ import numpy as np
 from scipy.special import gammaln
 
 from scepsy.cluster import Gpu
-from scepsy.plan import Allocation
-from scepsy.predict.aggregate import CurveIndex, Floats, call_rates_per_s, capacity_of, read_replicas
+from scepsy.plans import Allocation
+from scepsy.predictors.aggregate import CurveIndex, Floats, call_rates_per_s, capacity_of, read_replicas
 from scepsy.profile.model import ProfileSet
 from scepsy.profile.share import ContentionLaw
 from scepsy.stats.use import WorkflowUse

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from scepsy.cluster import Gpu
-from scepsy.plan import Allocation
-from scepsy.predict import contention
-from scepsy.predict.contention import (
+from scepsy.plans import Allocation
+from scepsy.predictors import contention
+from scepsy.predictors.contention import (
     bandwidth_demand,
     compute_draw,
     neighbours,

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from scepsy.plan import Allocation, Expectation
+from scepsy.plans import Allocation, Expectation
 from scepsy.profile.curve import Curve, read_curve
 from scepsy.stats.use import WorkflowUse
 

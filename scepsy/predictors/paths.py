@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scepsy.dag import levels
-from scepsy.predict.aggregate import Floats, Integers
+from scepsy.predictors.aggregate import Floats, Integers
 from scepsy.workload import Run
 
 

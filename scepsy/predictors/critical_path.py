@@ -18,9 +18,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from scepsy.dag import longest_path_s, nominal_s
-from scepsy.plan import Allocation
-from scepsy.predict.aggregate import CurveIndex, Floats, call_rates_per_s, read_replicas
-from scepsy.predict.paths import Paths
+from scepsy.plans import Allocation
+from scepsy.predictors.aggregate import CurveIndex, Floats, call_rates_per_s, read_replicas
+from scepsy.predictors.paths import Paths
 from scepsy.profile.curve import Curve
 from scepsy.stats.use import WorkflowUse
 from scepsy.value import Value

@@ -1,0 +1,40 @@
+"""Options that several commands take: one name, one unit, one text and one default each."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, as `scepsy plan -o` writes it.")]
+Traces = Annotated[list[Path], typer.Option("--trace", "-t", help="Trace file; repeat for several workflows.")]
+Rates = Annotated[list[float], typer.Option("--rate", "-r", help="Target runs per second; repeat, one per workflow.")]
+OtherRates = Annotated[
+    list[float] | None, typer.Option("--rate", "-r", help="Runs per second instead of the plan's; repeat for each workflow.")
+]
+Profiles = Annotated[Path | None, typer.Option("--profiles", "-p", help="Profiles file; built-in ones when absent.")]
+Renames = Annotated[list[str] | None, typer.Option("--as", help="NAME=MODEL: serve the trace's NAME by this model.")]
+ClusterName = Annotated[str | None, typer.Option("--cluster", "-c", help="Cluster file or preset, e.g. 2x8-h100.")]
+Gpus = Annotated[int | None, typer.Option(help="Instead of a cluster: this many GPUs in nodes of 8.")]
+GpuType = Annotated[str, typer.Option(help="GPU type that goes with --gpus.")]
+Seed = Annotated[int, typer.Option(help="Seed of arrivals and sampled runs.")]
+Runs = Annotated[int, typer.Option("--runs", "-n", min=1, help="Runs to issue, of all workflows together.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that profile curves.")]
+
+PlannerName = Literal["exact", "hierarchical", "equal", "proportional", "independent"]
+PredictorName = Literal["aggregate", "critical-path", "paper"]
+GoalKind = Literal["latency", "gpus", "cost", "rate"]
+RouterName = Literal[
+    "least-outstanding",
+    "round-robin",
+    "least-kv-load",
+    "weighted-by-share",
+    "power-of-two",
+    "affinity",
+    "hash-affinity",
+    "plas",
+    "ayo",
+]
+QueueOrderName = Literal["fcfs", "shortest-remaining", "plas", "topology"]
+SystemName = Literal["static", "hpa", "hpa-load", "hpa-kv", "hpa-gpu", "keda", "aegaeon", "muxserve", "ayo"]
+TargetName = Literal["dra", "mps", "hami", "local"]

@@ -1,0 +1,100 @@
+"""From a command's options to the question they ask: loads, cluster, profiles and the planning problem."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scepsy.cli.output import progress
+from scepsy.errors import InputError
+
+if TYPE_CHECKING:
+    from scepsy.api.prepare import Load
+    from scepsy.plans import Plan
+    from scepsy.profile.model import ProfileSet
+    from scepsy.search.problem import Goal, Problem
+
+
+def state_problem(
+    trace: list[Path],
+    rate: list[float],
+    *,
+    profiles: Path | None,
+    rename: list[str] | None,
+    cluster: str | None,
+    gpus: int | None,
+    gpu_type: str,
+    arrivals: str = "poisson",
+    share_unit: int = 10,
+    goal: "Goal | None" = None,
+    seed: int = 0,
+    jobs: int = 2,
+) -> "tuple[Problem, tuple[Load, ...], ProfileSet]":
+    """The planning question that a command's options ask; a latency limit under the name "" holds for every workflow."""
+    from scepsy.api.prepare import loads_of
+    from scepsy.cli.inputs import read_arrivals, read_cluster, read_profiles, read_traces
+    from scepsy.search.problem import Goal
+
+    loads = loads_of(read_traces(trace), rate, read_arrivals(arrivals))
+    machines = read_cluster(cluster, gpus, gpu_type)
+    llms = list(dict.fromkeys(llm for load in loads for llm in load.trace.llms))
+    known = read_profiles(profiles, llms, machines, rename or [])
+    wanted = goal or Goal()
+    if "" in wanted.limits_s:
+        wanted = replace(wanted, limits_s={load.workflow: wanted.limits_s[""] for load in loads})
+    problem = problem_of(loads, machines, known, share_unit=share_unit, goal=wanted, seed=seed, jobs=jobs)
+    return problem, loads, known
+
+
+def problem_of(
+    loads: "tuple[Load, ...]", cluster: Any, profiles: "ProfileSet", *, share_unit: int, goal: Any, seed: int, jobs: int
+) -> "Problem":
+    """State the problem; profile the curves that the cache lacks, with a progress bar."""
+    from scepsy.api.prepare import prepare
+    from scepsy.files.cache import cache_dir
+
+    if not 1 <= share_unit <= 100:
+        raise InputError(f"--share-unit is {share_unit}: must be 1 to 100 percent")
+    with progress("profiling curves") as advance:
+        done_before = 0
+
+        def step(done: int, total: int) -> None:
+            nonlocal done_before
+            advance(done - done_before, total=total)
+            done_before = done
+
+        return prepare(
+            loads,
+            cluster,
+            profiles,
+            share_unit_pct=share_unit,
+            goal=goal,
+            seed=seed,
+            cache_dir=cache_dir(),
+            jobs=jobs,
+            progress=step,
+        )
+
+
+def read_plan(path: Path, rate: list[float] | None) -> "tuple[Plan, tuple[Load, ...], ProfileSet]":
+    """A plan with its loads (at ``rate`` where given) and profiles."""
+    import msgspec
+
+    from scepsy.api.prepare import Load
+    from scepsy.cli.inputs import plan_inputs
+    from scepsy.files.plan import load_plan
+
+    result = load_plan(path)
+    traces, profiles = plan_inputs(result, path)
+    if rate and len(rate) != len(result.targets):
+        names = ", ".join(target.workflow for target in result.targets)
+        raise InputError(f"--rate is given {len(rate)} times: must be once for each workflow of the plan ({names})")
+    loads = []
+    for index, (target, (trace, name)) in enumerate(zip(result.targets, traces, strict=True)):
+        arrivals = target.arrivals
+        if rate:
+            if not 0 < rate[index] < math.inf:
+                raise InputError(f"--rate is {rate[index]:g}: must be a finite number > 0 (runs per second)")
+            arrivals = msgspec.structs.replace(arrivals, rate_per_s=rate[index])
+        loads.append(Load(trace=trace, arrivals=arrivals, path=name))
+    return result, tuple(loads), profiles

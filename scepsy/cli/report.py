@@ -1,0 +1,43 @@
+"""``report``: one page about a plan."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scepsy.cli.options import Jobs, Json, PlanFile, Runs, Seed
+from scepsy.cli.output import command, emit_json, progress, stdout
+from scepsy.cli.question import problem_of, read_plan
+from scepsy.errors import InputError
+
+
+@command
+def report(
+    plan_file: PlanFile,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file; beside the plan when absent.")] = None,
+    runs: Runs = 300,
+    seed: Seed = 0,
+    jobs: Jobs = 2,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained page about a plan: GPU map, expectations, simulated latency against rate, share stability.
+
+    Example: `scepsy report rag.plan.yaml -o rag.html`
+    """
+    from scepsy.api.plan_page import FACTORS, rescaled, sweep_plan, write_plan_page
+    from scepsy.search.problem import Goal
+
+    if output is not None and output.suffix != ".html":
+        raise InputError(f"--output is {output}: must end in .html")
+    result, loads, profiles = read_plan(plan_file, None)
+    target = output or plan_file.with_name(plan_file.name.removesuffix(".yaml").removesuffix(".plan") + ".html")
+    problem = problem_of(loads, result.cluster, profiles, share_unit=10, goal=Goal(), seed=seed, jobs=jobs)
+    with progress("simulating", len(FACTORS)) as advance:
+        frame = sweep_plan(result, loads, lambda factor: rescaled(problem, factor), runs=runs, seed=seed, advance=advance)
+    files = write_plan_page(target, result, loads, frame, problem, runs=runs, seed=seed)
+    if as_json:
+        emit_json(
+            {"report": str(files[0]), "pictures": [str(file) for file in files[1:]], "rows": frame.to_dict(orient="records")}
+        )
+    else:
+        stdout.print(f"wrote {files[0]} and {len(files) - 1} pictures beside it", highlight=False)

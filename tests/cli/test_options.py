@@ -1,0 +1,65 @@
+"""Choices that ``--help`` shows are those that the program knows, and one option means one thing in every command."""
+
+import typing
+from typing import Any
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+from typer.testing import CliRunner
+
+from scepsy.api.forecast import PREDICTORS
+from scepsy.capabilities import TARGETS
+from scepsy.cli import app
+from scepsy.cli import options as shared
+from scepsy.search import PLANNERS
+from sim.policies.orders import QUEUE_ORDERS
+from sim.policies.routers import ROUTERS
+from sim.policies.systems import OTHER_ENGINES, SYSTEMS
+
+CHOICES = {
+    "--planner": (shared.PlannerName, PLANNERS),
+    "--predictor": (shared.PredictorName, PREDICTORS),
+    "--router": (shared.RouterName, ROUTERS),
+    "--queue-order": (shared.QueueOrderName, ("fcfs", *QUEUE_ORDERS)),
+    "--system": (shared.SystemName, (*SYSTEMS, *OTHER_ENGINES)),
+    "--target": (shared.TargetName, TARGETS),
+}
+
+
+@pytest.mark.parametrize("option", CHOICES)
+def test_the_choices_are_the_registry(option: str) -> None:
+    literal, known = CHOICES[option]
+    assert set(typing.get_args(literal)) == set(known)
+
+
+def commands(group: Any, path: str = "scepsy") -> typing.Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def test_every_command_shows_an_example() -> None:
+    found = dict(commands(typer.main.get_command(app)))
+    assert len(found) > 25
+    assert [name for name, command in found.items() if "Example" not in (command.help or "")] == []
+
+
+@pytest.mark.parametrize("words", [["plan", "-t", "t", "--rate", "1"], ["simulate", "p"], ["predict", "p"]])
+def test_a_wrong_choice_is_answered_in_one_line_with_the_right_ones(words: list[str]) -> None:
+    for option in CHOICES:
+        result = CliRunner().invoke(app, [*words, option, "wrong"])
+        if "No such option" in result.stderr:
+            continue
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert f"scepsy {words[0]}: Invalid value for '{option}'" in result.stderr
+        assert all(f"'{choice}'" in result.stderr for choice in typing.get_args(CHOICES[option][0]))
+
+
+def test_panels_come_in_the_order_of_use() -> None:
+    root: Any = typer.main.get_command(app)
+    panels = [str(getattr(root.commands[name], "rich_help_panel", "")) for name in root.list_commands(None)]
+    assert panels == sorted(panels)
+    assert panels[0].startswith("1.")
