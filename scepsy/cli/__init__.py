@@ -17,6 +17,7 @@ from scepsy.cli import (
     export,
     figures,
     gateway,
+    importing,
     plan,
     profile,
     profiling,
@@ -94,6 +95,7 @@ def root(
     """Plan, simulate and run multi-LLM agentic workflows on a GPU cluster."""
 
 
+importing.register(trace.app)
 export.register(trace.app)
 app.add_typer(trace.app, rich_help_panel=TRACE)
 app.command(rich_help_panel=TRACE)(gateway.gateway)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scepsy.cli.importing import assignments
 from scepsy.cli.output import command, emit_json, progress, show_table, stdout
 from scepsy.errors import InputError
 
@@ -12,70 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from scepsy.workload import Run
-
 app = typer.Typer(name="trace", help="Traces: import, generate, stats, list.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="TRACE", help="Trace file to write (.jsonl or .jsonl.gz).")]
-
-
-def _assignments(items: list[str] | None, option: str) -> dict[str, str]:
-    values = {}
-    for item in items or []:
-        name, equals, value = item.partition("=")
-        if not (equals and name and value):
-            raise InputError(f"{option} is {item!r}: must be NAME=VALUE")
-        values[name] = value
-    return values
-
-
-@app.command("import")
-@command
-def import_(
-    format_: Annotated[str, typer.Argument(metavar="FORMAT", help="A format of `scepsy trace list`.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files to import into one trace.")],
-    output: Output,
-    option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the format.")] = None,
-    llm: Annotated[list[str] | None, typer.Option(metavar="RECORDED=NAME", help="Call a recorded LLM by another name.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Import recordings of another tool.
-
-    What the recording leaves out is inferred, counted and said.
-
-    Example: `scepsy trace import tau2 results.json --llm agent:gpt-4.1=llama-3.1-70b -o tau2.jsonl`
-    """
-    from scepsy.files.trace import TraceWriter
-    from scepsy.importers.registry import find_importer
-
-    names = _assignments(llm, "--llm")
-    imported = find_importer(format_).stream(files, _assignments(option, "--set"))
-    runs = calls = 0
-    with (
-        progress(f"importing {format_}") as advance,
-        TraceWriter(output, imported.source, imported.prefix_block_tokens) as writer,
-    ):
-        for run in imported.runs:
-            writer.write(_renamed(run, names))
-            runs += 1
-            calls += len(run.calls)
-            advance()
-    counts = dict(sorted(imported.counts.items()))
-    if as_json:
-        emit_json({"trace": str(output), "format": format_, "runs": runs, "calls": calls, "counts": counts})
-        return
-    stdout.print(f"{output}: {runs} runs, {calls} calls", soft_wrap=True, highlight=False)
-    for note in (*imported.source.notes, *(f"{what}: {count}" for what, count in counts.items())):
-        stdout.print(f"  {note}", soft_wrap=True, highlight=False)
-
-
-def _renamed(run: "Run", names: dict[str, str]) -> "Run":
-    from msgspec.structs import replace
-
-    if not names:
-        return run
-    return replace(run, calls=tuple(replace(call, llm=names.get(call.llm, call.llm)) for call in run.calls))
 
 
 @app.command("stats")
@@ -192,7 +133,7 @@ def generate(
     from scepsy.generate.builder import BLOCK_TOKENS
 
     calls = 0
-    llms = _assignments(llm, "--llm")
+    llms = assignments(llm, "--llm")
     source = trace_source(workflow, seed)
     with progress(f"generating {workflow}", runs) as advance, TraceWriter(output, source, BLOCK_TOKENS) as writer:
         for run in generate_runs(workflow, runs=runs, seed=seed, llms=llms):
@@ -245,7 +186,7 @@ def list_(as_json: Json = False) -> None:
         ),
     )
     show_table(
-        "Formats (scepsy trace import NAME FILE...)",
+        "Formats (scepsy trace import FILE... finds out which; scepsy trace import NAME FILE... says)",
         ("name", "what is read", "options (--set NAME=VALUE)"),
         (
             (name, importer.summary, "; ".join(f"{option}: {what}" for option, what in importer.options.items()))

@@ -7,6 +7,8 @@ a reader notice a file that was cut off between two lines; the writer fills it i
 
 import gc
 import gzip
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -178,6 +180,8 @@ def _uncollected() -> Iterator[None]:
 class TraceWriter:
     """Write runs one by one; the file appears, complete, when the ``with`` block ends well.
 
+    ``source`` may be set until then where it was given as None: what an import left out is known only at its end.
+
         with TraceWriter("t.jsonl", source) as writer:
             for run in runs:
                 writer.write(run)
@@ -186,9 +190,11 @@ class TraceWriter:
     leaving the block raises it when no run was written.
     """
 
-    def __init__(self, path: str | Path, source: TraceSource, prefix_block_tokens: int = 0) -> None:
+    def __init__(self, path: str | Path, source: TraceSource | None, prefix_block_tokens: int = 0) -> None:
         self.path = Path(path)
-        self._header = TraceHeader(source=source, prefix_block_tokens=prefix_block_tokens)
+        self.source = source
+        self._late = source is None
+        self._prefix_block_tokens = prefix_block_tokens
         self._seen: set[str] = set()
         self._encoder = msgspec.json.Encoder()
 
@@ -197,17 +203,24 @@ class TraceWriter:
         self._aside = self._atomic.__enter__()
         self._raw = self._aside.open("wb")
         zipped = self.path.suffix == ".gz"
-        self._file: Any = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0) if zipped else self._raw
-        header = {"format": FORMAT, "version": VERSION, **cast(dict[str, Any], msgspec.to_builtins(self._header))}
-        text = self._encoder.encode(header)[:-1]
+        self._target: Any = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0) if zipped else self._raw
+        self._file: Any = self._target
+        self._count_at: int | None = None
+        if self._late:  # the runs go aside until the header is known
+            self._file = tempfile.TemporaryFile()
+            return self
+        text = self._header_text()
         if not zipped:  # room for the count, which is known at the end
             text += b',"runs":'
-            self._count_at: int | None = len(text)
+            self._count_at = len(text)
             text += b" " * (_COUNT_DIGITS - 1) + b"0"
-        else:
-            self._count_at = None
         self._file.write(text + b"}\n")
         return self
+
+    def _header_text(self) -> bytes:
+        header = TraceHeader(source=self.source or TraceSource(origin=""), prefix_block_tokens=self._prefix_block_tokens)
+        fields = {"format": FORMAT, "version": VERSION, **cast(dict[str, Any], msgspec.to_builtins(header))}
+        return self._encoder.encode(fields)[:-1]
 
     def write(self, run: Run) -> None:
         """Append one run."""
@@ -217,8 +230,14 @@ class TraceWriter:
         self._file.write(self._encoder.encode(run) + b"\n")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._file is not self._raw:
+        if self._late:
+            if kind is None:
+                self._target.write(self._header_text() + f',"runs":{len(self._seen)}}}\n'.encode())
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, self._target, 1 << 20)
             self._file.close()
+        if self._target is not self._raw:
+            self._target.close()
         elif self._count_at is not None:
             self._raw.seek(self._count_at)
             self._raw.write(str(len(self._seen)).rjust(_COUNT_DIGITS).encode())

@@ -1,141 +1,164 @@
-"""What an importer is: files and options in, runs out, one at a time, with a count of everything inferred or left out."""
+"""What an importer is: inputs and options in, runs out, one at a time, with a tally of everything inferred or left out."""
 
-import csv
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from scepsy.errors import InputError
-from scepsy.files.failure import decode_json, explain, fail, read_bytes, reading, shown
+from scepsy.files.failure import decode_json, explain, fail, shown
+from scepsy.importers.inputs import gather
+from scepsy.importers.records import Sample
+from scepsy.importers.source import LINE_BYTES, Source
+from scepsy.importers.tally import Tally
 from scepsy.workload import Run, Trace, TraceSource
 
 T = TypeVar("T")
 
+Detect = Callable[[Sample], str | None]
+"""Why a sample is of a format, in a few words; None: it is not."""
+
+WHOLE_FILE_BYTES = 512 << 20
+"""Most bytes of a file that a format makes us read at once."""
+
 
 @dataclass(frozen=True)
 class Imported:
-    """A trace that is being read. ``counts`` is complete once ``runs`` is exhausted."""
+    """A trace that is being read. ``tally`` is complete once ``runs`` is exhausted."""
 
     source: TraceSource
     runs: Iterator[Run]
     prefix_block_tokens: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    """What was inferred, repaired or left out, in words, with how often."""
+    tally: Tally = field(default_factory=Tally)
+
+
+Open = Callable[[Sequence[Source], Mapping[str, str], Tally], Imported]
+"""Raises ``InputError`` naming file, record, field and remedy, at the latest while ``runs`` is read."""
 
 
 @dataclass(frozen=True)
 class Importer:
-    """One foreign format. Calling it gives the whole trace; ``open`` streams it."""
+    """One foreign format. Calling it gives the whole trace; ``stream`` reads it run by run."""
 
     summary: str
-    open: Callable[[Sequence[Path], Mapping[str, str]], Imported]
-    """Raises ``InputError`` naming file, record, field and remedy, at the latest while ``runs`` is read."""
+    """What is read, in one line, for lists."""
+    open: Open
     options: Mapping[str, str] = field(default_factory=dict)
     """Option name → what it does."""
+    detect: Detect = lambda sample: None
+    """Whether an input is of this format; see ``importers.detect`` for ready-made ones."""
 
     def __call__(self, paths: Sequence[str | Path], options: Mapping[str, str] | None = None) -> Trace:
-        """Import everything into memory; the counts become notes of the trace's source."""
+        """Import everything into memory; the tally becomes notes of the trace's source."""
         imported = self.stream(paths, options)
         runs = tuple(imported.runs)
-        if not runs:
-            raise InputError(f"{', '.join(map(str, paths))}: holds no run: must hold at least one")
-        notes = (*imported.source.notes, *(f"{what}: {count}" for what, count in sorted(imported.counts.items())))
+        notes = (*imported.source.notes, *imported.tally.notes())
         source = msgspec.structs.replace(imported.source, notes=notes)
-        try:
-            return Trace(source=source, runs=runs, prefix_block_tokens=imported.prefix_block_tokens)
-        except ValueError as error:
-            raise InputError(f"{', '.join(map(str, paths))}: {error} (is a file given twice?)") from error
+        return Trace(source=source, runs=runs, prefix_block_tokens=imported.prefix_block_tokens)
 
-    def stream(self, paths: Sequence[str | Path], options: Mapping[str, str] | None = None) -> Imported:
-        """Start importing. Raises ``InputError`` on an unknown option or no file."""
-        for name in options or {}:
+    def check_options(self, options: Mapping[str, str]) -> None:
+        """Raise ``InputError`` on an option that this format does not have."""
+        for name in options:
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
                 raise InputError(f"option {name!r} is unknown: must be one of this format's ({known})")
-        if not paths:
-            raise InputError("no file is given: must be at least one")
-        return self.open([Path(path) for path in paths], dict(options or {}))
+
+    def stream(self, paths: Sequence[str | Path | Source], options: Mapping[str, str] | None = None) -> Imported:
+        """Start importing. Raises ``InputError`` on an unknown option, no file, and at the end when there was no run."""
+        self.check_options(options or {})
+        tally = Tally()
+        ready = [path for path in paths if isinstance(path, Source)]
+        sources = ready or gather([path for path in paths if not isinstance(path, Source)], tally)
+        imported = self.open(sources, dict(options or {}), tally)
+        return replace(imported, runs=_each_once(imported.runs, sources, tally), tally=tally)
 
 
-def read_foreign(path: Path, kind: type[T]) -> T:
+def _each_once(runs: Iterator[Run], sources: Sequence[Source], tally: Tally) -> Iterator[Run]:
+    """Runs with unique ids: the same run again is left out and counted, another run of that id gets a number."""
+    seen: dict[str, bytes] = {}
+    for run in runs:
+        print_ = blake2b(msgspec.json.encode(msgspec.structs.replace(run, arrival_s=None)), digest_size=8).digest()
+        if run.id in seen:
+            if seen[run.id] == print_:
+                tally.duplicates += len(run.calls)
+                continue
+            number = next(n for n in range(2, len(seen) + 3) if f"{run.id}~{n}" not in seen)
+            tally.facts["runs of an id that another run has, told apart by a number"] += 1
+            run = msgspec.structs.replace(run, id=f"{run.id}~{number}")
+        seen[run.id] = print_
+        yield run
+    if not seen:
+        why = f" (first reason: {tally.first_drop})" if tally.first_drop else ""
+        raise InputError(f"{', '.join(map(str, sources))}: holds no run: must hold at least one{why}")
+
+
+def read_whole(source: Source) -> bytes:
+    """All bytes of an input, for formats that cannot be streamed."""
+    parts, size = [], 0
+    with source.open() as stream:
+        while part := stream.read(1 << 20):
+            parts.append(part)
+            size += len(part)
+            if size > WHOLE_FILE_BYTES:
+                raise fail(str(source), f"has more than {WHOLE_FILE_BYTES >> 20} MiB: must have less (split it up)")
+    data = b"".join(parts)
+    if not data.strip():
+        raise fail(str(source), "is empty: must hold a document (was it cut off while being written?)")
+    return data
+
+
+def read_foreign(source: Source, kind: type[T]) -> T:
     """Decode a foreign JSON file into a Struct that names only what is needed (other fields are skipped unread)."""
-    data = read_bytes(path)
+    return _decode(source, read_whole(source), kind, None)
+
+
+def read_foreign_lines(source: Source, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """Decode a foreign JSON-lines file, yielding (line number, record); blank lines are skipped."""
+    with source.open() as stream:
+        for number, line in stream.lines():
+            if line is None:
+                raise fail(str(source), f"is longer than {LINE_BYTES >> 20} MiB: must be shorter", line=number)
+            yield number, _decode(source, line, kind, number)
+
+
+def _decode(source: Source, data: bytes, kind: type[T], line: int | None) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        raise fail(path, explain(error, decode_json(path, data), kind)[1]) from error
+        raise fail(str(source), explain(error, decode_json(str(source), data, line), kind)[1], line=line) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        decode_json(path, data)  # raises with the reason
-        raise fail(path, f"cannot be read: {error}") from error
-
-
-def read_foreign_lines(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
-    """Decode a foreign JSON-lines file, yielding (line number, record); blank lines are skipped."""
-    decoder = msgspec.json.Decoder(kind)
-    with reading(path), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.isspace():
-                continue
-            try:
-                yield number, decoder.decode(line)
-            except msgspec.ValidationError as error:
-                raise fail(path, explain(error, decode_json(path, line, number), kind)[1], line=number) from error
-            except (msgspec.DecodeError, ValueError, RecursionError) as error:
-                decode_json(path, line, number)
-                raise fail(path, f"cannot be read: {error}", line=number) from error
-
-
-def read_foreign_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, the named columns' texts) of a CSV file with a header."""
-    with reading(path), path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
-        try:
-            header = next(rows, None)
-            if header is None:
-                raise fail(path, f"is empty: must begin with the columns {', '.join(columns)}")
-            missing = [name for name in columns if name not in header]
-            if missing:
-                raise fail(path, f"column {missing[0]} is missing: must have {', '.join(columns)}", line=1)
-            places = [header.index(name) for name in columns]
-            for row in rows:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise fail(path, f"has {len(row)} columns: must have {len(header)} (was it cut off?)", line=rows.line_num)
-                yield rows.line_num, [row[place] for place in places]
-        except csv.Error as error:
-            raise fail(path, f"is not CSV ({error}): must be comma-separated text", line=rows.line_num) from error
+        decode_json(str(source), data, line)  # raises with the reason
+        raise fail(str(source), f"cannot be read: {error}", line=line) from error
 
 
 @contextmanager
-def checking(path: Path, record: str, line: int | None = None) -> Iterator[None]:
+def checking(source: Source, record: str, line: int | None = None) -> Iterator[None]:
     """Turn the complaint of a value of ours, built from foreign data, into an ``InputError`` naming the record."""
     try:
         yield
     except ValueError as error:
-        raise fail(path, f"{record}: {error}" if record else str(error), line=line) from error
+        raise fail(str(source), f"{record}: {error}" if record else str(error), line=line) from error
 
 
-def clock_s(path: Path, field: str, text: str, line: int | None = None) -> float:
+def clock_s(source: Source, field: str, text: str, line: int | None = None) -> float:
     """Read an ISO 8601 time as seconds since 1970; naive times are taken as UTC (only differences are ever used)."""
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
-        raise fail(path, f"{field} is {shown(text)}: must be an ISO 8601 time", line=line) from error
+        raise fail(str(source), f"{field} is {shown(text)}: must be an ISO 8601 time", line=line) from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
 
 
-def whole(path: Path, field: str, text: str, line: int) -> int:
+def whole(source: Source, field: str, text: str, line: int) -> int:
     """Read a whole number >= 0 from a CSV cell."""
     if not (text.strip().isascii() and text.strip().isdigit()):
-        raise fail(path, f"{field} is {shown(text)}: must be a whole number >= 0", line=line)
+        raise fail(str(source), f"{field} is {shown(text)}: must be a whole number >= 0", line=line)
     return int(text)
 
 

@@ -11,13 +11,15 @@ not the workflow's. Prompts' 64-token blocks are hashed; ids of ``local`` scope 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from scepsy.files.failure import fail
 from scepsy.importers.base import Imported, Importer, checking, choice, positive_number, read_foreign
+from scepsy.importers.detect import Fields
+from scepsy.importers.source import Source
+from scepsy.importers.tally import Tally
 from scepsy.importers.threads import Observed, infer_parents, parents_first, user_turns
 from scepsy.workload import Call, Run, TraceSource
 
@@ -50,7 +52,7 @@ class _Session(msgspec.Struct):
 class _Reading:
     """The calls of one session as they are found, in document order."""
 
-    path: Path
+    source: Source
     counts: Counter[str]
     first_hash: int
     calls: list[Observed] = field(default_factory=list)
@@ -62,7 +64,7 @@ class _Reading:
             self.counts["calls without api_time, counted as 0 s"] += 1
         for name, value in (("in", request.input), ("out", request.out), ("api_time", request.api_time or 0.0)):
             if not 0 <= value < float("inf"):
-                raise fail(self.path, f"{where}.{name} is {value}: must be >= 0")
+                raise fail(str(self.source), f"{where}.{name} is {value}: must be >= 0")
         # More ids than whole blocks of `in` occur on tiny calls: no prefix is longer than its prompt.
         blocks = request.hash_ids[: request.input // 64]
         start = begin_s + request.t
@@ -83,29 +85,28 @@ class _Reading:
         return len(self.calls) - 1
 
 
-def _open(paths: Sequence[Path], options: Mapping[str, str]) -> Imported:
+def _open(sources: Sequence[Source], options: Mapping[str, str], tally: Tally) -> Imported:
     split = choice(options, "split", ("turns", "sessions"))
     max_idle_s = positive_number(options, "max_idle_s", MAX_IDLE_S)
-    counts: Counter[str] = Counter()
+    counts = tally.counts
     notes = ["times of flat sessions have a resolution of 0.1 s, of nested ones 1 s"]
     if split == "turns":
         notes.append(f"a run is a user turn; it also ends when nothing is in flight for {max_idle_s:g} s (assumed)")
     return Imported(
-        source=TraceSource(origin=f"kv-cache-tester: {len(paths)} sessions", licence="Apache-2.0", notes=tuple(notes)),
-        runs=_runs(paths, options.get("workflow", "coding-agent"), split, max_idle_s, counts),
+        source=TraceSource(origin=f"kv-cache-tester: {len(sources)} sessions", licence="Apache-2.0", notes=tuple(notes)),
+        runs=_runs(sources, options.get("workflow", "coding-agent"), split, max_idle_s, counts),
         prefix_block_tokens=64,
-        counts=counts,
     )
 
 
-def _runs(paths: Sequence[Path], workflow: str, split: str, max_idle_s: float, counts: Counter[str]) -> Iterator[Run]:
+def _runs(sources: Sequence[Source], workflow: str, split: str, max_idle_s: float, counts: Counter[str]) -> Iterator[Run]:
     local_ids = 0
-    for path in paths:
-        session = read_foreign(path, _Session)
+    for source in sources:
+        session = read_foreign(source, _Session)
         if session.block_size != 64:
-            raise fail(path, f"block_size is {session.block_size}: must be 64, as in all other sessions")
+            raise fail(str(source), f"block_size is {session.block_size}: must be 64, as in all other sessions")
         local = session.hash_id_scope == "local"
-        reading = _Reading(path, counts, local_ids if local else 0)
+        reading = _Reading(source, counts, local_ids if local else 0)
         if any(request.type in ("n", "subagent") for request in session.requests):
             _read_nested(reading, session.requests, "requests", 0.0, None)
         else:
@@ -119,7 +120,7 @@ def _runs(paths: Sequence[Path], workflow: str, split: str, max_idle_s: float, c
             continue
         turns = user_turns(reading.calls, max_idle_s) if split == "turns" else [reading.calls]
         for number, turn in enumerate(turns):
-            yield _run(path, session.id, f"{session.id}-{number}" if split == "turns" else session.id, workflow, turn)
+            yield _run(source, session.id, f"{session.id}-{number}" if split == "turns" else session.id, workflow, turn)
 
 
 def _read_nested(reading: _Reading, requests: list[_Request], where: str, begin_s: float, spawned_by: int | None) -> int | None:
@@ -157,14 +158,14 @@ def _last_ended(calls: list[Observed], at_s: float) -> int:
     return max(ended or calls[:1], key=lambda call: (call.end_s, call.index)).index
 
 
-def _run(path: Path, session: str, run_id: str, workflow: str, calls: list[Observed]) -> Run:
+def _run(source: Source, session: str, run_id: str, workflow: str, calls: list[Observed]) -> Run:
     arrival = min(call.start_s for call in calls)
     known = {call.index: call for call in calls}
     built = []
     for call in parents_first(calls):
         parents = [known[parent] for parent in call.parents if parent in known]
         ready = max((parent.end_s for parent in parents), default=arrival)
-        with checking(path, f"call {call.index}"):
+        with checking(source, f"call {call.index}"):
             built.append(
                 Call(
                     id=f"c{call.index}",
@@ -178,13 +179,14 @@ def _run(path: Path, session: str, run_id: str, workflow: str, calls: list[Obser
                     prefix_hashes=call.prefix,
                 )
             )
-    with checking(path, run_id):
+    with checking(source, run_id):
         return Run(id=run_id, workflow=workflow, calls=tuple(built), session=session)
 
 
 KV_CACHE_TESTER = Importer(
     summary="kv-cache-tester sessions of coding agents (JSON), flat or with nested sub-agents",
     open=_open,
+    detect=Fields(("requests", "block_size", "hash_id_scope|models")),
     options={
         "split": "turns (default): one run per user turn; sessions: one run per file",
         "max_idle_s": f"seconds without a call in flight that end a turn in any case (default: {MAX_IDLE_S:g}, assumed)",

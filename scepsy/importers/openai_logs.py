@@ -13,12 +13,14 @@ which no call has any gets them by time (``threads.parents_by_time``).
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from scepsy.files.failure import fail, shown
 from scepsy.importers.base import Imported, Importer, checking, clock_s, read_foreign_lines
+from scepsy.importers.detect import Fields
+from scepsy.importers.source import Source
+from scepsy.importers.tally import Tally
 from scepsy.importers.threads import Observed, parents_by_time, parents_first
 from scepsy.workload import Call, CallKind, Run, TraceSource
 
@@ -68,7 +70,7 @@ class _Row(msgspec.Struct):
 class _Entry:
     """One call as logged."""
 
-    path: Path
+    source: Source
     line: int
     id: str
     run: str | None
@@ -83,54 +85,52 @@ class _Entry:
     parents: tuple[str, ...]
 
 
-def _open(paths: Sequence[Path], options: Mapping[str, str]) -> Imported:
-    counts: Counter[str] = Counter()
+def _open(sources: Sequence[Source], options: Mapping[str, str], tally: Tally) -> Imported:
     return Imported(
         source=TraceSource(
-            origin=f"OpenAI-style log: {', '.join(path.name for path in paths)}",
+            origin=f"OpenAI-style log: {', '.join(source.label for source in sources)}",
             notes=("where a run's calls name no parents, a call waits for those that ended last before it began",),
         ),
-        runs=_runs(paths, options.get("workflow", "openai-log"), counts),
-        counts=counts,
+        runs=_runs(sources, options.get("workflow", "openai-log"), tally.counts),
     )
 
 
-def _runs(paths: Sequence[Path], workflow: str, counts: Counter[str]) -> Iterator[Run]:
+def _runs(sources: Sequence[Source], workflow: str, counts: Counter[str]) -> Iterator[Run]:
     groups: dict[str, list[_Entry]] = {}
-    for path in paths:
-        for line, row in read_foreign_lines(path, _Row):
-            entry = _entry(path, line, row, workflow, counts)
+    for source in sources:
+        for line, row in read_foreign_lines(source, _Row):
+            entry = _entry(source, line, row, workflow, counts)
             if entry is not None:
-                groups.setdefault(entry.run or f"{path.name}:{line}", []).append(entry)
+                groups.setdefault(entry.run or f"{source.label}:{line}", []).append(entry)
     begin = min((entry.start_s for entries in groups.values() for entry in entries), default=0.0)
     for run, entries in sorted(groups.items(), key=lambda item: (min(entry.start_s for entry in item[1]), item[0])):
         yield _run(run, entries, begin, counts)
 
 
-def _entry(path: Path, line: int, row: _Row, workflow: str, counts: Counter[str]) -> _Entry | None:
+def _entry(source: Source, line: int, row: _Row, workflow: str, counts: Counter[str]) -> _Entry | None:
     usage = row.response.usage if row.response else None
     if usage is None:
         counts["calls without usage (failed or streamed without it), left out"] += 1
         return None
     llm = row.request.model or (row.response.model if row.response else None)
     if not llm:
-        raise fail(path, "request.model is missing: must name the LLM", line=line)
-    start = _time(path, "start_time", row.start_time, line)
+        raise fail(str(source), "request.model is missing: must name the LLM", line=line)
+    start = _time(source, "start_time", row.start_time, line)
     if row.end_time is not None:
-        end = _time(path, "end_time", row.end_time, line)
+        end = _time(source, "end_time", row.end_time, line)
     elif row.duration_s is not None or row.duration_ms is not None:
         end = start + (row.duration_s if row.duration_s is not None else (row.duration_ms or 0.0) / 1000.0)
     else:
-        raise fail(path, "end_time is missing: must be given (or duration_s, or duration_ms)", line=line)
+        raise fail(str(source), "end_time is missing: must be given (or duration_s, or duration_ms)", line=line)
     if end < start:
-        raise fail(path, f"end_time is {end - start:g} s after start_time: must be >= 0", line=line)
+        raise fail(str(source), f"end_time is {end - start:g} s after start_time: must be >= 0", line=line)
     kind: CallKind = next((kind for word, kind in _POOLING.items() if row.path.rstrip("/").endswith(word)), "generate")
     output = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens or 0
     if kind == "generate" and output == 0:
         counts["calls without output tokens, counted as one token"] += 1
         output = 1
     return _Entry(
-        path=path,
+        source=source,
         line=line,
         id=row.id or f"line-{line}",
         run=_label(row, "run_id"),
@@ -158,11 +158,11 @@ def _label(row: _Row, name: str) -> str | None:
     return None
 
 
-def _time(path: Path, field: str, value: str | float, line: int) -> float:
+def _time(source: Source, field: str, value: str | float, line: int) -> float:
     if isinstance(value, str):
-        return clock_s(path, field, value, line)
+        return clock_s(source, field, value, line)
     if not abs(value) < 1e12:
-        raise fail(path, f"{field} is {shown(value)}: must be seconds since 1970", line=line)
+        raise fail(str(source), f"{field} is {shown(value)}: must be seconds since 1970", line=line)
     return float(value)
 
 
@@ -171,10 +171,10 @@ def _run(run: str, entries: list[_Entry], begin: float, counts: Counter[str]) ->
     places = {entry.id: number for number, entry in enumerate(entries)}
     for number, entry in enumerate(entries):
         if places[entry.id] != number:
-            raise fail(entry.path, f"id is {shown(entry.id)}: must be unique within run {shown(run)}", line=entry.line)
+            raise fail(str(entry.source), f"id is {shown(entry.id)}: must be unique within run {shown(run)}", line=entry.line)
         for parent in entry.parents:
             if parent not in places:
-                raise fail(entry.path, f"parents: {shown(parent)} is no call of run {shown(run)}", line=entry.line)
+                raise fail(str(entry.source), f"parents: {shown(parent)} is no call of run {shown(run)}", line=entry.line)
     observed = [
         Observed(
             index=number,
@@ -193,12 +193,12 @@ def _run(run: str, entries: list[_Entry], begin: float, counts: Counter[str]) ->
     arrival = min(entry.start_s for entry in entries)
     ordered = parents_first(observed)
     if len(ordered) < len(observed):
-        raise fail(first.path, f"parents of run {shown(run)} form a cycle: must not", line=first.line)
+        raise fail(str(first.source), f"parents of run {shown(run)} form a cycle: must not", line=first.line)
     calls = []
     for call in ordered:
         entry = entries[call.index]
         ready = max((entries[parent].end_s for parent in call.parents), default=arrival)
-        with checking(entry.path, "", entry.line):
+        with checking(entry.source, "", entry.line):
             calls.append(
                 Call(
                     id=entry.id,
@@ -212,12 +212,13 @@ def _run(run: str, entries: list[_Entry], begin: float, counts: Counter[str]) ->
                     end_s=entry.end_s - arrival,
                 )
             )
-    with checking(first.path, f"run {shown(run)}", first.line):
+    with checking(first.source, f"run {shown(run)}", first.line):
         return Run(id=run, workflow=first.workflow, calls=tuple(calls), arrival_s=arrival - begin, session=first.session)
 
 
 OPENAI_JSONL = Importer(
     summary="OpenAI-style request logs (JSON lines): request, response with usage, times, optional run ids",
     open=_open,
+    detect=Fields(("start_time", "request|response", "response.usage|request.model"), lacks=("run_type",)),
     options={"workflow": "name of the workflow where a record names none (default: openai-log)"},
 )

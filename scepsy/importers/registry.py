@@ -9,21 +9,23 @@ from scepsy.importers.base import Importer
 from scepsy.importers.kvcache import KV_CACHE_TESTER
 from scepsy.importers.mooncake import MOONCAKE
 from scepsy.importers.openai_logs import OPENAI_JSONL
-from scepsy.importers.openinference import OPENINFERENCE
+from scepsy.importers.openinference import OPENINFERENCE, PHOENIX
 from scepsy.importers.otel import OTEL
 from scepsy.importers.recorded.reader import RECORDING
 from scepsy.importers.tau2 import TAU2
 
 IMPORTERS: Mapping[str, Importer] = {
     "recording": RECORDING,
-    "otel": OTEL,
     "openinference": OPENINFERENCE,
+    "otel": OTEL,
+    "phoenix": PHOENIX,
     "tau2": TAU2,
     "kv-cache-tester": KV_CACHE_TESTER,
     "azure": AZURE,
     "mooncake": MOONCAKE,
     "openai-jsonl": OPENAI_JSONL,
 }
+"""Name → importer. Detection asks them in this order, so special formats stand before general ones."""
 
 
 def find_importer(name: str) -> Importer:

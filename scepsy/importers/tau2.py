@@ -7,11 +7,13 @@ they are the same model, as ``agent:<model>`` and ``user:<model>``: the planner 
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
 from scepsy.importers.base import Imported, Importer, checking, clock_s, read_foreign
+from scepsy.importers.detect import Fields
+from scepsy.importers.source import Source
+from scepsy.importers.tally import Tally
 from scepsy.workload import Call, Run, TraceSource
 
 
@@ -52,51 +54,56 @@ class _File(msgspec.Struct):
     simulations: list[_Simulation]
 
 
-def _open(paths: Sequence[Path], options: Mapping[str, str]) -> Imported:
-    files = [(path, read_foreign(path, _File)) for path in paths]
+def _open(sources: Sequence[Source], options: Mapping[str, str], tally: Tally) -> Imported:
+    files = [(source, read_foreign(source, _File)) for source in sources]
     begin = min(
         (
-            clock_s(path, f"simulations[{i}].start_time", s.start_time)
-            for path, file in files
+            clock_s(source, f"simulations[{i}].start_time", s.start_time)
+            for source, file in files
             for i, s in enumerate(file.simulations)
         ),
         default=0.0,
     )
-    counts: Counter[str] = Counter()
+    counts = tally.counts
     return Imported(
         source=TraceSource(
-            origin=f"tau2-bench: {', '.join(path.name for path in paths)}",
+            origin=f"tau2-bench: {', '.join(source.label for source in sources)}",
             notes=("start of a call = timestamp of the message before it; agent and user simulator are separate LLMs",),
         ),
         runs=_runs(files, begin, options.get("workflow"), counts),
-        counts=counts,
     )
 
 
-def _runs(files: list[tuple[Path, _File]], begin: float, workflow: str | None, counts: Counter[str]) -> Iterator[Run]:
-    for path, file in files:
+def _runs(files: list[tuple[Source, _File]], begin: float, workflow: str | None, counts: Counter[str]) -> Iterator[Run]:
+    for source, file in files:
         llms = {"assistant": f"agent:{file.info.agent_info.llm}", "user": f"user:{file.info.user_info.llm}"}
         name = workflow or f"tau2-{file.info.environment_info.domain_name}"
         for index, simulation in enumerate(file.simulations):
-            run = _run(path, f"simulations[{index}]", simulation, llms, name, begin, counts)
+            run = _run(source, f"simulations[{index}]", simulation, llms, name, begin, counts)
             if run is not None:
                 yield run
 
 
 def _run(
-    path: Path, where: str, simulation: _Simulation, llms: Mapping[str, str], workflow: str, begin: float, counts: Counter[str]
+    source: Source,
+    where: str,
+    simulation: _Simulation,
+    llms: Mapping[str, str],
+    workflow: str,
+    begin: float,
+    counts: Counter[str],
 ) -> Run | None:
-    arrival = clock_s(path, f"{where}.start_time", simulation.start_time)
+    arrival = clock_s(source, f"{where}.start_time", simulation.start_time)
     calls: list[Call] = []
     before = last_end = arrival
     for number, message in enumerate(simulation.messages):
         record = f"{where}.messages[{number}]"
-        end = max(clock_s(path, f"{record}.timestamp", message.timestamp), before)
+        end = max(clock_s(source, f"{record}.timestamp", message.timestamp), before)
         if message.usage is not None and message.role in llms:
             output = message.usage.completion_tokens
             if output == 0:
                 counts["calls without output tokens, counted as one token"] += 1
-            with checking(path, record):
+            with checking(source, record):
                 call = Call(
                     id=f"c{len(calls)}",
                     llm=llms[message.role],
@@ -113,13 +120,14 @@ def _run(
     if not calls:
         counts["simulations without any LLM call, left out"] += 1
         return None
-    tail_s = max(0.0, clock_s(path, f"{where}.end_time", simulation.end_time) - last_end)
-    with checking(path, where):
+    tail_s = max(0.0, clock_s(source, f"{where}.end_time", simulation.end_time) - last_end)
+    with checking(source, where):
         return Run(id=simulation.id, workflow=workflow, calls=tuple(calls), arrival_s=arrival - begin, tail_s=tail_s)
 
 
 TAU2 = Importer(
     summary="tau2-bench results (JSON): agent LLM and user-simulator LLM in turn",
     open=_open,
+    detect=Fields(("simulations", "info.agent_info.llm", "info.user_info.llm")),
     options={"workflow": "name of the workflow (default: tau2-<domain>)"},
 )

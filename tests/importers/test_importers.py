@@ -94,9 +94,16 @@ def test_tau2_refusals(tmp_path, changes, message):
 
 
 def test_tau2_twice_the_same_simulation(tmp_path):
+    """One file twice is read once; the same run from another file is kept once; another run of that id is told apart."""
     path = write(tmp_path / "f.json", tau2_file())
-    with pytest.raises(InputError, match="must be unique within the trace"):
-        IMPORTERS["tau2"]([path, path])
+    trace = IMPORTERS["tau2"]([path, path])
+    assert len(trace.runs) == 1
+    assert "files given twice, read once: 1" in trace.source.notes
+    again = write(tmp_path / "g.json", tau2_file() | {"timestamp": "y"})
+    other = write(tmp_path / "h.json", tau2_file(end_time="2025-08-01T10:00:10.500000"))
+    trace = IMPORTERS["tau2"]([path, again, other])
+    assert [run.id for run in trace] == ["s1", "s1~2"]
+    assert "calls given twice, kept once: 4" in trace.source.notes
 
 
 # kv-cache-tester, flat ----------------------------------------------------------------------------------------------
@@ -251,21 +258,30 @@ def test_azure_rows_are_runs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty: must begin with the columns"),
+        ("", "is empty: must hold a document"),
         ("TIMESTAMP,GeneratedTokens\n", "line 1: column ContextTokens is missing"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "holds no run"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,374\n", "line 2: has 2 columns: must have 3"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,374\n", "line 2: a row has 2 columns: must have 3"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,-3,4\n", "line 2: ContextTokens is '-3': must be a whole number"),  # noqa: E501
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,0,4\n", "line 2: input_tokens is 0: must be >= 1"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,nan,4\n", "line 2: ContextTokens is 'nan'"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nnoon,3,4\n", "line 2: TIMESTAMP is 'noon': must be an ISO 8601 time"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,3,4\n2023-11-16 18:15:45,3,4\n", "line 3: TIMESTAMP is 2023"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_azure_refusals(tmp_path, text, message):
     with pytest.raises(InputError) as caught:
         IMPORTERS["azure"]([write(tmp_path / "a.csv", text)])
     assert message in str(caught.value)
+
+
+def test_one_absurd_row_is_dropped_and_counted(tmp_path):
+    text = (
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,3,4\n2023-11-16 18:15:45,3,4\n2023-11-16 18:15:47,x,4\n"
+    )
+    trace = IMPORTERS["azure"]([write(tmp_path / "a.csv", text)])
+    assert len(trace.runs) == 1
+    assert "left out: TIMESTAMP is before the first row's: must not be (sort the rows): 1" in trace.source.notes
+    assert "left out: ContextTokens is 'x': must be a whole number >= 0: 1" in trace.source.notes
 
 
 def test_mooncake_lines_are_runs(tmp_path):
@@ -371,10 +387,11 @@ def test_unknown_formats_and_options_are_refused(tmp_path):
         find_importer("tau3")
     with pytest.raises(InputError, match=r"option 'speed' is unknown: must be one of this format's \(workflow\)"):
         IMPORTERS["tau2"]([tmp_path / "x"], {"speed": "1"})
+    path = write(tmp_path / "x", FLAT)
     with pytest.raises(InputError, match="option split is 'days': must be one of turns, sessions"):
-        IMPORTERS["kv-cache-tester"]([tmp_path / "x"], {"split": "days"})
+        IMPORTERS["kv-cache-tester"]([path], {"split": "days"})
     with pytest.raises(InputError, match="option max_idle_s is '-1': must be a number > 0"):
-        IMPORTERS["kv-cache-tester"]([tmp_path / "x"], {"max_idle_s": "-1"})
+        IMPORTERS["kv-cache-tester"]([path], {"max_idle_s": "-1"})
     with pytest.raises(InputError, match="no file is given"):
         IMPORTERS["azure"]([])
 
@@ -415,5 +432,5 @@ def test_what_is_no_such_file_is_refused(tmp_path, name, content):
         IMPORTERS[name]([path])
     with pytest.raises(InputError, match="does not exist"):
         IMPORTERS[name]([tmp_path / "none"])
-    with pytest.raises(InputError, match="is a directory"):
+    with pytest.raises(InputError, match="is a folder without data"):
         IMPORTERS[name]([tmp_path])

@@ -93,11 +93,14 @@ def test_genai_spans_of_an_agent(tmp_path):
     trace = importer([path])
     (run,) = trace.runs
     assert run.workflow == "planner"
-    assert [(c.parents, round(c.gap_s, 3)) for c in run.calls] == [((), 0.0), (("c0",), 1.0)]
+    assert [(c.parents, round(c.gap_s, 3)) for c in run.calls] == [
+        ((), 1.05),
+        (("c0",), 1.0),
+    ]  # the agent took 1.05 s before its first call
     notes = "\n".join(trace.source.notes)
-    assert "only wrap another call's span, left out: 1" in notes
-    assert "without an input token count, left out: 1" in notes
-    assert "1 failed calls" in notes
+    assert "calls that only wrap another call, left out: 1" in notes
+    assert "calls without an input token count or text: 1" in notes
+    assert "failed calls: 1" in notes
 
 
 def test_vllms_own_spans_are_read(tmp_path):
@@ -131,9 +134,9 @@ def test_openinference_spans(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "resourceSpans is missing"),
-        ('{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "t"}]}]}]}', "spanId is missing"),
-        ('{"resourceSpans": []}', "no gen_ai call with token counts"),
+        ("{}", "spanId or traceId is missing"),
+        ('{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "t"}]}]}]}', "spanId or traceId is missing"),
+        ('{"resourceSpans": []}', "holds no run"),
     ],
 )
 def test_what_is_no_span_file_is_named(tmp_path, text, message):

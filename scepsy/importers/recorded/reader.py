@@ -8,9 +8,12 @@ import msgspec
 
 from scepsy.errors import InputError
 from scepsy.files.failure import explain, fail, read_bytes
-from scepsy.importers.base import Imported, Importer
-from scepsy.importers.recorded.record import CallRecord, Header
+from scepsy.importers.base import Imported, Importer, read_whole
+from scepsy.importers.recorded.record import FORMAT, CallRecord, Header
 from scepsy.importers.recorded.trace import to_trace
+from scepsy.importers.records import Sample
+from scepsy.importers.source import Source
+from scepsy.importers.tally import Tally
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -26,10 +29,10 @@ _CALL = msgspec.json.Decoder(CallRecord)
 _HEADER = msgspec.json.Decoder(Header)
 
 
-def load_recording(path: str | Path) -> Recorded:
+def load_recording(path: str | Path | Source) -> Recorded:
     """Read a recording. Raises ``InputError`` naming file and line for anything but a line cut short."""
     calls, sessions, torn = [], 0, 0
-    for number, line in _lines(read_bytes(path)):
+    for number, line in _lines(read_whole(path) if isinstance(path, Source) else read_bytes(path)):
         try:
             if line.startswith(b'{"format"'):
                 _HEADER.decode(line)
@@ -38,7 +41,7 @@ def load_recording(path: str | Path) -> Recorded:
                 calls.append(_CALL.decode(line))
         except msgspec.ValidationError as error:
             document: Any = msgspec.json.decode(line)
-            raise fail(path, explain(error, document, CallRecord)[1], line=number) from error
+            raise fail(str(path), explain(error, document, CallRecord)[1], line=number) from error
         except (msgspec.DecodeError, UnicodeDecodeError):
             torn += 1
     if not sessions:
@@ -52,14 +55,19 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _open(paths: Sequence[Path], options: Mapping[str, str]) -> Imported:
-    recorded = [load_recording(path) for path in paths]
+def _open(sources: Sequence[Source], options: Mapping[str, str], tally: Tally) -> Imported:
+    recorded = [load_recording(source) for source in sources]
     trace = to_trace(
         (call for part in recorded for call in part.calls),
-        ", ".join(path.name for path in paths),
+        ", ".join(source.label for source in sources),
         torn_lines=sum(part.torn_lines for part in recorded),
     )
     return Imported(source=trace.source, runs=iter(trace.runs), prefix_block_tokens=trace.prefix_block_tokens)
 
 
-RECORDING = Importer("calls recorded by `scepsy gateway`; dependencies inferred from hashes and times", _open)
+def _detect(sample: Sample) -> str | None:
+    first = sample.values[0] if sample.values else None
+    return "begins with a scepsy.recording header" if isinstance(first, dict) and first.get("format") == FORMAT else None
+
+
+RECORDING = Importer("calls recorded by `scepsy gateway`; dependencies inferred from hashes and times", _open, detect=_detect)
