@@ -102,7 +102,7 @@ def _line_records(source: Source, tally: Tally, data: bytes | None, line: int, p
     try:
         value = decode(data)
     except ValueError as error:
-        tally.drop(f"a line {error}", source, line, kind="lines")
+        tally.drop(f"a line {str(error).partition(' (')[0]}", source, line, kind="lines")
         return
     yield from _within(value, line, paths)
 

@@ -88,34 +88,28 @@ class Stream:
     def __init__(self, source: Source, raw: IO[bytes], plain: IO[bytes]) -> None:
         self._source, self._raw, self._plain = source, raw, plain
         self._most = max(MOST_BYTES, MOST_RATIO * source.bytes) if plain is not raw else None
-        self._held = b""
+        self._held = io.BytesIO()
         self._taken = self._reported = self._since = 0
 
     def skip_mark(self) -> None:
         """Leave out a UTF-8 byte order mark."""
-        self._held = self._plain.read(3).removeprefix(b"\xef\xbb\xbf")
+        self.push_back(self._plain.read(3).removeprefix(b"\xef\xbb\xbf"))
 
     def push_back(self, data: bytes) -> None:
         """Put bytes back in front."""
-        self._held = data + self._held
+        self._held = io.BytesIO(data + self._held.read())
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes; empty at the end."""
-        if self._held:
-            data, self._held = self._held[:size], self._held[size:]
-        else:
+        data = self._held.read(size)
+        if not data:
             data = self._plain.read(size)
             self._count(len(data))
         return data
 
     def readline(self, size: int) -> bytes:
         """Up to ``size`` bytes of a line, its end included."""
-        if not self._held:
-            data = self._plain.readline(size)
-            self._count(len(data))
-            return data
-        end = self._held.find(b"\n") + 1 or len(self._held)
-        data, self._held = self._held[: min(end, size)], self._held[min(end, size) :]
+        data = self._held.readline(size)
         if len(data) < size and not data.endswith(b"\n"):
             more = self._plain.readline(size - len(data))
             self._count(len(more))
