@@ -145,7 +145,7 @@ def peak_mib(name: str, *paths: object) -> tuple[int, float]:
 
 
 def test_one_enormous_line_in_a_small_file_is_skipped(tmp_path):
-    """A small gzip file that holds a line three times too long: the line is dropped, the others are read, memory stays bounded."""
+    """A small gzip file with a line three times too long: that line is dropped, the others are read in bounded memory."""
     path = tmp_path / "x.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=9) as file:
         file.write(lines(ROW))
