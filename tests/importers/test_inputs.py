@@ -93,6 +93,7 @@ def test_what_is_found_and_why_not(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [(b"PK\x03\x04xx", "is zip"), (b"\xff\xfe{\x00", "is UTF-16"), (gzip.compress(b"x" * 99)[:-9], "damaged compressed file")],
+    ids=["zip", "utf-16", "cut"],
 )
 def test_what_cannot_be_read_is_named(tmp_path, data, message):
     path = tmp_path / "x.json"
