@@ -22,3 +22,22 @@ def scepsy_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"SCEPSY_DATA is {folder!r}: no such folder")
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of faults: tests that do something evil say so with ``record_property("fault", what)``."""
+    tried: dict[str, list[int]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "fault":
+                    what, _, times = str(value).partition(" ×")
+                    counts = tried.setdefault(what, [0, 0])
+                    counts[0] += int(times or 1)
+                    counts[1] += int(times or 1) if outcome == "passed" else 0
+    if tried:
+        terminalreporter.write_line(f"{'fault':<94} {'tried':>6} {'survived':>8}")
+        for what, (times, survived) in sorted(tried.items()):
+            terminalreporter.write_line(f"{what:<94} {times:>6} {survived:>8}")
+        total = [sum(counts[part] for counts in tried.values()) for part in (0, 1)]
+        terminalreporter.write_line(f"{'together':<94} {total[0]:>6} {total[1]:>8}")

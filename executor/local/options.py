@@ -34,7 +34,13 @@ class LocalOptions(Value, frozen=True, kw_only=True):
     stop_timeout_s: float = 30.0
     """What engines get to finish and exit before they are killed."""
     restarts: int = 5
-    """An engine that dies is started again at most so often in ten minutes."""
+    """An engine that dies or hangs is started again at most so often in ten minutes."""
+    eject_s: float = 10.0
+    """An engine whose /health has not been 200 for so long gets no new calls until it is."""
+    hung_s: float = 60.0
+    """After so long it is ended and started again."""
+    stall_s: float = 300.0
+    """So is one that has calls in hand and computed nothing for so long (vLLM's own limit for one step is 300 s)."""
     enforce_shares: bool = True
     """Refuse a plan with shares below 100 % where nothing enforces them. False: run it unenforced, and say so."""
     record: str = ""
@@ -46,7 +52,8 @@ class LocalOptions(Value, frozen=True, kw_only=True):
         for field in ("base_port", "gateway_port"):
             require(0 <= getattr(self, field) <= 65535, field, getattr(self, field), "0 to 65535")
         require(self.restarts >= 0, "restarts", self.restarts, ">= 0")
-        require_finite("start_timeout_s", self.start_timeout_s, exclusive=True)
+        for field in ("start_timeout_s", "eject_s", "hung_s", "stall_s"):
+            require_finite(field, getattr(self, field), exclusive=True)
         require_finite("stop_timeout_s", self.stop_timeout_s)
 
 

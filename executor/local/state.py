@@ -1,30 +1,32 @@
-"""What a deployment started, on disk, so that all of it and nothing else can be stopped, whoever crashed.
+"""What a deployment is and was, on disk and from its supervisor's mouth.
 
-Two marks make sure of that. The state file lists processes by pid *and* start time, so that a reused pid is never
-mistaken. And every process carries ``SCEPSY_DEPLOYMENT`` in its environment, which its children inherit: what was
-started just before a crash, too late for the file, is found by it.
+The state file lists processes by id and start time. It is never the only proof: a process that it names is ours only when it
+also carries the deployment's mark (``marks``), and what it fails to name is found by the mark. So a state file that is lost,
+damaged, from another version or from elsewhere can neither lose a process nor end a stranger's.
 """
 
-import contextlib
-import fcntl
-import os
-import signal
-import time
-from collections.abc import Iterable
+import socket
+import struct
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import psutil
 
-from scepsy.errors import BackendError
-from scepsy.files.document import read_json, write_json
+from executor.local.folder import read_own, require_own, write_own
+from executor.local.identity import born
+from executor.local.marks import MARK, Which, belongs, is_ours
+from scepsy.errors import InputError
+from scepsy.files.document import check_envelope
+from scepsy.files.failure import decode_json, explain, fail
 from scepsy.value import Value
 
-MARK = "SCEPSY_DEPLOYMENT"
+FORMAT, VERSION = "scepsy.local-state", 2
 
-FORMAT, VERSION = "scepsy.local-state", 1
+Phase = Literal["starting", "healthy", "unhealthy", "restarting", "failed", "stopped"]
 
-Phase = Literal["starting", "healthy", "restarting", "failed", "stopped"]
+ANSWER_S = 3.0
+"""A supervisor that does not tell its state within this is taken not to answer."""
 
 
 class Child(Value, frozen=True, kw_only=True):
@@ -32,8 +34,8 @@ class Child(Value, frozen=True, kw_only=True):
 
     name: str
     pid: int
-    born_s: float
-    """Its start time, as the kernel tells it: with the pid, its identity."""
+    born: str
+    """Its start in ticks since boot, with the boot's id: with the process id, its identity."""
     phase: Phase = "starting"
     restarts: int = 0
     llm: str = ""
@@ -46,16 +48,19 @@ class State(Value, frozen=True, kw_only=True):
     """One deployment."""
 
     deployment: str
-    """Random id, the value of ``SCEPSY_DEPLOYMENT``."""
+    """The value of ``SCEPSY_DEPLOYMENT``: the folder's key and a random part."""
     phase: Phase
     supervisor: Child | None = None
     gateway: Child | None = None
     children: tuple[Child, ...] = ()
     daemons: tuple[str, ...] = ()
     """Names of the MPS daemons, whose pipe directories lie beside the state file."""
-    cgroup: str = ""
     notes: tuple[str, ...] = ()
     problem: str = ""
+
+
+class Damaged(InputError):
+    """The state file cannot be trusted: the message says why and how to recover."""
 
 
 def state_path(folder: Path) -> Path:
@@ -64,79 +69,123 @@ def state_path(folder: Path) -> Path:
 
 
 def load_state(folder: Path) -> State | None:
-    """The deployment in ``folder``; None when there is none."""
+    """The deployment in ``folder`` as its file has it; None when there is no file.
+
+    Raises ``Damaged`` for a file that is empty, cut off, of another version, of another folder or of another user, with
+    the remedy; ``InputError`` when the folder itself is not this user's.
+    """
     path = state_path(folder)
-    return read_json(path, State, FORMAT, VERSION) if path.exists() else None
+    if not path.exists() and not path.is_symlink():
+        return None
+    require_own(folder)
+    try:
+        return _decode(folder, read_own(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Damaged(_remedy(folder, fail(path, f"cannot be read: {error.strerror}"))) from error
+    except InputError as error:
+        raise Damaged(_remedy(folder, error)) from error
+
+
+def _decode(folder: Path, data: bytes) -> State:
+    path = state_path(folder)
+    if not data.strip():
+        raise fail(path, "is empty")
+    rest = check_envelope(path, decode_json(path, data), FORMAT, VERSION)
+    try:
+        state = msgspec.convert(rest, State)
+    except msgspec.ValidationError as error:
+        raise fail(path, explain(error, rest, State)[1]) from error
+    except (RecursionError, OverflowError) as error:
+        raise fail(path, f"cannot be a State: {error}") from error
+    if not belongs(state.deployment, folder):
+        raise fail(path, f"deployment is {state.deployment!r}: belongs to another folder (copied, or the folder was moved)")
+    for name in state.daemons:
+        if not name or "/" in name or name.startswith("."):
+            raise fail(path, f"daemons holds {name!r}: must be a plain name")
+    return state
+
+
+def _remedy(folder: Path, error: InputError) -> str:
+    release = "" if folder.name == "default" else f" --release {folder.name}"
+    return (
+        f"{error}; to recover: `scepsy delete --target local{release} --force` ends what is provably this deployment's "
+        "(by process marks, without the file), then apply again"
+    )
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write the state, atomically."""
-    write_json(state_path(folder), state, FORMAT, VERSION)
-
-
-def born_s(pid: int) -> float:
-    """When a process started; 0 when there is none."""
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return 0.0
+    """Write the state, atomically. Raises ``OSError`` when that cannot be done (a full disk)."""
+    document = {"format": FORMAT, "version": VERSION, **msgspec.to_builtins(state)}
+    write_own(state_path(folder), msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
 
 
 def is_alive(child: Child | None) -> bool:
-    """Whether this very process runs (not a zombie, not another with its pid)."""
-    if child is None:
-        return False
-    try:
-        process = psutil.Process(child.pid)
-        return abs(process.create_time() - child.born_s) < 0.02 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    """Whether this very process runs (not a zombie, not another with its id)."""
+    return child is not None and bool(child.born) and born(child.pid) == child.born
+
+
+def is_child(child: Child | None, deployment: str) -> bool:
+    """Whether this very process runs and is the deployment's: id, start time and mark agree."""
+    return child is not None and is_ours(child.pid, child.born, deployment)
 
 
 def marked(deployment: str) -> list[psutil.Process]:
     """Every process that carries the deployment's mark, this one excepted."""
     found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(MARK) == deployment:
-                found.append(process)
+    for held in Which(deployment=deployment).processes():
+        try:
+            found.append(psutil.Process(held.pid))
+        except psutil.Error:
+            continue
+        finally:
+            held.close()
     return found
 
 
-def stop_all(processes: Iterable[psutil.Process], timeout_s: float) -> None:
-    """Ask processes to stop, then kill those that do not."""
-    asked = list(processes)
-    for process in asked:
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(signal.SIGTERM)
-    _, stubborn = psutil.wait_procs(asked, timeout=timeout_s)
-    for process in stubborn:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(stubborn, timeout=5)
+def voice(deployment: str) -> str:
+    """The name of the socket on which a supervisor tells its state: an abstract one, which needs no space on any disk."""
+    return f"\0scepsy-local-{deployment}"
 
 
-def stop_marked(deployment: str, timeout_s: float) -> list[int]:
-    """Stop whatever still carries the mark, children that appear meanwhile included; the pids of what was stopped."""
-    stopped: set[int] = set()
-    deadline = time.monotonic() + timeout_s + 10
-    while (left := marked(deployment)) and time.monotonic() < deadline:
-        stopped.update(process.pid for process in left)
-        stop_all(left, timeout_s)
-    if left := marked(deployment):
-        raise BackendError(f"deployment {deployment}: processes {', '.join(str(p.pid) for p in left)} do not stop")
-    return sorted(stopped)
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """(process id, user id) at the other end of a Unix socket."""
+    size = struct.calcsize("3i")
+    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid
 
 
-@contextlib.contextmanager
-def locked(folder: Path):  # type: ignore[no-untyped-def]
-    """Hold the deployment's lock: one supervisor at a time. Raises ``BackendError`` when another holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+def ask(deployment: str, timeout_s: float = ANSWER_S) -> State | None:
+    """What the deployment's supervisor itself says; None when none answers (or where there are no abstract sockets).
+
+    Only an answer from a process that carries the deployment's mark counts: anyone may take a socket's name.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(voice(deployment))
+            pid, _ = peer(connection)
+            if not is_ours(pid, born(pid), deployment):
+                return None
+            parts = []
+            while part := connection.recv(65536):
+                parts.append(part)
+        return msgspec.json.decode(b"".join(parts), type=State)
+    except (OSError, AttributeError, msgspec.DecodeError):
+        return None
+
+
+def folder_deployments(folder: Path) -> list[str]:
+    """Ids of deployments of this folder that still have processes, from the processes themselves."""
+    found = set()
+    for held in Which(folder=folder).processes():
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BackendError(
-                f"deployment {folder}: another supervisor is at work there (status tells, delete stops it)"
-            ) from None
-        yield
+            mark = psutil.Process(held.pid).environ().get(MARK, "")
+            if belongs(mark, folder):
+                found.add(mark)
+        except (psutil.Error, OSError):
+            continue
+        finally:
+            held.close()
+    return sorted(found)

@@ -1,35 +1,39 @@
-"""The supervisor: starts engines wave by wave, puts a gateway before them, restarts what dies, stops all of it.
+"""The supervisor: starts engines wave by wave, puts a gateway before them, restarts what dies or hangs, stops all of it.
 
 It runs as a process of its own (``python -m executor.local FOLDER``), so that a deployment outlives the command that made
-it. It keeps ``state.json`` true after every change; a supervisor that was killed leaves engines that serve on, and the next
-``apply`` or ``delete`` finds and stops them.
+it. It keeps ``state.json`` true after every change and tells its state to who asks (``voice``). Once everything serves,
+nothing that fails here ends what serves: a state that cannot be saved is said and saved later. A supervisor that was killed
+leaves engines that serve on, and the next ``apply`` or ``delete`` finds and stops them.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-import re
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
 import msgspec
-import psutil
 
 from executor.gateway.config import Endpoint, GatewayConfig, Limits, save_gateway
+from executor.local.folder import make_own, read_own, subfolder
+from executor.local.health import ANSWER_S, Deadlines, watch_health, watch_work
+from executor.local.identity import born
 from executor.local.layout import Daemon, Launch, Layout, daemon_env, lay_out
+from executor.local.logs import explain_exit, log_tail
+from executor.local.marks import FIRST_ENGINE, GATEWAY, MARK, Which, put_limit, remove_groups, stop_marked
 from executor.local.options import LocalOptions, device_of, engine_python
-from executor.local.shares import CoreShares, enter
-from executor.local.state import MARK, Child, Phase, State, born_s, load_state, save_state, stop_all, stop_marked
+from executor.local.ports import free_port, listens, require_free
+from executor.local.shares import CoreShares
+from executor.local.state import Child, Phase, State, save_state, state_path
+from executor.local.unit import Unit
+from executor.local.voice import listen
 from executor.recording.config import Recording
 from scepsy.errors import BackendError, InputError, ScepsyError
 from scepsy.plans import Plan
@@ -40,98 +44,33 @@ log = logging.getLogger("scepsy.local")
 LOOK_S = 0.5
 """Between two looks at the processes."""
 
-RESTART_WINDOW_S = 600.0
+SAVE_AGAIN_S = 2.0
+"""Between two tries to save a state that could not be saved."""
 
-LONGEST_PAUSE_S = 30.0
-"""Pauses before restarts double from one second up to this."""
+GATEWAY_START_S = 60.0
 
 MPS = "nvidia-cuda-mps-control"
 
 
-PORTS = range(20_000, 32_000)
-"""Free ports are looked for here: below the range that the kernel gives to outgoing connections, which would take a port
-between its choice and its use, a minute later."""
+class _Engine(Unit):
+    """One engine."""
 
-
-def free_port() -> int:
-    """A port that nothing listens on now. Raises ``BackendError`` when a hundred tries find none."""
-    for _ in range(100):
-        port = PORTS.start + secrets.randbelow(len(PORTS))
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise BackendError(f"no free port among a hundred from {PORTS.start} to {PORTS.stop}: set base_port and gateway_port")
-
-
-_CAUSE = re.compile(r"\b\w*(?:Error|Exception|Killed): .*")
-
-
-def log_tail(path: Path, lines: int = 2) -> str:
-    """Why a process ended, from its log: the first error in its last part (later ones follow from it), else its end."""
-    try:
-        text = path.read_text(errors="replace").splitlines()[-400:]
-    except OSError:
-        return "no log"
-    causes = [match[0] for line in text if (match := _CAUSE.search(line))]
-    return " | ".join(line.strip()[-300:] for line in (causes[:1] or text[-lines:])) or "empty log"
-
-
-def explain_exit(code: int, tail: str) -> str:
-    """Why an engine ended, as far as its exit and its log tell."""
-    if code == -signal.SIGKILL or "out of memory" in tail.lower() or "OutOfMemory" in tail:
-        return f"killed or out of memory (exit {code}): plan less memory or fewer instances on its device; log: {tail}"
-    if "address already in use" in tail.lower() or "Errno 98" in tail:
-        return f"its port is taken: set base_port to a free range; log: {tail}"
-    return f"exit {code}; log: {tail}"
-
-
-class _Engine:
-    """One engine process and its restarts."""
-
-    def __init__(self, launch: Launch, log_path: Path) -> None:
-        self.launch, self.log_path = launch, log_path
-        self.process: subprocess.Popen[bytes] | None = None
-        self.born_s = 0.0
-        self.phase: Phase = "starting"
-        self.problem = ""
-        self.restarts = 0
-        self.recent: deque[float] = deque()
-        self.again_s = 0.0
-        self.healthy_by_s = 0.0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.launch.port}"
-
-    def child(self) -> Child:
-        return Child(
-            name=self.launch.name,
-            pid=self.process.pid if self.process else 0,
-            born_s=self.born_s,
-            phase=self.phase,
-            restarts=self.restarts,
-            llm=self.launch.llm,
-            url=self.url,
-            log=str(self.log_path),
-            problem=self.problem,
-        )
+    def __init__(self, launch: Launch, number: int, folder: Path, deployment: str, deadlines: Deadlines) -> None:
+        super().__init__(launch.name, FIRST_ENGINE + number, launch.port, folder / f"{launch.name}.log", deployment, deadlines)
+        self.launch = launch
 
 
 class Supervisor:
-    """Runs one deployment in ``folder``."""
+    """Runs one deployment in ``folder``. Raises ``InputError`` for a plan that this host cannot realise."""
 
     def __init__(self, folder: Path, plan: Plan, profiles: ProfileSet, options: LocalOptions, deployment: str) -> None:
         self.folder, self.plan, self.options, self.deployment = folder, plan, options, deployment
         self.python = engine_python(options)
-        device = device_of(options)
-        ports = self._ports()
         self.layout: Layout = lay_out(
             plan,
             profiles,
-            device=device,
-            ports=ports,
+            device=device_of(options),
+            ports=self._ports(),
             models=options.models,
             run_folder=folder,
             extra_args=options.extra_args,
@@ -140,12 +79,19 @@ class Supervisor:
         )
         self.shares = CoreShares(deployment)
         self.notes = self._check_device()
-        self.engines = [_Engine(launch, folder / f"{launch.name}.log") for launch in self.layout.launches]
-        self.gateway: subprocess.Popen[bytes] | None = None
-        self.gateway_port = options.gateway_port or free_port()
+        deadlines = Deadlines(eject_s=options.eject_s, hung_s=options.hung_s, stall_s=options.stall_s)
+        self._answer_s = min(ANSWER_S, options.eject_s, options.hung_s)
+        self.engines = [
+            _Engine(launch, number, folder, deployment, deadlines) for number, launch in enumerate(self.layout.launches)
+        ]
+        self.gateway = Unit("gateway", GATEWAY, options.gateway_port, folder / "gateway.log", deployment, deadlines)
         self.phase: Phase = "starting"
         self.problem = ""
         self._stop = asyncio.Event()
+        self._unsaved, self._try_again_s = "", 0.0
+        self._saved: tuple[int, int, int] | None = None
+        self._routed: tuple[tuple[str, bool], ...] = ()
+        self._tasks: list[asyncio.Task[None]] = []
 
     def _ports(self) -> dict[str, int]:
         base = self.options.base_port
@@ -178,61 +124,105 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        server = await listen(self.deployment, self.state)
         self._save()
         async with aiohttp.ClientSession() as session:
             try:
-                self._start_daemons()
-                await self._start_engines(session)
-                await self._start_gateway(session)
+                await self._start(session)
                 self._become("healthy")
-                await self._watch(session)
+                await self._watch()
             except ScepsyError as error:
                 self.problem = str(error)
-                log.error("%s", error)
-                self._stop_everything()
-                self._become("failed")
-                return
-        self._stop_everything()
-        self._become("stopped")
+            except Exception as error:  # whatever else is wrong with a start is said in the same way
+                log.exception("the supervisor failed")
+                self.problem = f"supervisor: {type(error).__name__}: {error} (see {self.folder / 'supervisor.log'})"
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.problem:
+            log.error("%s", self.problem)
+        await asyncio.to_thread(self._stop_everything)
+        self._become("failed" if self.problem else "stopped")
+        if server is not None:
+            server.close()
+
+    async def _start(self, session: aiohttp.ClientSession) -> None:
+        if port := self.options.gateway_port:
+            require_free("gateway", port, "gateway_port")
+        self._start_daemons()
+        for engine in self.engines:
+            self._tasks.append(asyncio.create_task(watch_health(session, engine, answer_s=self._answer_s)))
+        await self._start_engines()
+        await self._start_gateway(session)
+        every_s = min(max(self.options.stall_s / 10, 0.2), 15.0)
+        self._tasks.append(asyncio.create_task(watch_work(session, self.gateway.url, self.engines, every_s)))
 
     def _become(self, phase: Phase) -> None:
         self.phase = phase
         self._save()
 
-    def _save(self) -> None:
-        me = Child(name="supervisor", pid=os.getpid(), born_s=born_s(os.getpid()), phase=self.phase)
-        gateway = None
-        if self.gateway is not None:
-            gateway = Child(
-                name="gateway",
-                pid=self.gateway.pid,
-                born_s=born_s(self.gateway.pid),
-                phase="healthy" if self.phase == "healthy" else "starting",
-                url=f"http://127.0.0.1:{self.gateway_port}",
-                log=str(self.folder / "gateway.log"),
-            )
-        save_state(
-            self.folder,
-            State(
-                deployment=self.deployment,
-                phase=self.phase,
-                supervisor=me,
-                gateway=gateway,
-                children=tuple(engine.child() for engine in self.engines),
-                daemons=tuple(daemon.name for daemon in self.layout.daemons),
-                notes=self.notes,
-                problem=self.problem,
-            ),
+    # --- telling -------------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Everything as it is now."""
+        me = Child(name="supervisor", pid=os.getpid(), born=born(os.getpid()), phase=self.phase)
+        unsaved = (f"the state file cannot be saved ({self._unsaved}): this is what the supervisor says itself",)
+        return State(
+            deployment=self.deployment,
+            phase=self.phase,
+            supervisor=me,
+            gateway=self.gateway.child() if self.gateway.process is not None else None,
+            children=tuple(engine.child(engine.launch.llm) for engine in self.engines),
+            daemons=tuple(daemon.name for daemon in self.layout.daemons),
+            notes=(*self.notes, *(unsaved if self._unsaved else ())),
+            problem=self.problem,
         )
+
+    def _save(self) -> None:
+        """Save the state. Where that fails, say so, go on, and try again later."""
+        before, self._unsaved = self._unsaved, ""
+        try:
+            make_own(self.folder)
+            save_state(self.folder, self.state())
+            self._saved = self._stamp()
+        except (OSError, InputError) as error:
+            self._unsaved = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            self._try_again_s = time.monotonic() + SAVE_AGAIN_S
+            if not before:
+                log.error("the state cannot be saved: %s; serving goes on, and it is saved as soon as that works", error)
+            return
+        if before:
+            log.info("the state is saved again")
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = state_path(self.folder).lstat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _to_be_saved(self) -> bool:
+        """Whether the file is not what was saved last: it could not be written, or somebody lost or damaged it."""
+        if self._unsaved:
+            return time.monotonic() >= self._try_again_s
+        return self._stamp() != self._saved
 
     # --- starting ------------------------------------------------------------------------------------------------
 
     def _start_daemons(self) -> None:
         for daemon in self.layout.daemons:
             for part in ("pipe", "log"):
-                (self.folder / daemon.name / part).mkdir(parents=True, exist_ok=True)
+                subfolder(self.folder, daemon.name, part)
             env = {**os.environ, MARK: self.deployment, **daemon_env(daemon, self.folder)}
-            done = subprocess.run([MPS, "-d"], env=env, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(
+                [MPS, "-d"],
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+                preexec_fn=lambda: put_limit(self.deployment, GATEWAY),
+            )
             if done.returncode:
                 raise BackendError(f"{daemon.name} for GPUs {', '.join(daemon.gpus)}: {MPS} -d: {done.stderr.strip()[-300:]}")
 
@@ -245,156 +235,215 @@ class Supervisor:
                 # The first start may use whole cores: nothing is served yet, and at its share it would take minutes.
                 share_pct = 100 if self.phase == "starting" else launch.share_pct
                 group = self.shares.make(launch.name, share_pct, len(cores))
-        env = {**os.environ, MARK: self.deployment, **launch.env}
+        env = {**os.environ, **launch.env}
         if (model := self.options.models.get(launch.llm)) and Path(model).is_dir():
             env["HF_HUB_OFFLINE"] = "1"
-        with engine.log_path.open("ab") as sink:
-            engine.process = subprocess.Popen(
-                [self.python, *launch.arguments],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                cwd=self.folder,
-                start_new_session=True,  # so that its own children can be found by its group
-                preexec_fn=lambda: enter(group, cores),
-            )
-        engine.born_s = born_s(engine.process.pid)
-        engine.healthy_by_s = time.monotonic() + self.options.start_timeout_s
+        command = [self.python, *launch.arguments]
+        start_s = self.options.start_timeout_s
+        engine.spawn(command, env, folder=self.folder, start_s=start_s, group=group, cores=cores)
 
-    async def _start_engines(self, session: aiohttp.ClientSession) -> None:
+    async def _start_engines(self) -> None:
         for wave in sorted({engine.launch.wave for engine in self.engines}):
             mine = [engine for engine in self.engines if engine.launch.wave == wave]
             for engine in mine:
-                _require_free(engine)
+                require_free(f"instance {engine.name}", engine.port, "base_port")
                 self._spawn(engine)
             self._save()
-            await asyncio.gather(*(self._until_healthy(session, engine) for engine in mine))
+            await asyncio.gather(*(self._until_healthy(engine) for engine in mine))
             self._save()
 
-    async def _until_healthy(self, session: aiohttp.ClientSession, engine: _Engine) -> None:
-        while not await _is_healthy(session, engine.url):
-            assert engine.process is not None
-            code = engine.process.poll()
-            if code is not None:
-                raise BackendError(
-                    f"instance {engine.launch.name} did not start: {explain_exit(code, log_tail(engine.log_path))}"
-                )
+    async def _until_healthy(self, engine: _Engine) -> None:
+        while not engine.health.ever_well:
+            if engine.code is not None:
+                raise BackendError(f"instance {engine.name} did not start: {self._why_ended(engine)}")
             if time.monotonic() > engine.healthy_by_s:
-                raise BackendError(
-                    f"instance {engine.launch.name} was not healthy within {self.options.start_timeout_s:g} s "
-                    f"(raise start_timeout_s, or see {engine.log_path}: {log_tail(engine.log_path, 1)})"
-                )
+                raise BackendError(f"instance {engine.name} {self._too_late(engine)}")
             if self._stop.is_set():
                 raise BackendError("stopped while starting")
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S / 5)
+        await self._require_own_port(engine, f"instance {engine.name}", "base_port")
+        self._now_healthy(engine)
+
+    def _now_healthy(self, engine: _Engine) -> None:
         if self.layout.device == "cpu" and engine.launch.share_pct < 100 and self.shares.available:
-            self.shares.make(engine.launch.name, engine.launch.share_pct, len(engine.launch.devices))
+            self.shares.make(engine.name, engine.launch.share_pct, len(engine.launch.devices))
         engine.phase, engine.problem = "healthy", ""
 
+    def _why_ended(self, unit: Unit) -> str:
+        return explain_exit(unit.code or 0, log_tail(unit.log_path))
+
+    def _too_late(self, engine: Unit) -> str:
+        return (
+            f"was not healthy within {self.options.start_timeout_s:g} s ({engine.health.problem or 'no answer yet'}; "
+            f"raise start_timeout_s, or see {engine.log_path}: {log_tail(engine.log_path, 1)})"
+        )
+
+    async def _require_own_port(self, unit: Unit, who: str, field: str) -> None:
+        """Raise ``BackendError`` when what answers on the unit's port is somebody else's process."""
+        if await asyncio.to_thread(self._answers_itself, unit):
+            return
+        raise BackendError(f"{who}: port {unit.port} is answered by another process: set {field} to a free one")
+
+    def _answers_itself(self, unit: Unit) -> bool:
+        processes = list(Which(deployment=self.deployment, number=unit.number, instance=unit.name).processes())
+        for process in processes:
+            process.close()
+        own = [unit.process.pid] if unit.process is not None else []
+        return listens([*own, *(process.pid for process in processes)], unit.port) is not False
+
+    # --- the gateway ---------------------------------------------------------------------------------------------
+
     async def _start_gateway(self, session: aiohttp.ClientSession) -> None:
-        if not self.options.gateway_port:
-            self.gateway_port = free_port()  # chosen now, not minutes ago
+        gateway = self.gateway
+        gateway.port = self.options.gateway_port or free_port()  # chosen now, not minutes ago
+        require_free("gateway", gateway.port, "gateway_port")
+        self._route()
+        self._spawn_gateway()
+        # 503 is an answer too: some LLM has no instance now, which is not the gateway's fault.
+        self._tasks.append(asyncio.create_task(watch_health(session, gateway, (200, 503), self._answer_s)))
+        while not gateway.health.ever_well:
+            if gateway.code is not None or time.monotonic() > gateway.healthy_by_s:
+                raise BackendError(f"gateway did not start: {log_tail(gateway.log_path, 1)}")
+            await asyncio.sleep(LOOK_S / 5)
+        await self._require_own_port(gateway, "gateway", "gateway_port")
+        gateway.phase = "healthy"
+
+    def _route(self) -> None:
+        """Tell the gateway its instances; those that are not healthy take no new calls. Raises ``InputError`` (a full disk)."""
+        serving = self.phase == "healthy"
+        routed = tuple((engine.name, serving and engine.phase != "healthy") for engine in self.engines)
+        if routed == self._routed:
+            return
         record = self.options.record
         config = GatewayConfig(
-            port=self.gateway_port,
+            port=self.gateway.port,
             endpoints=tuple(
-                Endpoint(name=e.launch.name, llm=e.launch.llm, url=e.url, share_pct=e.launch.share_pct) for e in self.engines
+                Endpoint(name=e.name, llm=e.launch.llm, url=e.url, share_pct=e.launch.share_pct, draining=out)
+                for e, (_, out) in zip(self.engines, routed, strict=True)
             ),
             limits=Limits(drain_s=self.options.stop_timeout_s, health_s=1.0),
             recording=Recording(path=record) if record else None,
         )
         save_gateway(self.folder / "gateway.yaml", config)
-        self._spawn_gateway()
-        deadline = time.monotonic() + 60
-        while not await _is_healthy(session, f"http://127.0.0.1:{self.gateway_port}"):
-            assert self.gateway is not None
-            if self.gateway.poll() is not None or time.monotonic() > deadline:
-                raise BackendError(f"gateway did not start: {log_tail(self.folder / 'gateway.log', 1)}")
-            await asyncio.sleep(0.1)
+        with contextlib.suppress(OSError):
+            (self.folder / "gateway.yaml").chmod(0o600)
+        self._routed = routed
 
     def _spawn_gateway(self) -> None:
         command = [sys.executable, "-c", "from scepsy.cli import main; main()", "gateway", "--config"]
-        with (self.folder / "gateway.log").open("ab") as sink:
-            self.gateway = subprocess.Popen(
-                [*command, str(self.folder / "gateway.yaml")],
-                env={**os.environ, MARK: self.deployment},
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                start_new_session=True,
-            )
+        self.gateway.spawn(
+            [*command, str(self.folder / "gateway.yaml")], os.environ, folder=self.folder, start_s=GATEWAY_START_S
+        )
 
     # --- watching ------------------------------------------------------------------------------------------------
 
-    async def _watch(self, session: aiohttp.ClientSession) -> None:
+    async def _watch(self) -> None:
+        """Until told to stop. Nothing that goes wrong in here ends what serves."""
         while not self._stop.is_set():
-            changed = False
-            for engine in self.engines:
-                changed |= await self._look_after(session, engine)
-            if self.gateway is not None and self.gateway.poll() is not None:
-                log.error("the gateway ended (exit %s): starting it again", self.gateway.returncode)
-                self._spawn_gateway()
-                changed = True
-            if changed:
-                self._save()
+            try:
+                changed = False
+                for unit in (*self.engines, self.gateway):
+                    changed |= await self._look_after(unit)
+                if changed or self._to_be_saved():
+                    self._save()
+                self._route()
+            except (ScepsyError, OSError) as error:
+                log.error("%s", error)
+            except Exception:
+                log.exception("while watching")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_S)
 
-    async def _look_after(self, session: aiohttp.ClientSession, engine: _Engine) -> bool:
-        """Notice a death, restart after a pause, notice the recovery; whether anything changed."""
+    async def _look_after(self, unit: Unit) -> bool:
+        """Notice a death, a hang, an illness, a recovery; restart after a pause. Whether anything changed."""
         now = time.monotonic()
-        assert engine.process is not None
-        code = engine.process.poll()
-        if engine.phase in ("healthy", "starting") and code is not None:
-            _kill_group(engine.process.pid)  # an engine core that outlived its server holds its memory
-            while engine.recent and now - engine.recent[0] > RESTART_WINDOW_S:
-                engine.recent.popleft()
-            engine.problem = explain_exit(code, log_tail(engine.log_path))
-            if len(engine.recent) >= self.options.restarts:
-                engine.phase = "failed"
-                log.error(
-                    "instance %s failed %d times: given up: %s", engine.launch.name, len(engine.recent) + 1, engine.problem
-                )
+        if unit.phase == "failed":
+            return False
+        if unit.phase == "restarting":
+            if now >= unit.again_s:
+                await self._start_again(unit)
                 return True
-            engine.again_s = now + min(2.0 ** len(engine.recent), LONGEST_PAUSE_S)
-            engine.recent.append(now)
-            engine.phase = "restarting"
-            log.warning("instance %s ended: %s; starting it again", engine.launch.name, engine.problem)
+            return False
+        if unit.code is not None:
+            await self._failed(unit, self._why_ended(unit))
             return True
-        if engine.phase == "restarting" and now >= engine.again_s:
-            engine.restarts += 1
-            engine.phase = "starting"
-            self._spawn(engine)
+        if unit.phase == "starting":
+            return await self._look_at_start(unit, now)
+        verdict, problem = unit.health.verdict(now)
+        if verdict == "hung":
+            await self._failed(unit, f"{problem}: ended")
             return True
-        if engine.phase == "starting":
-            if await _is_healthy(session, engine.url):
-                engine.phase, engine.problem = "healthy", ""
-                return True
-            if now > engine.healthy_by_s:
-                _kill_group(engine.process.pid)
+        phase: Phase = "healthy" if verdict == "well" else "unhealthy"
+        changed = (phase, verdict == "well") != (unit.phase, not unit.problem)
+        if changed:
+            log.warning("%s: %s %s", unit.name, phase, problem)
+        unit.phase, unit.problem = phase, problem
+        return changed
+
+    async def _look_at_start(self, unit: Unit, now: float) -> bool:
+        if unit.health.ever_well:
+            if not await asyncio.to_thread(self._answers_itself, unit):
+                await self._failed(unit, f"port {unit.port} is answered by another process")
+            elif isinstance(unit, _Engine):
+                self._now_healthy(unit)
+            else:
+                unit.phase, unit.problem = "healthy", ""
+            return True
+        if now > unit.healthy_by_s:
+            await self._failed(unit, self._too_late(unit))
+            return True
         return False
+
+    async def _failed(self, unit: Unit, problem: str) -> None:
+        """It died or is to be ended: end all of it (a core that outlives its server holds memory), and plan the next start."""
+        try:
+            await asyncio.to_thread(unit.end, 0.0)
+        except BackendError as error:
+            problem = f"{problem}; {error}"
+        at_most = self.options.restarts if isinstance(unit, _Engine) else None
+        if unit.again_after_failure(time.monotonic(), problem, at_most):
+            log.warning("%s: %s; starting it again", unit.name, problem)
+        else:
+            log.error("%s failed %d times: given up: %s", unit.name, len(unit.recent) + 1, problem)
+
+    async def _start_again(self, unit: Unit) -> None:
+        unit.restarts += 1
+        unit.phase = "starting"
+        try:
+            if isinstance(unit, _Engine):
+                self._spawn(unit)
+            else:
+                self._spawn_gateway()
+        except ScepsyError as error:
+            await self._failed(unit, str(error))
 
     # --- stopping ------------------------------------------------------------------------------------------------
 
     def _stop_everything(self) -> None:
         """The gateway first (it drains), then engines, then daemons and groups."""
         limit_s = self.options.stop_timeout_s
-        for process in (self.gateway,):
-            if process is not None and process.poll() is None:
-                stop_all([psutil.Process(process.pid)], limit_s + 2)
-        running = [e.process for e in self.engines if e.process is not None and e.process.poll() is None]
-        stop_all([psutil.Process(process.pid) for process in running], limit_s)
-        for engine in self.engines:
-            if engine.process is not None:
-                _kill_group(engine.process.pid)
-                engine.process.poll()
+        for units, timeout_s in (((self.gateway,), limit_s + 2), (self.engines, limit_s)):
+            asked = [unit for unit in units if unit.process is not None and unit.code is None]
+            for unit in asked:
+                assert unit.process is not None
+                unit.process.send_signal(signal.SIGTERM)
+                unit.process.send_signal(signal.SIGCONT)
+            deadline = time.monotonic() + timeout_s
+            while any(unit.code is None for unit in asked) and time.monotonic() < deadline:
+                time.sleep(0.02)
         stop_daemons(self.folder, self.layout.daemons)
-        stop_marked(self.deployment, limit_s)
+        try:
+            stop_marked(Which(deployment=self.deployment), 0.0)
+        except BackendError as error:
+            self.problem = str(error)
+        for unit in (self.gateway, *self.engines):
+            if unit.process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    unit.process.wait(1)
+            if unit.phase != "failed":
+                unit.phase = "stopped"
         self.shares.remove()
-        for engine in self.engines:
-            if engine.phase != "failed":
-                engine.phase = "stopped"
+        remove_groups(self.deployment)
 
 
 def stop_daemons(folder: Path, daemons: Sequence[Daemon | str]) -> None:
@@ -406,31 +455,6 @@ def stop_daemons(folder: Path, daemons: Sequence[Daemon | str]) -> None:
             subprocess.run([MPS], input=b"quit\n", env=env, capture_output=True, timeout=30, check=False)
 
 
-def _require_free(engine: _Engine) -> None:
-    """Raise ``BackendError`` when something listens on the engine's port: it would pass for the engine."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", engine.launch.port))
-        except OSError:
-            raise BackendError(
-                f"instance {engine.launch.name}: port {engine.launch.port} is taken: set base_port to a free range"
-            ) from None
-
-
-def _kill_group(pgid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pgid, signal.SIGKILL)
-
-
-async def _is_healthy(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(f"{url}/health", timeout=aiohttp.ClientTimeout(total=5)) as answer:
-            return answer.status == 200
-    except (aiohttp.ClientError, TimeoutError, ConnectionError):
-        return False
-
-
 def has_no_weights(folder: Path) -> bool:
     """Whether ``folder`` is a model folder without weights (``executor.random_models`` writes such)."""
     return folder.is_dir() and not any(
@@ -438,12 +462,6 @@ def has_no_weights(folder: Path) -> bool:
     )
 
 
-def leftovers(folder: Path) -> State | None:
-    """What a supervisor that died left in ``folder``."""
-    state = load_state(folder)
-    return state if state is not None and state.phase != "stopped" else None
-
-
 def left_options(folder: Path) -> LocalOptions:
     """The options that ``apply`` left for the supervisor."""
-    return msgspec.json.decode((folder / "options.json").read_bytes(), type=LocalOptions)
+    return msgspec.json.decode(read_own(folder / "options.json"), type=LocalOptions)

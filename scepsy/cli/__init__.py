@@ -25,6 +25,7 @@ from scepsy.cli import (
     trace,
 )
 from scepsy.cli import simulate as simulating
+from scepsy.signals import arm
 from scepsy.version import __version__
 
 TRACE, PROFILE, PLAN = "1. What the workflow asks", "2. What the LLMs can do", "3. Plan"
@@ -117,5 +118,6 @@ app.command(rich_help_panel=EVALUATE)(figures.figures)
 
 
 def main() -> None:
-    """Entry point of the ``scepsy`` command."""
+    """Run the command line; ``scepsy.start:main`` is the way in that also takes signals in hand while this is imported."""
+    arm()
     app()

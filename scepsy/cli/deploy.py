@@ -102,7 +102,10 @@ def apply(
     context: Context = "",
     dry_run: Annotated[str, typer.Option("--dry-run", help="client: print; server: let it check, store nothing.")] = "",
     validate: Annotated[bool, typer.Option(help="Simulate the plan at its target rates first.")] = True,
-    timeout: Timeout = 900.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", help="Seconds that one instance may take to start [default: 900; local: start_timeout_s]."),
+    ] = None,
     gate: Gate = "ready",
     as_json: Json = False,
 ) -> None:
@@ -136,7 +139,7 @@ def apply(
         return
     from executor.cluster.apply import apply as bring
 
-    done = bring(api, made, limits=read_limits(timeout, gate), tell=teller())
+    done = bring(api, made, limits=read_limits(900.0 if timeout is None else timeout, gate), tell=teller())
     document = {
         "plan": done.plan_hash,
         "kept": done.kept,
@@ -214,6 +217,9 @@ def delete(
     namespace: Namespace = None,
     release: Release = None,
     context: Context = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="local: where the state file cannot be trusted, end what provably belongs to it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Take a release down and leave nothing, claims included.
@@ -221,8 +227,10 @@ def delete(
     Example: `scepsy delete --release scepsy`
     """
     if target == "local":
-        deploying_local.delete(release, as_json=as_json)
+        deploying_local.delete(release, force=force, as_json=as_json)
         return
+    if force:
+        raise InputError("--force: goes with --target local only (a cluster knows what it runs)")
     require_client()
     from executor.cluster.delete import delete as remove
 

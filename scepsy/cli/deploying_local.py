@@ -7,6 +7,7 @@ import typer
 
 from scepsy.cli.deploying import check_by_simulation, read_plan
 from scepsy.cli.output import emit_json, show_table, stderr, stdout
+from scepsy.errors import InputError
 
 
 def apply(
@@ -16,7 +17,7 @@ def apply(
     release: str | None,
     *,
     validate: bool,
-    timeout_s: float,
+    timeout_s: float | None,
     as_json: bool,
 ) -> None:
     """Start a plan's engines and gateway here, and return when they serve."""
@@ -29,8 +30,11 @@ def apply(
     if validate:
         check_by_simulation(plan, known, path)
     settings = options_beside(path) if options is None else load_options(options)
-    settings = msgspec.structs.replace(settings, start_timeout_s=timeout_s)
-    folder = deployment.default_folder(release or "default")
+    if timeout_s is not None:
+        if not 0 < timeout_s < 1e6:
+            raise InputError(f"--timeout is {timeout_s:g}: must be a number of seconds > 0")
+        settings = msgspec.structs.replace(settings, start_timeout_s=timeout_s)
+    folder = deployment.default_folder(release if release is not None else "default")
 
     def say(line: str) -> None:
         stderr.print(line, highlight=False, markup=False)
@@ -40,21 +44,21 @@ def apply(
 
 
 def status(release: str | None, *, as_json: bool) -> None:
-    """Print what runs here; exit 1 unless every engine is healthy."""
+    """Print what runs here; exit 1 unless all of it is as planned: supervisor, gateway and every engine."""
     from executor.local import deployment
 
-    found = deployment.status(deployment.default_folder(release or "default"))
+    found = deployment.status(deployment.default_folder(release if release is not None else "default"))
     _show(found, as_json)
-    if not found["instances"] or any(each["phase"] != "healthy" for each in found["instances"]):
+    if found["phase"] != "healthy" or not found["instances"]:
         raise typer.Exit(1)
 
 
-def delete(release: str | None, *, as_json: bool) -> None:
-    """Stop everything that was started here."""
+def delete(release: str | None, *, force: bool, as_json: bool) -> None:
+    """Stop everything that was started here; ``force``: also where the state file cannot be trusted."""
     from executor.local import deployment
 
-    name = release or "default"
-    stopped = deployment.delete(deployment.default_folder(name))
+    name = release if release is not None else "default"
+    stopped = deployment.delete(deployment.default_folder(name), force=force)
     if as_json:
         emit_json({"release": name, "stopped": stopped})
     else:
@@ -68,5 +72,7 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
     stdout.print(f"{found['phase']}, gateway {found['gateway'] or '–'}", highlight=False)
     columns = ["instance", "phase", "url", "restarts", "problem"]
     show_table("Instances", columns, [[each[column] for column in columns] for each in found["instances"]])
+    if found["problem"]:
+        stdout.print(f"problem: {found['problem']}", highlight=False, markup=False)
     for note in found["notes"]:
         stdout.print(f"note: {note}", highlight=False, markup=False)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from scepsy.errors import ScepsyError
+from scepsy.signals import TOLD, ended_by, working
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,14 +30,16 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except ScepsyError as error:
-            print(f"scepsy: {' '.join(str(error).split())}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
-            print("scepsy: interrupted", file=sys.stderr)
-            raise typer.Exit(130) from None
+        with working():
+            try:
+                return function(*args, **kwargs)
+            except ScepsyError as error:
+                print(f"scepsy: {' '.join(str(error).split())}", file=sys.stderr)
+                raise typer.Exit(error.exit_code) from error
+            except KeyboardInterrupt as error:
+                number = ended_by(error)
+                print(f"scepsy: {TOLD[number]}", file=sys.stderr)
+                raise typer.Exit(128 + number) from None
 
     return wrapped
 

@@ -16,6 +16,8 @@ SEEN: list[str] = []
 PROMPTS: list[object] = []
 COUNTS: Counter[str] = Counter()
 """What /metrics tells, under vLLM's names: an iteration per answer and one more per further token."""
+RUNNING = [0]
+"""Calls in hand."""
 DELAY_S = float(os.environ.get("STUB_DELAY_S", "0"))
 """How long an answer takes where the request does not say."""
 
@@ -32,12 +34,20 @@ def count(prompt_tokens: int, generated: int) -> None:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    lines = ["# TYPE vllm:iteration_tokens_total histogram"]
+    lines = [f'vllm:num_requests_running{{model_name="m"}} {float(RUNNING[0])}', "# TYPE vllm:iteration_tokens_total histogram"]
     lines += [f'vllm:{name}{{model_name="m"}} {float(value)}' for name, value in sorted(COUNTS.items())]
     return web.Response(text="\n".join(lines) + "\n")
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
+    RUNNING[0] += 1
+    try:
+        return await answer(request)
+    finally:
+        RUNNING[0] -= 1
+
+
+async def answer(request: web.Request) -> web.StreamResponse:
     body = await request.json()
     stub = body.get("stub", {})
     SEEN.append(request.headers.get("x-request-id", ""))
@@ -98,7 +108,8 @@ async def tokenize(request: web.Request) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    return web.Response()
+    sick = os.environ.get("STUB_SICK")
+    return web.Response(status=503 if sick and os.path.exists(sick) else 200)
 
 
 async def seen(request: web.Request) -> web.Response:

@@ -12,11 +12,15 @@ import pytest
 
 from executor.local.deployment import apply, delete, status
 from executor.local.engine_metrics import parse_metrics
+from executor.local.identity import born
 from executor.local.layout import lay_out
+from executor.local.logs import explain_exit, log_tail
+from executor.local.marks import MARK
 from executor.local.options import LocalOptions, engine_python
+from executor.local.ports import free_port
 from executor.local.shares import CoreShares
-from executor.local.state import MARK, Child, born_s, is_alive, load_state, marked
-from executor.local.supervisor import explain_exit, free_port, has_no_weights, log_tail
+from executor.local.state import Child, is_alive, load_state, marked
+from executor.local.supervisor import has_no_weights
 from executor.measure import measure
 from executor.meter import decode
 from executor.random_models import RandomModel, llm_of, write_model
@@ -336,8 +340,8 @@ def test_a_process_missing_from_the_state_file_is_found_by_its_mark(fake_python,
 
 
 def test_a_reused_pid_is_not_ours():
-    assert not is_alive(Child(name="x", pid=os.getpid(), born_s=born_s(os.getpid()) - 100))
-    assert is_alive(Child(name="x", pid=os.getpid(), born_s=born_s(os.getpid())))
+    assert not is_alive(Child(name="x", pid=os.getpid(), born=born(os.getppid())))
+    assert is_alive(Child(name="x", pid=os.getpid(), born=born(os.getpid())))
 
 
 FAILURES = {

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor import meter as meter_module
-from executor.local.state import Child, born_s
+from executor.local.identity import born
+from executor.local.state import Child
 from executor.meter import Meter, Shape, Work, cpu_s_of, decode, encode, shape_of, work_so_far
 from scepsy.profile.step import StepModel
 
@@ -50,9 +51,9 @@ def test_work_survives_its_text():
 
 def test_a_meter_reads_what_an_engine_did_since(stub):
     engine = stub()
-    child = Child(name="m-0", pid=engine.pid, born_s=born_s(engine.pid), url=engine.url)
+    child = Child(name="m-0", pid=engine.pid, born=born(engine.pid), url=engine.url)
     engine.post("/v1/completions", {"model": "m", "prompt": [1] * 30, "max_tokens": 5})
-    meter = Meter([child, Child(name="gone-0", pid=engine.pid, born_s=0.0, url="http://127.0.0.1:9")], idle_s=0.1)
+    meter = Meter([child, Child(name="gone-0", pid=engine.pid, born="", url="http://127.0.0.1:9")], idle_s=0.1)
     for _ in range(2):
         engine.post("/v1/completions", {"model": "m", "prompt": [1] * 20, "max_tokens": 4})
     engine.post("/v1/score", {"model": "m", "text_1": "a", "text_2": ["b"]})
@@ -75,7 +76,7 @@ def test_what_an_engine_takes_while_idle_is_not_work(monkeypatch):
 
     monkeypatch.setattr(meter_module, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=gone))
     monkeypatch.setattr(meter_module, "work_so_far", lambda engine: Work(cpu_s=cpu_s[0]))
-    meter = Meter([Child(name="m-0", pid=1, born_s=0.0)])
+    meter = Meter([Child(name="m-0", pid=1, born="")])
     gone(100.0)  # idle, before it is started
     meter.start()
     gone(10.0, work_s=1.0)
@@ -86,10 +87,10 @@ def test_what_an_engine_takes_while_idle_is_not_work(monkeypatch):
 
 def test_an_engine_that_was_restarted_behind_its_url_is_left_out(stub):
     first, second = stub(), stub()
-    known = born_s(first.pid)
+    known = born(first.pid)
     first.kill()
-    assert work_so_far(Child(name="m-0", pid=first.pid, born_s=known, url=second.url)) is None
-    assert work_so_far(Child(name="m-0", pid=second.pid, born_s=born_s(second.pid), url=second.url)) is not None
+    assert work_so_far(Child(name="m-0", pid=first.pid, born=known, url=second.url)) is None
+    assert work_so_far(Child(name="m-0", pid=second.pid, born=born(second.pid), url=second.url)) is not None
 
 
 def test_the_children_of_a_process_are_its_own():

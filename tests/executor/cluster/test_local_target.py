@@ -20,11 +20,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ..
     """What the local executor was asked for; it answers that one healthy instance runs."""
     found: list[tuple[Any, ...]] = []
     row = {"instance": "embedder-0", "phase": "healthy", "url": "http://127.0.0.1:1", "restarts": 0, "problem": ""}
-    state = {"phase": "healthy", "gateway": "http://127.0.0.1:2", "instances": [row], "notes": []}
+    state = {"phase": "healthy", "gateway": "http://127.0.0.1:2", "instances": [row], "notes": [], "problem": ""}
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(deployment, "apply", lambda *args: found.append(("apply", *args)))
     monkeypatch.setattr(deployment, "status", lambda folder: state)
-    monkeypatch.setattr(deployment, "delete", lambda folder: found.append(("delete", folder)) or True)
+    monkeypatch.setattr(deployment, "delete", lambda folder, force: found.append(("delete", folder)) or True)
     save_profiles(tmp_path / "p.yaml", plans.profiles())
     save_plan(tmp_path / "x.plan.yaml", msgspec.structs.replace(plans.one_node(), profiles="p.yaml"))
     (tmp_path / "local.yaml").write_text("format: scepsy.local\nversion: 1\ndevice: cpu\n")
