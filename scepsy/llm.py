@@ -82,6 +82,8 @@ class Llm(Value, frozen=True, kw_only=True):
     head_size: int = 0
     """Of one attention head; 0: hidden_size / attention_heads."""
     source: str = ""
+    hf_name: str = ""
+    """Its name on Hugging Face; empty: not known."""
     family: str = ""
     """The model_type of its config; empty: not read from a config."""
     active_parameters: float = 0.0
