@@ -18,6 +18,7 @@ from scepsy.cli import (
     figures,
     gateway,
     importing,
+    model,
     plan,
     profile,
     profiling,
@@ -102,6 +103,7 @@ app.add_typer(trace.app, rich_help_panel=TRACE)
 app.command(rich_help_panel=TRACE)(gateway.gateway)
 profiling.register(profile.app)
 app.add_typer(profile.app, rich_help_panel=PROFILE)
+app.add_typer(model.app, rich_help_panel=PROFILE)
 app.command(rich_help_panel=PLAN)(plan.plan)
 app.command(rich_help_panel=PLAN)(advice.frontier)
 app.command(rich_help_panel=PLAN)(advice.admit)

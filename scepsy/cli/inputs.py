@@ -1,7 +1,7 @@
 """Options that several commands share, turned into values: cluster, profiles, traces, arrivals, the curve cache."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ def read_cluster(name: str | None, gpus: int | None, gpu_type: str) -> "Cluster"
 def read_profiles(path: Path | None, llms: Sequence[str], cluster: "Cluster", renames: Sequence[str]) -> "ProfileSet":
     """A profiles file, or the built-in profiles of the trace's LLMs; ``--as NAME=MODEL`` says which model a name stands for."""
     from scepsy.files.profiles import load_profiles
+    from scepsy.models.names import find, unknown
     from scepsy.profile import catalogue
 
     names = {name: name for name in llms}
@@ -48,13 +49,36 @@ def read_profiles(path: Path | None, llms: Sequence[str], cluster: "Cluster", re
         if renames:
             raise InputError("--as goes with built-in profiles: leave it out when --profiles is given")
         return load_profiles(path / "profiles.yaml" if path.is_dir() else path)
-    unknown = [name for name, model in names.items() if model not in catalogue.llms()]
-    if unknown:
-        raise InputError(
-            f"LLM {unknown[0]!r} of the trace has no profile: give --profiles FILE, or --as '{unknown[0]}=MODEL' with "
-            f"MODEL one of {', '.join(sorted(catalogue.llms()))}"
-        )
+    found = {name: find(model, catalogue.llms()) for name, model in names.items()}
+    unmapped = [name for name, model in names.items() if found[name] is None and model == name]
+    wrong = [model for name, model in names.items() if found[name] is None and model != name]
+    if unmapped:
+        raise InputError(unmapped_line(unmapped))
+    if wrong:
+        raise unknown(wrong, catalogue.llms())
     return catalogue.builtin_profiles(names, cluster.gpu_types)
+
+
+def unmapped_line(names: Sequence[str]) -> str:
+    """What to say of LLMs of a trace that no known model answers to: the option to fill in, and why for hosted ones."""
+    from scepsy.models.names import is_hosted
+
+    hosted = [name for name in names if is_hosted(name)]
+    why = f" ({', '.join(hosted)}: served by their owners only, so say which open model stands in)" if hosted else ""
+    what = f"LLM{'s' if len(names) > 1 else ''} {', '.join(repr(name) for name in names)} of the trace"
+    remedy = f"give --profiles FILE, or {as_options(names)} with a MODEL of `scepsy model list` each"
+    return f"{what} must be mapped to models{why}: {remedy}"
+
+
+def as_options(names: Sequence[str], models: Mapping[str, str] | None = None) -> str:
+    """The ``--as`` options for these names; ``MODEL`` where ``models`` has none.
+
+    >>> as_options(["gpt-4.1"], {"gpt-4.1": "qwen3-32b"})
+    "--as 'gpt-4.1=qwen3-32b'"
+    """
+    known = models or {}
+    pairs = [f"{name}={known.get(name, 'MODEL')}" for name in names]
+    return " ".join("--as '" + pair.replace("'", "'\\''") + "'" for pair in pairs)
 
 
 def read_traces(paths: Sequence[Path]) -> list[tuple["Trace", str]]:

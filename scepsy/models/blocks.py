@@ -5,8 +5,17 @@ from collections.abc import Callable, Sequence
 from scepsy.models.config import Config
 from scepsy.models.parts import Cache, Part, Role
 
-LAYER_WORDS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "attention", "mamba", "conv",
-               "hybrid", "recurrent")  # fmt: skip
+LAYER_WORDS = (
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+    "linear_attention",
+    "attention",
+    "mamba",
+    "conv",
+    "hybrid",
+    "recurrent",
+)
 
 
 def matrix(name: str, rows: int, cols: int, *, bias: bool = False, copies: int = 1, role: Role = "text") -> Part:
@@ -65,8 +74,10 @@ def attention(
 
 def mlp(at: str, hidden: int, inner: int, *, gated: bool = True, bias: bool = False, role: Role = "text") -> list[Part]:
     """A feed-forward block: up and down, and a gate where ``gated``."""
-    parts = [matrix(f"{at}.up_proj", inner, hidden, bias=bias, role=role),
-             matrix(f"{at}.down_proj", hidden, inner, bias=bias, role=role)]  # fmt: skip
+    parts = [
+        matrix(f"{at}.up_proj", inner, hidden, bias=bias, role=role),
+        matrix(f"{at}.down_proj", hidden, inner, bias=bias, role=role),
+    ]
     return [*parts, matrix(f"{at}.gate_proj", inner, hidden, bias=bias, role=role)] if gated else parts
 
 
@@ -119,4 +130,6 @@ def kv_caches(sizes: Sequence[int], kv_heads: int, head: int, value_head: int | 
 
 def context_of(c: Config, default: int | None = None) -> int:
     """The longest context the config allows."""
-    return c.first("max_position_embeddings", "max_sequence_length", "seq_length", "n_positions", default=default)
+    return c.first(
+        "max_position_embeddings", "model_max_length", "max_sequence_length", "seq_length", "n_positions", default=default
+    )

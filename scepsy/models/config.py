@@ -29,7 +29,7 @@ class Config:
 
     def wrong(self, field: str, must: str) -> InputError:
         """The error that a field is not what it must be."""
-        value = self.fields[field] if field in self.fields else "missing"
+        value = self.fields.get(field, "missing")
         shown = value if value == "missing" else _show(value)
         return InputError(f"{self.where}: {field} is {shown}: must be {must}")
 

@@ -1,7 +1,8 @@
 """Makes ``scepsy/data/models.yaml`` from config files: ``python -m scepsy.models.generate --help``.
 
 Sources that it reads: folders of ``config.json`` files named ``org--name`` (as ai-dynamo/aiconfigurator keeps them), MLC-LLM's
-``model_preset.py`` (whole configs as a Python literal), litgpt's ``config.py`` (widths under its own names), and a table of encoders
+``model_preset.py`` (whole configs as a Python literal), litgpt's ``config.py`` (widths under its own names), and a
+table of encoders
 and embedders below. Each row says which source it came from. The configs themselves are not kept.
 """
 
@@ -26,17 +27,28 @@ Found = tuple[str, Mapping[str, Any], Mapping[str, Any] | None, str]
 """(name on Hugging Face, config, hf_quant_config, source)."""
 
 MLC = {
-    "mistral_7b": "mistralai/Mistral-7B-Instruct-v0.2", "mistral_7b_v03": "mistralai/Mistral-7B-Instruct-v0.3",
-    "phi-3_5": "microsoft/Phi-3.5-mini-instruct", "phi-4": "microsoft/phi-4", "gemma_2b": "google/gemma-2b-it",
-    "gemma2_2b": "google/gemma-2-2b-it", "gemma2_9b": "google/gemma-2-9b-it", "gemma2_27b": "google/gemma-2-27b-it",
-    "gemma3_1b_it": "google/gemma-3-1b-it", "snowflake-arctic-embed-m": "Snowflake/snowflake-arctic-embed-m",
-    "olmo2_7b": "allenai/OLMo-2-1124-7B-Instruct", "olmo2_13b": "allenai/OLMo-2-1124-13B-Instruct",
-    "olmo2_32b": "allenai/OLMo-2-0325-32B-Instruct", "aya-23": "CohereForAI/aya-23-8B",
-    "smollm2_360m": "HuggingFaceTB/SmolLM2-360M-Instruct", "deepseek_v2_lite": "deepseek-ai/DeepSeek-V2-Lite",
-    "codellama_7b": "codellama/CodeLlama-7b-Instruct-hf", "codellama_13b": "codellama/CodeLlama-13b-Instruct-hf",
-    "codellama_34b": "codellama/CodeLlama-34b-Instruct-hf", "tinyllama_1b_chat_v1.0": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+    "mistral_7b": "mistralai/Mistral-7B-Instruct-v0.2",
+    "mistral_7b_v03": "mistralai/Mistral-7B-Instruct-v0.3",
+    "phi-3_5": "microsoft/Phi-3.5-mini-instruct",
+    "phi-4": "microsoft/phi-4",
+    "gemma_2b": "google/gemma-2b-it",
+    "gemma2_2b": "google/gemma-2-2b-it",
+    "gemma2_9b": "google/gemma-2-9b-it",
+    "gemma2_27b": "google/gemma-2-27b-it",
+    "gemma3_1b_it": "google/gemma-3-1b-it",
+    "snowflake-arctic-embed-m": "Snowflake/snowflake-arctic-embed-m",
+    "olmo2_7b": "allenai/OLMo-2-1124-7B-Instruct",
+    "olmo2_13b": "allenai/OLMo-2-1124-13B-Instruct",
+    "olmo2_32b": "allenai/OLMo-2-0325-32B-Instruct",
+    "aya-23": "CohereForAI/aya-23-8B",
+    "smollm2_360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
+    "deepseek_v2_lite": "deepseek-ai/DeepSeek-V2-Lite",
+    "codellama_7b": "codellama/CodeLlama-7b-Instruct-hf",
+    "codellama_13b": "codellama/CodeLlama-13b-Instruct-hf",
+    "codellama_34b": "codellama/CodeLlama-34b-Instruct-hf",
+    "tinyllama_1b_chat_v1.0": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
     "llama2_70b": "meta-llama/Llama-2-70b-chat-hf",
-}  # fmt: skip
+}
 """MLC-LLM's presets and what they are on Hugging Face."""
 
 LITGPT = {
@@ -60,13 +72,26 @@ LITGPT = {
 }
 """litgpt's entries: the name on Hugging Face, the model_type, whether the embeddings are tied."""
 
-_XLM = {"model_type": "xlm-roberta", "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
-        "vocab_size": 250002, "type_vocab_size": 1}  # fmt: skip
+_XLM = {
+    "model_type": "xlm-roberta",
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "vocab_size": 250002,
+    "type_vocab_size": 1,
+}
 _BERT = {"model_type": "bert", "vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2}
 _BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 _MINI = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
-_QWEN3 = {"model_type": "qwen3", "head_dim": 128, "num_key_value_heads": 8, "max_position_embeddings": 32768, "vocab_size": 151669}
+_QWEN3 = {
+    "model_type": "qwen3",
+    "head_dim": 128,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 32768,
+    "vocab_size": 151669,
+}
 _QWEN3_SIZES: dict[str, dict[str, Any]] = {
     "0.6B": {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 3072},
     "4B": {"hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32, "intermediate_size": 9728},
@@ -75,7 +100,11 @@ _QWEN3_SIZES: dict[str, dict[str, Any]] = {
 POOLERS: dict[str, dict[str, Any]] = {
     "BAAI/bge-m3": {**_XLM, "architectures": ["XLMRobertaModel"], "max_position_embeddings": 8194},
     "BAAI/bge-reranker-v2-m3": {
-        **_XLM, "architectures": ["XLMRobertaForSequenceClassification"], "max_position_embeddings": 8194, "num_labels": 1},
+        **_XLM,
+        "architectures": ["XLMRobertaForSequenceClassification"],
+        "max_position_embeddings": 8194,
+        "num_labels": 1,
+    },
     "intfloat/multilingual-e5-large": {**_XLM, "architectures": ["XLMRobertaModel"], "max_position_embeddings": 514},
     "BAAI/bge-base-en-v1.5": {**_BERT, **_BASE, "architectures": ["BertModel"]},
     "BAAI/bge-small-en-v1.5": {**_BERT, **_MINI, "num_hidden_layers": 12, "architectures": ["BertModel"]},
@@ -84,16 +113,38 @@ POOLERS: dict[str, dict[str, Any]] = {
     "sentence-transformers/all-MiniLM-L6-v2": {**_BERT, **_MINI, "num_hidden_layers": 6, "architectures": ["BertModel"]},
     "mixedbread-ai/mxbai-embed-large-v1": {**_BERT, **_LARGE, "architectures": ["BertModel"]},
     "cross-encoder/ms-marco-MiniLM-L-6-v2": {
-        **_BERT, **_MINI, "num_hidden_layers": 6, "num_labels": 1, "architectures": ["BertForSequenceClassification"]},
+        **_BERT,
+        **_MINI,
+        "num_hidden_layers": 6,
+        "num_labels": 1,
+        "architectures": ["BertForSequenceClassification"],
+    },
     "BAAI/bge-reranker-base": {
-        **_XLM, **_BASE, "architectures": ["XLMRobertaForSequenceClassification"], "max_position_embeddings": 514, "num_labels": 1},
+        **_XLM,
+        **_BASE,
+        "architectures": ["XLMRobertaForSequenceClassification"],
+        "max_position_embeddings": 514,
+        "num_labels": 1,
+    },
     "answerdotai/ModernBERT-base": {
-        "model_type": "modernbert", "architectures": ["ModernBertModel"], "hidden_size": 768, "num_hidden_layers": 22,
-        "num_attention_heads": 12, "intermediate_size": 1152, "vocab_size": 50368, "max_position_embeddings": 8192},
-    **{f"Qwen/Qwen3-Embedding-{size}": {**_QWEN3, **widths, "architectures": ["Qwen3Model"]} for size, widths in _QWEN3_SIZES.items()},
-    **{f"Qwen/Qwen3-Reranker-{size}": {**_QWEN3, **widths, "architectures": ["Qwen3ForSequenceClassification"]}
-       for size, widths in _QWEN3_SIZES.items()},
-}  # fmt: skip
+        "model_type": "modernbert",
+        "architectures": ["ModernBertModel"],
+        "hidden_size": 768,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 12,
+        "intermediate_size": 1152,
+        "vocab_size": 50368,
+        "max_position_embeddings": 8192,
+    },
+    **{
+        f"Qwen/Qwen3-Embedding-{size}": {**_QWEN3, **widths, "architectures": ["Qwen3Model"]}
+        for size, widths in _QWEN3_SIZES.items()
+    },
+    **{
+        f"Qwen/Qwen3-Reranker-{size}": {**_QWEN3, **widths, "architectures": ["Qwen3ForSequenceClassification"]}
+        for size, widths in _QWEN3_SIZES.items()
+    },
+}
 """Embedders and rerankers: the widths of their public configs."""
 
 
@@ -130,12 +181,19 @@ def from_litgpt(path: Path, label: str) -> Iterator[Found]:
         entry = {"n_layer": 16, "n_head": 32, "n_embd": 4096, "block_size": 4096, **known[key]}  # litgpt's own defaults
         heads = entry["n_head"]
         config = {
-            "model_type": model_type, "hidden_size": entry["n_embd"], "num_hidden_layers": entry["n_layer"], "num_attention_heads": heads,
-            "num_key_value_heads": entry.get("n_query_groups", heads), "head_dim": entry.get("head_size", entry["n_embd"] // heads),
-            "intermediate_size": entry["intermediate_size"], "vocab_size": entry.get("padded_vocab_size", entry.get("vocab_size")),
-            "max_position_embeddings": entry["block_size"], "tie_word_embeddings": is_tied,
-            "sliding_window": entry.get("sliding_window_size"), "architectures": ["ForCausalLM"],
-        }  # fmt: skip
+            "model_type": model_type,
+            "hidden_size": entry["n_embd"],
+            "num_hidden_layers": entry["n_layer"],
+            "num_attention_heads": heads,
+            "num_key_value_heads": entry.get("n_query_groups", heads),
+            "head_dim": entry.get("head_size", entry["n_embd"] // heads),
+            "intermediate_size": entry["intermediate_size"],
+            "vocab_size": entry.get("padded_vocab_size", entry.get("vocab_size")),
+            "max_position_embeddings": entry["block_size"],
+            "tie_word_embeddings": is_tied,
+            "sliding_window": entry.get("sliding_window_size"),
+            "architectures": ["ForCausalLM"],
+        }
         yield name, config, None, label
 
 
@@ -164,7 +222,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--configs", action="append", default=[], metavar="LABEL=FOLDER", help="folder of config files")
     parser.add_argument("--mlc", metavar="LABEL=FILE", help="MLC-LLM's model_preset.py")
     parser.add_argument("--litgpt", metavar="LABEL=FILE", help="litgpt's config.py")
-    parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="short name to leave out (it has a row elsewhere)")
+    parser.add_argument(
+        "--skip", action="append", default=[], metavar="NAME", help="short name to leave out (it has a row elsewhere)"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args(arguments)
     known: list[Llm] = []
@@ -175,7 +235,9 @@ def main(arguments: list[str] | None = None) -> None:
             known += rows(reader(Path(path), label), skip)
     known += rows(((name, config, None, "widths of its public config.json") for name, config in POOLERS.items()), skip)
     head = "# Made by `python -m scepsy.models.generate` from config files (see docs/models.md); every row says where from.\n"
-    lines = [yaml.safe_dump([msgspec.to_builtins(llm)], sort_keys=False, width=100_000, default_flow_style=None) for llm in known]
+    lines = [
+        yaml.safe_dump([msgspec.to_builtins(llm)], sort_keys=False, width=100_000, default_flow_style=None) for llm in known
+    ]
     given.output.write_text(head + "".join(lines), encoding="utf-8")
     print(f"{len(known)} models in {given.output}")
 

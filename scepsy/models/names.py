@@ -1,4 +1,5 @@
-"""Finding a model by what people call it: a short name, its name on Hugging Face, a folder, or a model of the user's own catalogue."""
+"""Finding a model by what people call it: a short name, its name on Hugging Face, a folder, or a model of the user's
+own catalogue."""
 
 import difflib
 import os
@@ -22,7 +23,8 @@ HOSTED = re.compile(
 
 
 def user_folder() -> Path:
-    """The user's own catalogue: ``$SCEPSY_MODELS``, else ``$XDG_CONFIG_HOME/scepsy/models``, else ``~/.config/scepsy/models``."""
+    """The user's own catalogue: ``$SCEPSY_MODELS``, else ``$XDG_CONFIG_HOME/scepsy/models``, else
+    ``~/.config/scepsy/models``."""
     if found := os.environ.get("SCEPSY_MODELS"):
         return Path(found)
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "scepsy" / "models"

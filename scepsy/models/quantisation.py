@@ -3,7 +3,8 @@
 Each scheme is a number of bytes per weight, scales included:
 
 - fp8: 1 byte; per block one 4-byte scale for each block (DeepSeek: 128 × 128); per tensor or channel the scales do not count;
-- int4 (AWQ, GPTQ, compressed-tensors): half a byte, and per group of weights one 2-byte scale and, where zero points are kept, half a byte;
+- int4 (AWQ, GPTQ, compressed-tensors): half a byte, and per group of weights one 2-byte scale and, where zero points
+are kept, half a byte;
 - MXFP4: half a byte and one byte per 32 weights (OCP Microscaling Formats 1.0);
 - NVFP4: half a byte and one byte per 16 weights (NVIDIA's NVFP4; the one 4-byte scale per tensor does not count);
 - int8 (W8A8): 1 byte.
@@ -76,7 +77,8 @@ def _pattern(text: str) -> "re.Pattern[str] | None":
 
 
 class Matcher:
-    """Whether a layer's name is among patterns: whole names, names of what holds it, a component, wildcards, ``re:`` expressions."""
+    """Whether a layer's name is among patterns: whole names, names of what holds it, a component, wildcards, ``re:``
+    expressions."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         plain = [bare(text) for text in patterns if _pattern(text) is None]
@@ -152,7 +154,9 @@ def _fp8(c: Config, text: Config) -> Quantisation:
     if text.text("expert_dtype") == "fp4":
         routed = 0.5 + 1.0 / 32
         name += ", routed experts in 4 bits with a scale per 32 (expert_dtype fp4)"
-    return Quantisation(name=name, default_bytes=size, ignored=_names(c, "modules_to_not_convert", "ignored_layers"), routed_bytes=routed)
+    return Quantisation(
+        name=name, default_bytes=size, ignored=_names(c, "modules_to_not_convert", "ignored_layers"), routed_bytes=routed
+    )
 
 
 def _int4(c: Config, text: Config) -> Quantisation:
@@ -172,7 +176,10 @@ def _int4(c: Config, text: Config) -> Quantisation:
 
 def _mxfp4(c: Config, text: Config) -> Quantisation:
     return Quantisation(
-        name="MXFP4 (routed experts)", default_bytes=None, routed_bytes=0.5 + 1.0 / 32, ignored=_names(c, "modules_to_not_convert")
+        name="MXFP4 (routed experts)",
+        default_bytes=None,
+        routed_bytes=0.5 + 1.0 / 32,
+        ignored=_names(c, "modules_to_not_convert"),
     )
 
 
@@ -231,16 +238,22 @@ def _modelopt(c: Config, text: Config | None = None) -> Quantisation:
     if algorithm == "MIXED_PRECISION":
         if not listed:
             raise c.wrong("quantized_layers", "an object with the precision of each layer, since quant_algo is MIXED_PRECISION")
-        names = sorted({_algorithm(c, "quant_algo", str(item)).__getitem__(0) for item in _listed_names(c)})
+        names = sorted({_algorithm(c, "quant_algo", item)[0] for item in _listed_names(c)})
         # DeepSeek V4's NVFP4 files keep the rest in the checkpoint's own blocks of FP8.
         block = c.wholes("weight_block_size")
         rest = 1.0 + 4.0 / (block[0] * block[1]) if block and len(block) == 2 and min(block) > 0 else None
         if rest is not None:
             ignored = ()
             names.append("the rest fp8 in blocks")
-        return Quantisation(name=" and ".join(names), default_bytes=rest, ignored=ignored, listed=listed, head=True, kv_dtype=kv)
+        return Quantisation(
+            name=" and ".join(names), default_bytes=rest, ignored=ignored, listed=listed, head=True, kv_dtype=kv
+        )
     name, size = _algorithm(c, "quant_algo", algorithm)
-    notes = () if ignored else ("the file does not list what stays unquantised: all linear layers but the output matrix are assumed",)
+    notes = (
+        ()
+        if ignored
+        else ("the file does not list what stays unquantised: all linear layers but the output matrix are assumed",)
+    )
     return Quantisation(name=name, default_bytes=size, ignored=ignored, listed=listed, kv_dtype=kv, notes=notes)
 
 
@@ -256,7 +269,9 @@ def _listed_names(c: Config) -> list[str]:
 def _listed(c: Config) -> tuple[tuple[str, float], ...]:
     """The layers with a precision of their own."""
     names = _listed_names(c)
-    return tuple((layer, _algorithm(c, f"quantized_layers[{layer}]", name)[1]) for layer, name in zip(_layers(c), names, strict=True))
+    return tuple(
+        (layer, _algorithm(c, f"quantized_layers[{layer}]", name)[1]) for layer, name in zip(_layers(c), names, strict=True)
+    )
 
 
 def _compressed(c: Config, text: Config) -> Quantisation:
@@ -278,9 +293,13 @@ def _compressed(c: Config, text: Config) -> Quantisation:
         else:
             listed += [(target, size) for target in targets]
     return Quantisation(
-        name=" and ".join(dict.fromkeys(names)) + " (compressed-tensors)", default_bytes=default, ignored=ignored,
-        listed=tuple(listed), head=default is not None, kv_dtype=_kv(c),
-    )  # fmt: skip
+        name=" and ".join(dict.fromkeys(names)) + " (compressed-tensors)",
+        default_bytes=default,
+        ignored=ignored,
+        listed=tuple(listed),
+        head=default is not None,
+        kv_dtype=_kv(c),
+    )
 
 
 def _group_bytes(weights: Config, form: str) -> tuple[str, float]:

@@ -16,8 +16,13 @@ from scepsy.models.quantisation import Quantisation, Weigher, dtype_of, quantisa
 from scepsy.models.registry import Kind, layout_of
 
 KV_BYTES: dict[str, float] = {
-    "bfloat16": 2.0, "float16": 2.0, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "nvfp4": 0.5 + 1.0 / 16,
-}  # fmt: skip
+    "bfloat16": 2.0,
+    "float16": 2.0,
+    "fp8": 1.0,
+    "fp8_e4m3": 1.0,
+    "fp8_e5m2": 1.0,
+    "nvfp4": 0.5 + 1.0 / 16,
+}
 """Bytes of one number in the cache, by vLLM's name of the KV dtype."""
 
 DIFFERENCE = 0.03
@@ -38,7 +43,8 @@ def llm_of_config(
 ) -> Llm:
     """The Llm that a ``config.json`` describes, served as ``name``.
 
-    ``kind`` overrides what the class name says. ``modelopt``: the folder's ``hf_quant_config.json``. ``kv_dtype`` ``auto``: what the
+    ``kind`` overrides what the class name says. ``modelopt``: the folder's ``hf_quant_config.json``. ``kv_dtype``
+    ``auto``: what the
     checkpoint asks for, as vLLM does. Raises ``InputError`` naming the field, or the family that is not understood.
     """
     c = Config(fields, where)
@@ -50,9 +56,14 @@ def llm_of_config(
     weight_bytes = sum(weigher.bytes_of(part) for part in layout.parts)
     routed = sum(weigher.bytes_of(part) for part in layout.of("routed"))
     head = next((part for part in layout.parts if part.name == "lm_head"), None)
-    parameters = layout.parameters_of("text", "shared", "routed") + (layout.parameters_of("vision") if layout.counts_vision else 0)
+    parameters = layout.parameters_of("text", "shared", "routed") + (
+        layout.parameters_of("vision") if layout.counts_vision else 0
+    )
     if does != "generate" and head is not None:
         parameters, weight_bytes = parameters - head.parameters, weight_bytes - weigher.bytes_of(head)
+    if does == "rerank" and not layout.encoder:
+        score = layout.hidden_size * text.whole("num_labels", 1)
+        parameters, weight_bytes = parameters + score, weight_bytes + score * plain
     if not 0 < parameters < MOST_PARAMETERS:
         raise InputError(f"{where}: the sizes give {float(parameters):g} parameters: must be between 1 and {MOST_PARAMETERS:g}")
     kv_name, kv_groups = _caches(layout, does, kv_dtype, found, dtype)
@@ -104,9 +115,7 @@ def _uneven(layout: Layout) -> bool:
     return any(cache.kind != "full" for cache in layout.caches) or len(layout.caches) != layout.layers
 
 
-def _caches(
-    layout: Layout, does: Kind, asked: str, found: Quantisation | None, dtype: str
-) -> tuple[str, tuple[KvLayers, ...]]:
+def _caches(layout: Layout, does: Kind, asked: str, found: Quantisation | None, dtype: str) -> tuple[str, tuple[KvLayers, ...]]:
     """(KV dtype, caches by kind of layer)."""
     name = asked if asked != "auto" else (found.kv_dtype if found and found.kv_dtype else dtype)
     if name not in KV_BYTES:
@@ -138,12 +147,11 @@ def _context(text: Config, positions: int) -> int:
     return max(positions, int(rope.whole("original_max_position_embeddings") * factor))
 
 
-def read_model(
-    name: str, path: Path, *, kind: Kind | None = None, kv_dtype: str = "auto"
-) -> Llm:
+def read_model(name: str, path: Path, *, kind: Kind | None = None, kv_dtype: str = "auto") -> Llm:
     """The model in a folder (or the folder of a ``config.json``), served as ``name``.
 
-    Weight bytes come from ``model.safetensors.index.json`` where it lies beside the config, else from our own reading of the config;
+    Weight bytes come from ``model.safetensors.index.json`` where it lies beside the config, else from our own reading
+    of the config;
     where both are there and differ by more than 3 %, the model's notes say so. Raises ``InputError``.
     """
     file = path / "config.json" if path.is_dir() else path

@@ -1,4 +1,5 @@
-"""Which reader understands which ``model_type``. A type that is not here is refused by name; nothing is read as something else."""
+"""Which reader understands which ``model_type``. A type that is not here is refused by name; nothing is read as
+something else."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -15,7 +16,7 @@ TextReader = Callable[[Config, str, Config | None], Layout]
 EncoderReader = Callable[[Config, str, Kind], Layout]
 
 TEXT: dict[str, TextReader] = {
-    **{name: dense.read for name in dense.STYLES},
+    **dict.fromkeys(dense.STYLES, dense.read),
     "mixtral": experts.mixtral,
     "phimoe": experts.phimoe,
     "qwen2_moe": experts.qwen2_moe,
@@ -110,7 +111,8 @@ WRAPPERS = frozenset({*VISION, "llama4", "mistral3"})
 def refusal(model_type: str, where: str) -> InputError:
     """The error for a family that is not understood, with what to give instead."""
     return InputError(
-        f"{where}: model_type is {model_type!r}: this family is not understood, so its size is not guessed: give the numbers with "
+        f"{where}: model_type is {model_type!r}: this family is not understood, so its size is not guessed: give the "
+        f"numbers with "
         "`scepsy model add --name … --parameters … --weight-bytes … --kv-bytes-per-token … --context …`, or measure it with "
         "`scepsy profile run`"
     )
@@ -177,5 +179,5 @@ def _vision(c: Config, model_type: str, layout: Layout) -> Layout:
         return layout
     if described is None or model_type not in VISION:
         return vision.without_vision(layout)
-    count, counted = VISION[model_type]
-    return vision.with_vision(layout, count(described, layout.hidden_size), counted=counted)
+    weights, counted = VISION[model_type]
+    return vision.with_vision(layout, weights(described, layout.hidden_size), counted=counted)

@@ -109,7 +109,8 @@ def gpu_type(name: str) -> GpuType:
 
 
 def llm(name: str) -> Llm:
-    """One model by short name, name on Hugging Face, folder, or from the user's catalogue. Raises ``InputError`` naming near ones."""
+    """One model by short name, name on Hugging Face, folder, or from the user's catalogue. Raises ``InputError``
+    naming near ones."""
     return names.all_of([name], llms())[name]
 
 

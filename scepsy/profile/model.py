@@ -92,6 +92,23 @@ def kv_capacity_tokens(profile: Profile, share_pct: int) -> int:
     return int(tokens // engine.block_tokens) * engine.block_tokens if tokens >= 0 else -1
 
 
+def smallest_degree(llm: Llm, gpu: GpuType, engine: EngineLimits | None = None, most: int = 64) -> int | None:
+    """The fewest GPUs of one type whose memory holds the weights, activations and one block of KV cache; None: not "
+    "even ``most``.
+
+    Degrees are powers of two that the attention heads divide by, as tensor parallelism takes them.
+    """
+    limits = engine or EngineLimits()
+    degree = 1
+    while degree <= most:
+        free = gpu.memory_bytes * limits.memory_utilization - limits.activation_bytes - llm.weight_bytes / degree
+        block = llm.kv_bytes_per_token_per_gpu(degree) * limits.block_tokens
+        if llm.supports_tensor_parallel(degree) and free >= block:
+            return degree
+        degree *= 2
+    return None
+
+
 class ProfileSet(Value, frozen=True, kw_only=True):
     """Everything planning and simulation need to know about engines: one profiles file."""
 

@@ -33,7 +33,7 @@ def test_a_written_model_is_read_back_as_the_same_llm(tmp_path, kind):
 def test_a_folder_without_a_config_is_named(tmp_path):
     with pytest.raises(InputError, match=r"config\.json: No such file"):
         read_llm("x", tmp_path, "generate")
-    (tmp_path / "config.json").write_text('{"hidden_size": "wide"}')
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
     with pytest.raises(InputError, match="hidden_size is 'wide'"):
         read_llm("x", tmp_path, "generate")
 

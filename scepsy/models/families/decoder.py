@@ -85,7 +85,10 @@ def expert_parts(layer: str, hidden: int, moe: Moe) -> list[Part]:
     if moe.router_bias or moe.router_extra:
         parts.append(blocks.plain(f"{at}.{moe.router}.extra", moe.router_bias + moe.router_extra))
     if moe.latent:
-        parts += [blocks.matrix(f"{at}.fc1_latent_proj", moe.latent, hidden), blocks.matrix(f"{at}.fc2_latent_proj", hidden, moe.latent)]
+        parts += [
+            blocks.matrix(f"{at}.fc1_latent_proj", moe.latent, hidden),
+            blocks.matrix(f"{at}.fc2_latent_proj", hidden, moe.latent),
+        ]
     if moe.shared_inner:
         parts += blocks.mlp(f"{at}.{moe.shared_name}", hidden, moe.shared_inner, gated=moe.gated, role="shared")
     if moe.shared_gate:

@@ -47,20 +47,26 @@ STYLES: dict[str, Style] = {
 
 DEFAULTS: dict[str, dict[str, object]] = {
     "gemma3_text": {
-        "vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
-        "max_position_embeddings": 131072, "sliding_window": 4096,
+        "vocab_size": 262208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
     },
     "gemma2": {"vocab_size": 256000, "max_position_embeddings": 8192},
     "qwen2": {"max_position_embeddings": 32768},
     "mistral": {"num_key_value_heads": 8},
     "cohere": {"max_position_embeddings": 8192},
-}  # fmt: skip
+}
 """Fields that published checkpoints leave out, as transformers 5.24 fills them in."""
 
 
 def read(c: Config, family: str, outer: Config | None = None) -> Layout:
     """A dense decoder by the style of its model_type."""
-    filled = Config({**DEFAULTS.get(family, {}), **{k: v for k, v in c.fields.items() if v is not None or k == "sliding_window"}}, c.where)
+    filled = Config(
+        {**DEFAULTS.get(family, {}), **{k: v for k, v in c.fields.items() if v is not None or k == "sliding_window"}}, c.where
+    )
     notes = mtp_notes(filled)
     return decoder(filled, family, STYLES[family], outer=outer, notes=notes)
 

@@ -8,9 +8,17 @@ from scepsy.models.parts import Layout, Part
 def _layout(c: Config, family: str, parts: list[Part], heads: int, context: int) -> Layout:
     hidden = c.first("hidden_size", "dim")
     return Layout(
-        family=family, parts=tuple(parts), caches=(), layers=c.first("num_hidden_layers", "n_layers"), hidden_size=hidden,
-        attention_heads=heads, kv_heads=heads, head_size=hidden // heads, context_tokens=context, encoder=True,
-    )  # fmt: skip
+        family=family,
+        parts=tuple(parts),
+        caches=(),
+        layers=c.first("num_hidden_layers", "n_layers"),
+        hidden_size=hidden,
+        attention_heads=heads,
+        kv_heads=heads,
+        head_size=hidden // heads,
+        context_tokens=context,
+        encoder=True,
+    )
 
 
 def head(c: Config, kind: str, hidden: int) -> list[Part]:
@@ -47,7 +55,12 @@ def bert(c: Config, family: str, kind: str) -> Layout:
 
 def distilbert(c: Config, family: str, kind: str) -> Layout:
     """DistilBERT: BERT without token types and pooler, and its own field names."""
-    hidden, inner, layers, heads = c.whole("dim"), c.whole("hidden_dim"), c.whole("n_layers", maximum=10_000), c.whole("n_heads")
+    hidden, inner, layers, heads = (
+        c.whole("dim"),
+        c.whole("hidden_dim"),
+        c.whole("n_layers", maximum=10_000),
+        c.whole("n_heads"),
+    )
     places = c.whole("max_position_embeddings")
     parts = [
         blocks.plain("embed_tokens", c.whole("vocab_size"), cols=hidden),
@@ -73,7 +86,10 @@ def modernbert(c: Config, family: str, kind: str) -> Layout:
     for index in range(layers):
         at = f"layers.{index}"
         parts += blocks.attention(at, hidden, heads, heads, hidden // heads, bias=biased, out_bias=biased)
-        parts += [blocks.plain(f"{at}.norms", norm * (1 if index == 0 else 2)), *blocks.mlp(f"{at}.mlp", hidden, inner, bias=wide)]
+        parts += [
+            blocks.plain(f"{at}.norms", norm * (1 if index == 0 else 2)),
+            *blocks.mlp(f"{at}.mlp", hidden, inner, bias=wide),
+        ]
     if kind == "rerank":
         parts.append(blocks.plain("head", hidden, cols=hidden + 1))
     return _layout(c, family, parts + head(c, kind, hidden), heads, c.whole("max_position_embeddings"))

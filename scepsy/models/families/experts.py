@@ -46,9 +46,12 @@ def mixtral(c: Config, family: str, outer: Config | None = None) -> Layout:
     """Mixtral: experts in every layer."""
     count = counted(c, "num_local_experts")
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("intermediate_size"),
-        layers=(True,) * c.layers, at="block_sparse_moe",
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.whole("intermediate_size"),
+        layers=(True,) * c.layers,
+        at="block_sparse_moe",
+    )
     style = Style(qkv_bias=False, out_bias=False, window="all")
     return decoder(c, family, style, moe=moe, outer=outer)
 
@@ -57,9 +60,12 @@ def phimoe(c: Config, family: str, outer: Config | None = None) -> Layout:
     """Phi-3.5-MoE: Mixtral with biases and layer norms."""
     count = counted(c, "num_local_experts")
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("intermediate_size"),
-        layers=(True,) * c.layers, at="block_sparse_moe",
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.whole("intermediate_size"),
+        layers=(True,) * c.layers,
+        at="block_sparse_moe",
+    )
     style = Style(norm_bias=True, head_bias=c.flag("lm_head_bias", False), window="all")
     return decoder(c, family, style, moe=moe, outer=outer)
 
@@ -68,10 +74,15 @@ def qwen2_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
     """Qwen1.5/2-MoE: routed experts and one gated shared expert."""
     count = counted(c, "num_experts")
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("moe_intermediate_size"),
-        layers=sparse_steps(c), shared_inner=c.whole("shared_expert_intermediate_size"), shared=1, shared_gate=True,
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.whole("moe_intermediate_size"),
+        layers=sparse_steps(c),
+        shared_inner=c.whole("shared_expert_intermediate_size"),
+        shared=1,
+        shared_gate=True,
         shared_name="shared_expert",
-    )  # fmt: skip
+    )
     return decoder(c, family, Style(qkv_bias="!qkv_bias", out_bias=False, mlp_bias=False, window="qwen"), moe=moe, outer=outer)
 
 
@@ -79,9 +90,11 @@ def qwen3_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
     """Qwen3-MoE (and the text part of Qwen3-VL-MoE)."""
     count = counted(c, "num_experts", "num_local_experts")
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("moe_intermediate_size"),
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.whole("moe_intermediate_size"),
         layers=sparse_steps(c),
-    )  # fmt: skip
+    )
     return decoder(c, family, Style(mlp_bias=False, qk_norm="head", window="qwen"), moe=moe, outer=outer)
 
 
@@ -89,7 +102,10 @@ def olmoe(c: Config, family: str, outer: Config | None = None) -> Layout:
     """OLMoE: experts in every layer, norms over all heads."""
     count = counted(c, "num_experts")
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("intermediate_size"), layers=(True,) * c.layers
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.whole("intermediate_size"),
+        layers=(True,) * c.layers,
     )
     return decoder(c, family, Style(mlp_bias=False, qk_norm="full"), moe=moe, outer=outer)
 
@@ -99,9 +115,15 @@ def granitemoe(c: Config, family: str, outer: Config | None = None) -> Layout:
     count = counted(c, "num_local_experts")
     shared = c.whole("shared_intermediate_size", 0, minimum=0) if family == "granitemoeshared" else 0
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("intermediate_size"),
-        layers=(True,) * c.layers, at="block_sparse_moe", router="router", shared_inner=shared, shared=int(shared > 0),
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.whole("intermediate_size"),
+        layers=(True,) * c.layers,
+        at="block_sparse_moe",
+        router="router",
+        shared_inner=shared,
+        shared=int(shared > 0),
+    )
     return decoder(c, family, Style(out_bias="attention_bias"), moe=moe, outer=outer)
 
 
@@ -109,9 +131,13 @@ def minimax_m2(c: Config, family: str, outer: Config | None = None) -> Layout:
     """MiniMax-M2: experts in every layer, norms over all heads."""
     count = counted(c, "num_local_experts")
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("intermediate_size"),
-        layers=(True,) * c.layers, at="block_sparse_moe", router_bias=0,
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.whole("intermediate_size"),
+        layers=(True,) * c.layers,
+        at="block_sparse_moe",
+        router_bias=0,
+    )
     style = Style(qkv_bias=False, out_bias=False, qk_norm="full" if c.flag("use_qk_norm", True) else "none")
     return decoder(c, family, style, moe=moe, outer=outer, notes=mtp_notes(c))
 
@@ -119,14 +145,19 @@ def minimax_m2(c: Config, family: str, outer: Config | None = None) -> Layout:
 def minimax_m3(c: Config, family: str, outer: Config | None = None) -> Layout:
     """MiniMax-M3: a shared expert, dense first layers, and an indexer for block-sparse attention in the other layers.
 
-    Source: MiniMax-M3's config fields and vLLM's description of its indexer (queries of ``sparse_num_index_heads`` heads and one key).
+    Source: MiniMax-M3's config fields and vLLM's description of its indexer (queries of ``sparse_num_index_heads``
+    heads and one key).
     """
     count = counted(c, "num_local_experts")
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.first("moe_intermediate_size", "intermediate_size"),
-        layers=from_first(c), shared_inner=c.whole("shared_intermediate_size", 0, minimum=0) * c.whole("n_shared_experts", 1),
-        shared=c.whole("n_shared_experts", 1), at="block_sparse_moe",
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.first("moe_intermediate_size", "intermediate_size"),
+        layers=from_first(c),
+        shared_inner=c.whole("shared_intermediate_size", 0, minimum=0) * c.whole("n_shared_experts", 1),
+        shared=c.whole("n_shared_experts", 1),
+        at="block_sparse_moe",
+    )
     dense = Config({**c.fields, "intermediate_size": c.first("dense_intermediate_size", "intermediate_size")}, c.where)
     style = Style(qkv_bias=False, out_bias=False, qk_norm="head" if c.flag("use_qk_norm", True) else "none")
     layout = decoder(dense, family, style, moe=moe, outer=outer, notes=mtp_notes(c))
@@ -148,8 +179,10 @@ def with_block_indexer(layout: Layout, sparse: Config) -> Layout:
     for index, on in enumerate(layers):
         if on:
             at = f"layers.{index}.self_attn"
-            parts += [blocks.matrix(f"{at}.index_q_proj", heads * size, layout.hidden_size),
-                      blocks.matrix(f"{at}.index_k_proj", size, layout.hidden_size)]  # fmt: skip
+            parts += [
+                blocks.matrix(f"{at}.index_q_proj", heads * size, layout.hidden_size),
+                blocks.matrix(f"{at}.index_k_proj", size, layout.hidden_size),
+            ]
             caches.append(Cache(kind="index", numbers=size))
     note = "the indexer's matrices are counted from the config; no public parameter count was at hand to compare with"
     return replace(layout, parts=tuple(parts), caches=tuple(caches), notes=(*layout.notes, note))
@@ -159,9 +192,15 @@ def gpt_oss(c: Config, family: str, outer: Config | None = None) -> Layout:
     """gpt-oss: biases everywhere, a sink per head, every other layer with a window."""
     count, heads = counted(c, "num_local_experts"), c.whole("num_attention_heads")
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok", "experts_per_token"), inner=c.whole("intermediate_size"),
-        layers=(True,) * c.layers, router="router", router_bias=count, router_extra=heads, expert_bias=True,
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok", "experts_per_token"),
+        inner=c.whole("intermediate_size"),
+        layers=(True,) * c.layers,
+        router="router",
+        router_bias=count,
+        router_extra=heads,
+        expert_bias=True,
+    )
     style = Style(qkv_bias="!attention_bias", out_bias="!attention_bias", window="even", window_tokens=128, head_dim=64)
     return decoder(c, family, style, moe=moe, outer=outer)
 
@@ -175,9 +214,16 @@ def llama4(c: Config, family: str, outer: Config | None = None) -> Layout:
     on = tuple(layer in listed if listed is not None else (layer + 1) % step == 0 for layer in range(layers))
     inner = c.whole("intermediate_size")
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok", default=1), inner=inner, layers=on,
-        shared_inner=inner, shared=1, at="feed_forward", router="router", shared_name="shared_expert",
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok", default=1),
+        inner=inner,
+        layers=on,
+        shared_inner=inner,
+        shared=1,
+        at="feed_forward",
+        router="router",
+        shared_name="shared_expert",
+    )
     rope = c.wholes("no_rope_layers", layers) if c.items("no_rope_layers") else None
     every = c.whole("no_rope_layer_interval", 4)
     chunk = c.whole("attention_chunk_size", 8192)
@@ -195,9 +241,13 @@ def glm4_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
     inner = c.whole("moe_intermediate_size")
     shared = c.whole("n_shared_experts", 1 if family == "glm4_moe" else 0, minimum=0)
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=inner, layers=from_first(c, default=1),
-        shared_inner=inner * shared, shared=shared,
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=inner,
+        layers=from_first(c, default=1),
+        shared_inner=inner * shared,
+        shared=shared,
+    )
     style = {
         "glm4_moe": Style(out_bias=False, mlp_bias=False, qk_norm="head", qk_norm_field="use_qk_norm", head_dim=128),
         "dots1": Style(mlp_bias=False, qk_norm="head", window="qwen"),
@@ -216,7 +266,13 @@ def ernie4_5_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
     shared = c.whole("moe_num_shared_experts", 2, minimum=0)
     on = tuple((layer + 1) % every == 0 and first <= layer <= last for layer in range(layers))
     moe = Moe(
-        count=count, per_token=chosen(c, count, "moe_k"), inner=inner, layers=on, shared_inner=inner * shared, shared=shared
+        count=count,
+        per_token=chosen(c, count, "moe_k"),
+        inner=inner,
+        layers=on,
+        shared_inner=inner * shared,
+        shared=shared,
+        router_bias=count,
     )
     style = Style(qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", tied=True)
     return decoder(c, family, style, moe=moe, outer=outer, notes=mtp_notes(c))
@@ -228,15 +284,29 @@ def hunyuan_v1_moe(c: Config, family: str, outer: Config | None = None) -> Layou
         found = c.fields.get(field)
         if isinstance(found, list) and len(set(map(str, found))) > 1:
             raise InputError(f"{c.where}: {field} differs between layers: must be the same in all layers to be read")
-    flat = Config({k: (v[0] if isinstance(v, list) and v and k in ("num_experts", "moe_topk", "num_shared_expert", "moe_intermediate_size")
-                       else v) for k, v in c.fields.items()}, c.where)  # fmt: skip
+    flat = Config(
+        {
+            k: (
+                v[0]
+                if isinstance(v, list) and v and k in ("num_experts", "moe_topk", "num_shared_expert", "moe_intermediate_size")
+                else v
+            )
+            for k, v in c.fields.items()
+        },
+        c.where,
+    )
     count = counted(flat, "num_experts")
     inner = flat.first("moe_intermediate_size", "intermediate_size")
     moe = Moe(
-        count=count, per_token=chosen(flat, count, "moe_topk"), inner=inner, layers=(True,) * c.layers,
-        shared_inner=flat.whole("intermediate_size") * flat.whole("num_shared_expert", 1), shared=flat.whole("num_shared_expert", 1),
-        shared_name="shared_mlp", router="gate.wg",
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(flat, count, "moe_topk"),
+        inner=inner,
+        layers=(True,) * c.layers,
+        shared_inner=flat.whole("intermediate_size") * flat.whole("num_shared_expert", 1),
+        shared=flat.whole("num_shared_expert", 1),
+        shared_name="shared_mlp",
+        router="gate.wg",
+    )
     return decoder(flat, family, Style(mlp_bias=False, qk_norm="head"), moe=moe, outer=outer)
 
 
@@ -248,10 +318,16 @@ def step3p7(c: Config, family: str, outer: Config | None = None) -> Layout:
     inner = c.whole("moe_intermediate_size")
     shared = c.whole("share_expert_dim", inner)
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok", "moe_top_k"), inner=inner, layers=from_first(c, default=3),
-        shared_inner=shared, shared=1,
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok", "moe_top_k"),
+        inner=inner,
+        layers=from_first(c, default=3),
+        shared_inner=shared,
+        shared=1,
+    )
     style = Style(qkv_bias=False, out_bias=False, mlp_bias=False, qk_norm="head", window="pattern", window_period=4)
     layout = decoder(c, family, style, moe=moe, outer=outer, notes=mtp_notes(c))
-    gates = [blocks.matrix(f"layers.{i}.self_attn.g_proj", layout.attention_heads, layout.hidden_size) for i in range(layout.layers)]
+    gates = [
+        blocks.matrix(f"layers.{i}.self_attn.g_proj", layout.attention_heads, layout.hidden_size) for i in range(layout.layers)
+    ]
     return replace(layout, parts=(*layout.parts, *gates))

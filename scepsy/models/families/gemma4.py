@@ -24,22 +24,38 @@ def gemma4(c: Config, family: str, outer: Config | None = None) -> Layout:
     if c.flag("enable_moe_block", False):
         count = counted(c, "num_experts")
         moe = Moe(
-            count=count, per_token=chosen(c, count, "top_k_experts", "num_experts_per_tok"), inner=c.whole("moe_intermediate_size"),
-            layers=(True,) * layers, at="", router="router.proj", router_extra=hidden + count,
-        )  # fmt: skip
+            count=count,
+            per_token=chosen(c, count, "top_k_experts", "num_experts_per_tok"),
+            inner=c.whole("moe_intermediate_size"),
+            layers=(True,) * layers,
+            at="",
+            router="router.proj",
+            router_extra=hidden + count,
+        )
     parts: list[Part] = blocks.embeddings(c, hidden, tied=blocks.tied(c, True, outer), norm=hidden)
     caches: list[Cache] = []
     biased = c.flag("attention_bias", False)
     for index, kind in enumerate(types):
         at, full = f"layers.{index}", kind == "full_attention"
         size, kv = (full_head, full_kv) if full else (head, kv_heads)
-        parts += blocks.attention(at, hidden, heads, kv, size, bias=biased, out_bias=biased, norms=2 * size, shared_kv=shared and full)
+        parts += blocks.attention(
+            at, hidden, heads, kv, size, bias=biased, out_bias=biased, norms=2 * size, shared_kv=shared and full
+        )
         parts += [blocks.plain(f"{at}.norms", (7 if moe else 4) * hidden), *blocks.mlp(f"{at}.mlp", hidden, inner)]
         if moe is not None:
             parts += expert_parts(at, hidden, moe)
         caches += blocks.kv_caches([0 if full else window], kv, size)
     return Layout(
-        family=family, parts=tuple(parts), caches=tuple(caches), layers=layers, hidden_size=hidden, attention_heads=heads,
-        kv_heads=full_kv, head_size=head, context_tokens=blocks.context_of(c), routed_experts=moe.count if moe else 0,
-        experts_per_token=moe.per_token if moe else 0, expert_layers=layers if moe else 0,
-    )  # fmt: skip
+        family=family,
+        parts=tuple(parts),
+        caches=tuple(caches),
+        layers=layers,
+        hidden_size=hidden,
+        attention_heads=heads,
+        kv_heads=full_kv,
+        head_size=head,
+        context_tokens=blocks.context_of(c),
+        routed_experts=moe.count if moe else 0,
+        experts_per_token=moe.per_token if moe else 0,
+        expert_layers=layers if moe else 0,
+    )

@@ -1,7 +1,9 @@
 """Hybrid models: some layers attend, others keep a constant state (Mamba, gated delta nets, linear attention).
 
-Only attention layers keep a KV cache; the state of the others is the same at any length. Widths follow transformers 5.24, states
-follow vLLM's: a convolution's last ``kernel − 1`` inputs in the model's dtype, and the recurrent state in the dtype that the config names.
+Only attention layers keep a KV cache; the state of the others is the same at any length. Widths follow transformers
+5.24, states
+follow vLLM's: a convolution's last ``kernel − 1`` inputs in the model's dtype, and the recurrent state in the dtype
+that the config names.
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,9 @@ def state_bytes(c: Config, numbers: int, conv: int, default: str = "bfloat16") -
     return numbers * DTYPE_BYTES[kind] + 2 * conv
 
 
-def mamba2(c: Config, at: str, inner: int, heads: int, groups: int, state: int, kernel: int, *, norm: bool = True) -> list[Part]:
+def mamba2(
+    c: Config, at: str, inner: int, heads: int, groups: int, state: int, kernel: int, *, norm: bool = True
+) -> list[Part]:
     """A Mamba-2 mixer: one projection in (gate, input, B, C, dt), a convolution, one projection out."""
     hidden = c.whole("hidden_size")
     conv = inner + 2 * groups * state
@@ -70,7 +74,7 @@ def attending(c: Config, default_interval: int = 4) -> list[bool]:
 
 def qwen_hybrid(c: Config, family: str, outer: Config | None = None) -> Layout:
     """Qwen3-Next and Qwen3.5/3.6 (dense and MoE): gated delta nets, every fourth layer attends with an output gate."""
-    hidden, layers = c.whole("hidden_size"), c.layers
+    hidden = c.whole("hidden_size")
     heads, kv_heads, head = blocks.heads_of(c)
     moe = qwen_experts(c)
     parts: list[Part] = blocks.embeddings(c, hidden, tied=blocks.tied(c, False, outer), norm=hidden)
@@ -79,8 +83,16 @@ def qwen_hybrid(c: Config, family: str, outer: Config | None = None) -> Layout:
     for index, attends in enumerate(attending(c)):
         at = f"layers.{index}"
         if attends:
-            parts += blocks.attention(at, hidden, heads, kv_heads, head, bias=c.flag("attention_bias", False),
-                                      norms=2 * head, gated=c.flag("attn_output_gate", True))  # fmt: skip
+            parts += blocks.attention(
+                at,
+                hidden,
+                heads,
+                kv_heads,
+                head,
+                bias=c.flag("attention_bias", False),
+                norms=2 * head,
+                gated=c.flag("attn_output_gate", True),
+            )
             caches += blocks.kv_caches([0], kv_heads, head)
         else:
             found, bytes_ = delta_net(c, f"{at}.linear_attn", hidden)
@@ -102,10 +114,15 @@ def qwen_experts(c: Config) -> Moe | None:
     only = c.wholes("mlp_only_layers") or []
     step = c.whole("decoder_sparse_step", 1)
     return Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("moe_intermediate_size"),
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.whole("moe_intermediate_size"),
         layers=tuple((layer + 1) % step == 0 and layer not in only for layer in range(c.layers)),
-        shared_inner=c.whole("shared_expert_intermediate_size"), shared=1, shared_gate=True, shared_name="shared_expert",
-    )  # fmt: skip
+        shared_inner=c.whole("shared_expert_intermediate_size"),
+        shared=1,
+        shared_gate=True,
+        shared_name="shared_expert",
+    )
 
 
 def _layout(
@@ -120,19 +137,34 @@ def _layout(
     layers: int | None = None,
 ) -> Layout:
     return Layout(
-        family=family, parts=tuple(parts), caches=tuple(caches), state_bytes_per_sequence=state, layers=layers or c.layers,
-        hidden_size=c.whole("hidden_size"), attention_heads=heads[0], kv_heads=heads[1], head_size=heads[2],
-        context_tokens=blocks.context_of(c), routed_experts=moe.count if moe else 0, experts_per_token=moe.per_token if moe else 0,
-        shared_experts=moe.shared if moe else 0, expert_layers=sum(moe.layers) if moe else 0, notes=notes,
-    )  # fmt: skip
+        family=family,
+        parts=tuple(parts),
+        caches=tuple(caches),
+        state_bytes_per_sequence=state,
+        layers=layers or c.layers,
+        hidden_size=c.whole("hidden_size"),
+        attention_heads=heads[0],
+        kv_heads=heads[1],
+        head_size=heads[2],
+        context_tokens=blocks.context_of(c),
+        routed_experts=moe.count if moe else 0,
+        experts_per_token=moe.per_token if moe else 0,
+        shared_experts=moe.shared if moe else 0,
+        expert_layers=sum(moe.layers) if moe else 0,
+        notes=notes,
+    )
 
+
+RENAMED = {"linear_attention": "mamba", "full_attention": "attention", "sparse": "moe", "dense": "mlp"}
+"""What transformers 5 calls the kinds when it writes a config."""
 
 PATTERN = {"M": "mamba", "*": "attention", "E": "moe", "-": "mlp"}
 
 
 def nemotron_layers(c: Config) -> list[str]:
     """The kind of each of Nemotron-H's layers: ``layers_block_type``, or the letters of ``hybrid_override_pattern``."""
-    listed = c.words("layers_block_type", None, tuple(PATTERN.values()))
+    listed = c.words("layers_block_type", None, (*PATTERN.values(), *RENAMED))
+    listed = None if listed is None else [RENAMED.get(kind, kind) for kind in listed]
     if listed is None:
         letters = c.text("hybrid_override_pattern")
         if not letters or set(letters) - set(PATTERN):
@@ -144,7 +176,8 @@ def nemotron_layers(c: Config) -> list[str]:
 
 
 def nemotron_h(c: Config, family: str, outer: Config | None = None) -> Layout:
-    """Nemotron-H and Nemotron 3: every layer is one of Mamba-2, attention, a feed-forward block or experts (squared ReLU, no gate)."""
+    """Nemotron-H and Nemotron 3: every layer is one of Mamba-2, attention, a feed-forward block or experts (squared
+    ReLU, no gate)."""
     hidden = c.whole("hidden_size")
     kinds = nemotron_layers(c)
     heads, kv_heads, head = blocks.heads_of(c)
@@ -161,14 +194,24 @@ def nemotron_h(c: Config, family: str, outer: Config | None = None) -> Layout:
             parts += mamba2(c, f"{at}.mixer", inner, m_heads, groups, state_size, kernel)
             state += state_bytes(c, inner * state_size, (inner + 2 * groups * state_size) * (kernel - 1), "float32")
         elif kind == "attention":
-            parts += blocks.attention(at, hidden, heads, kv_heads, head, bias=c.flag("attention_bias", False),
-                                      out_bias=c.flag("attention_bias", False), name="mixer")  # fmt: skip
+            parts += blocks.attention(
+                at,
+                hidden,
+                heads,
+                kv_heads,
+                head,
+                bias=c.flag("attention_bias", False),
+                out_bias=c.flag("attention_bias", False),
+                name="mixer",
+            )
             caches += blocks.kv_caches([0], kv_heads, head)
         elif kind == "moe":
             assert moe is not None
             parts += expert_parts(at, hidden, moe)
         else:
-            parts += blocks.mlp(f"{at}.mixer", hidden, c.whole("intermediate_size"), gated=False, bias=c.flag("mlp_bias", False))
+            parts += blocks.mlp(
+                f"{at}.mixer", hidden, c.whole("intermediate_size"), gated=False, bias=c.flag("mlp_bias", False)
+            )
     notes = mtp_notes(c)
     return _layout(c, family, parts, caches, state, (heads, kv_heads, head), moe, notes, layers=len(kinds))
 
@@ -178,10 +221,16 @@ def nemotron_experts(c: Config, kinds: Sequence[str]) -> Moe:
     count = counted(c, "n_routed_experts")
     shared = c.whole("n_shared_experts", 1, minimum=0)
     return Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("moe_intermediate_size"),
-        layers=tuple(kind == "moe" for kind in kinds), at="mixer", gated=False, latent=c.whole("moe_latent_size", 0, minimum=0),
-        shared_inner=c.whole("moe_shared_expert_intermediate_size") * shared, shared=shared,
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=c.whole("moe_intermediate_size"),
+        layers=tuple(kind == "moe" for kind in kinds),
+        at="mixer",
+        gated=False,
+        latent=c.whole("moe_latent_size", 0, minimum=0),
+        shared_inner=c.whole("moe_shared_expert_intermediate_size") * shared,
+        shared=shared,
+    )
 
 
 def jamba(c: Config, family: str, outer: Config | None = None) -> Layout:
@@ -192,9 +241,13 @@ def jamba(c: Config, family: str, outer: Config | None = None) -> Layout:
     e_every, e_offset = c.whole("expert_layer_period", 2), c.whole("expert_layer_offset", 1, minimum=0)
     count = counted(c, "num_experts", default=16)
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok", default=2), inner=c.whole("intermediate_size"),
-        layers=tuple(layer % e_every == e_offset and count > 1 for layer in range(layers)), at="feed_forward", router="router",
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok", default=2),
+        inner=c.whole("intermediate_size"),
+        layers=tuple(layer % e_every == e_offset and count > 1 for layer in range(layers)),
+        at="feed_forward",
+        router="router",
+    )
     inner = hidden * c.whole("mamba_expand", 2)
     size, kernel = c.whole("mamba_d_state", 16), c.whole("mamba_d_conv", 4)
     rank = -(-hidden // 16) if c.fields.get("mamba_dt_rank", "auto") == "auto" else c.whole("mamba_dt_rank")
@@ -231,8 +284,15 @@ def granite_hybrid(c: Config, family: str, outer: Config | None = None) -> Layou
     moe = None
     if family == "granitemoehybrid" and c.whole("num_local_experts", 0, minimum=0):
         count = counted(c, "num_local_experts")
-        moe = Moe(count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=c.whole("intermediate_size"),
-                  layers=(True,) * layers, shared=1, at="block_sparse_moe", router="router")  # fmt: skip
+        moe = Moe(
+            count=count,
+            per_token=chosen(c, count, "num_experts_per_tok"),
+            inner=c.whole("intermediate_size"),
+            layers=(True,) * layers,
+            shared=1,
+            at="block_sparse_moe",
+            router="router",
+        )
     shared = c.whole("shared_intermediate_size") if family == "granitemoehybrid" else c.whole("intermediate_size")
     parts: list[Part] = blocks.embeddings(c, hidden, tied=blocks.tied(c, False, outer), norm=hidden)
     caches: list[Cache] = []
@@ -298,10 +358,15 @@ def kimi_linear(c: Config, family: str, outer: Config | None = None) -> Layout:
     inner, shared = c.whole("moe_intermediate_size"), c.first("num_shared_experts", "n_shared_experts", default=0, minimum=0)
     first = c.whole("first_k_dense_replace", 1, minimum=0)
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_token", "num_experts_per_tok"), inner=inner,
-        layers=tuple(layer >= first for layer in range(layers)), shared_inner=inner * shared, shared=shared,
-        latent=c.whole("routed_expert_hidden_size", 0, minimum=0), at="block_sparse_moe",
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_token", "num_experts_per_tok"),
+        inner=inner,
+        layers=tuple(layer >= first for layer in range(layers)),
+        shared_inner=inner * shared,
+        shared=shared,
+        latent=c.whole("routed_expert_hidden_size", 0, minimum=0),
+        at="block_sparse_moe",
+    )
     parts: list[Part] = blocks.embeddings(c, hidden, tied=blocks.tied(c, False, outer), norm=hidden)
     caches: list[Cache] = []
     state = 0
@@ -311,16 +376,25 @@ def kimi_linear(c: Config, family: str, outer: Config | None = None) -> Layout:
         if index in full:
             parts += latent_attention(c, f"{at}.self_attn")
             if c.flag("mla_use_output_gate", False):
-                parts.append(blocks.matrix(f"{at}.self_attn.g_proj", c.whole("num_attention_heads") * c.whole("v_head_dim"), hidden))
+                parts.append(
+                    blocks.matrix(f"{at}.self_attn.g_proj", c.whole("num_attention_heads") * c.whole("v_head_dim"), hidden)
+                )
             caches.append(Cache(kind="latent", numbers=c.whole("kv_lora_rank") + c.whole("qk_rope_head_dim")))
         else:
             found, bytes_ = delta_attention(linear, f"{at}.self_attn", hidden)
             parts += found
             state += bytes_
-        parts += expert_parts(at, hidden, moe) if moe.layers[index] else blocks.mlp(f"{at}.mlp", hidden, c.whole("intermediate_size"))
+        parts += (
+            expert_parts(at, hidden, moe)
+            if moe.layers[index]
+            else blocks.mlp(f"{at}.mlp", hidden, c.whole("intermediate_size"))
+        )
     notes = mtp_notes(c)
     if moe.latent:
-        notes = (*notes, "gates and latent projections are counted from the config; no public count was at hand to compare with")
+        notes = (
+            *notes,
+            "gates and latent projections are counted from the config; no public count was at hand to compare with",
+        )
     heads = (c.whole("num_attention_heads"), 1, c.whole("qk_nope_head_dim") + c.whole("qk_rope_head_dim"))
     return _layout(c, family, parts, caches, state, heads, moe, notes)
 

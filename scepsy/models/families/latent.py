@@ -1,5 +1,7 @@
 """Multi-head latent attention: DeepSeek V2 to V4, Kimi K2, GLM-5 and GLM-4.7-Flash. The cache holds one latent per token."""
 
+from typing import NoReturn
+
 from scepsy.models import blocks
 from scepsy.models.config import Config
 from scepsy.models.families.decoder import Moe, expert_parts
@@ -8,7 +10,8 @@ from scepsy.models.families.experts import chosen, counted, from_first
 from scepsy.models.parts import Cache, Layout, Part
 
 INDEX_BYTES = 132 / 128
-"""The indexer's keys are kept in FP8 with one 4-byte scale per 128 numbers (vLLM's DeepSeek-V3.2 cache), whatever the KV dtype."""
+"""The indexer's keys are kept in FP8 with one 4-byte scale per 128 numbers (vLLM's DeepSeek-V3.2 cache), whatever the
+KV dtype."""
 
 
 def latent_attention(c: Config, at: str) -> list[Part]:
@@ -60,9 +63,13 @@ def deepseek(c: Config, family: str, outer: Config | None = None) -> Layout:
     count = counted(c, "n_routed_experts")
     inner, shared = c.whole("moe_intermediate_size"), c.whole("n_shared_experts", 0, minimum=0)
     moe = Moe(
-        count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=inner,
-        layers=from_first(c, default=default_first), shared_inner=inner * shared, shared=shared,
-    )  # fmt: skip
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=inner,
+        layers=from_first(c, default=default_first),
+        shared_inner=inner * shared,
+        shared=shared,
+    )
     indexed = indexed_layers(c)
     parts: list[Part] = blocks.embeddings(c, hidden, tied=blocks.tied(c, False, outer), norm=hidden)
     caches: list[Cache] = []
@@ -74,27 +81,48 @@ def deepseek(c: Config, family: str, outer: Config | None = None) -> Layout:
         if indexed[index]:
             parts += indexer(c, f"{at}.self_attn")
             caches.append(Cache(kind="index", numbers=c.whole("index_head_dim"), element_bytes=INDEX_BYTES))
-        parts += expert_parts(at, hidden, moe) if moe.layers[index] else blocks.mlp(f"{at}.mlp", hidden, c.whole("intermediate_size"))
+        parts += (
+            expert_parts(at, hidden, moe)
+            if moe.layers[index]
+            else blocks.mlp(f"{at}.mlp", hidden, c.whole("intermediate_size"))
+        )
     return Layout(
-        family=family, parts=tuple(parts), caches=tuple(caches), layers=layers, hidden_size=hidden,
-        attention_heads=c.whole("num_attention_heads"), kv_heads=1, head_size=c.whole("qk_nope_head_dim") + rope,
-        context_tokens=blocks.context_of(c), routed_experts=count, experts_per_token=moe.per_token, shared_experts=shared,
-        expert_layers=sum(moe.layers), notes=mtp_notes(c),
-    )  # fmt: skip
+        family=family,
+        parts=tuple(parts),
+        caches=tuple(caches),
+        layers=layers,
+        hidden_size=hidden,
+        attention_heads=c.whole("num_attention_heads"),
+        kv_heads=1,
+        head_size=c.whole("qk_nope_head_dim") + rope,
+        context_tokens=blocks.context_of(c),
+        routed_experts=count,
+        experts_per_token=moe.per_token,
+        shared_experts=shared,
+        expert_layers=sum(moe.layers),
+        notes=mtp_notes(c),
+    )
 
 
 def deepseek_v4(c: Config, family: str, outer: Config | None = None) -> Layout:
     """DeepSeek V4: one key per token shared by all heads and used as value, kept for a window, and compressed beyond it.
 
-    Layers with ratio r > 0 keep one more entry per r tokens; those with ratio 4 choose among them with an indexer. Hyper-connections
+    Layers with ratio r > 0 keep one more entry per r tokens; those with ratio 4 choose among them with an indexer.
+    Hyper-connections
     carry ``hc_mult`` residual streams. Widths follow transformers 5.24's DeepseekV4.
     """
     hidden, layers, heads, head = c.whole("hidden_size"), c.layers, c.whole("num_attention_heads"), c.whole("head_dim")
     ratios = ratios_of(c)
     count = counted(c, "n_routed_experts")
     inner, shared = c.whole("moe_intermediate_size"), c.whole("n_shared_experts", 1, minimum=0)
-    moe = Moe(count=count, per_token=chosen(c, count, "num_experts_per_tok"), inner=inner, layers=(True,) * layers,
-              shared_inner=inner * shared, shared=shared)  # fmt: skip
+    moe = Moe(
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=inner,
+        layers=(True,) * layers,
+        shared_inner=inner * shared,
+        shared=shared,
+    )
     streams, window = c.whole("hc_mult", 4), c.whole("sliding_window", 128)
     mixing = (2 + streams) * streams
     parts: list[Part] = blocks.embeddings(c, hidden, tied=blocks.tied(c, False, outer), norm=hidden)
@@ -123,18 +151,38 @@ def deepseek_v4(c: Config, family: str, outer: Config | None = None) -> Layout:
                 size = c.whole("index_head_dim")
                 caches.append(Cache(kind="index", numbers=size / ratio, element_bytes=INDEX_BYTES))
     return Layout(
-        family=family, parts=tuple(parts), caches=tuple(caches), layers=layers, hidden_size=hidden, attention_heads=heads, kv_heads=1,
-        head_size=head, context_tokens=blocks.context_of(c), routed_experts=count, experts_per_token=moe.per_token,
-        shared_experts=shared, expert_layers=layers, notes=mtp_notes(c),
-    )  # fmt: skip
+        family=family,
+        parts=tuple(parts),
+        caches=tuple(caches),
+        layers=layers,
+        hidden_size=hidden,
+        attention_heads=heads,
+        kv_heads=1,
+        head_size=head,
+        context_tokens=blocks.context_of(c),
+        routed_experts=count,
+        experts_per_token=moe.per_token,
+        shared_experts=shared,
+        expert_layers=layers,
+        notes=mtp_notes(c),
+    )
 
 
 def ratios_of(c: Config) -> list[int]:
-    """The compression ratio of each layer (the file's list also holds those of the multi-token-prediction layers, at its end)."""
+    """The compression ratio of each layer (the file's list also holds those of the multi-token-prediction layers, at
+    its end)."""
     found = c.wholes("compress_ratios")
+    rates = c.inner("compress_rates")
+    if found is None and rates is not None:
+        kinds = c.words("layer_types", c.layers, ("sliding_attention", *rates.fields)) or []
+        return [0 if kind == "sliding_attention" else rates.whole(kind) for kind in kinds] or _no_ratios(c)
     if found is None or len(found) < c.layers:
-        raise c.wrong("compress_ratios", f"a list of whole numbers, one for each of {c.layers} layers")
+        return _no_ratios(c)
     return found[: c.layers]
+
+
+def _no_ratios(c: Config) -> NoReturn:
+    raise c.wrong("compress_ratios", f"a list of whole numbers, one for each of {c.layers} layers")
 
 
 def compressor(c: Config, at: str, ratio: int) -> list[Part]:

@@ -1,4 +1,5 @@
-"""Vision encoders beside the text part, and the wrappers that hold both. The text part decides; the encoder adds weights only."""
+"""Vision encoders beside the text part, and the wrappers that hold both. The text part decides; the encoder adds
+weights only."""
 
 from msgspec.structs import replace
 
@@ -39,9 +40,13 @@ def qwen3_vl(v: Config) -> int:
     merger = wide * wide + wide + out * wide + out
     between = len(v.items("deepstack_visual_indexes") or [])
     return (
-        (patch + 1) * width + v.whole("num_position_embeddings", 2304) * width + depth * block(width, inner)
-        + merger + 2 * width + between * (merger + 2 * wide)
-    )  # fmt: skip
+        (patch + 1) * width
+        + v.whole("num_position_embeddings", 2304) * width
+        + depth * block(width, inner)
+        + merger
+        + 2 * width
+        + between * (merger + 2 * wide)
+    )
 
 
 def qwen2_vl(v: Config) -> int:
@@ -49,7 +54,14 @@ def qwen2_vl(v: Config) -> int:
     width, ratio, depth = v.whole("embed_dim", 1280), v.whole("mlp_ratio", 4), v.whole("depth", 32)
     patch = v.first("in_channels", "in_chans", default=3) * v.whole("temporal_patch_size", 2) * v.whole("patch_size", 14) ** 2
     wide = width * v.whole("spatial_merge_size", 2) ** 2
-    return patch * width + depth * block(width, ratio * width) + 2 * width + wide * wide + wide + v.whole("hidden_size") * (wide + 1)
+    return (
+        patch * width
+        + depth * block(width, ratio * width)
+        + 2 * width
+        + wide * wide
+        + wide
+        + v.whole("hidden_size") * (wide + 1)
+    )
 
 
 def qwen2_5_vl(v: Config) -> int:
@@ -87,7 +99,12 @@ def gemma4(v: Config, hidden: int) -> int:
     head = v.whole("head_dim", 72)
     heads, kv = v.whole("num_attention_heads"), v.whole("num_key_value_heads", v.whole("num_attention_heads"))
     layer = 2 * width * heads * head + 2 * width * kv * head + 3 * width * inner + 4 * width + 2 * head
-    return 2 * v.whole("position_embedding_size", 10240) * width + 3 * v.whole("patch_size", 16) ** 2 * width + depth * layer + width * hidden
+    return (
+        2 * v.whole("position_embedding_size", 10240) * width
+        + 3 * v.whole("patch_size", 16) ** 2 * width
+        + depth * layer
+        + width * hidden
+    )
 
 
 def kimi(v: Config, hidden: int) -> int:
@@ -102,7 +119,8 @@ def kimi(v: Config, hidden: int) -> int:
 
 
 def step(v: Config, hidden: int) -> int:
-    """Step-3.7's encoder, two convolutions that halve the grid, and a projection; missing fields as transformers fills them in."""
+    """Step-3.7's encoder, two convolutions that halve the grid, and a projection; missing fields as transformers fills
+    them in."""
     width, depth, patch = v.first("hidden_size", "width", default=1536), v.first("num_hidden_layers", "layers", default=47), 14
     inner, places = v.whole("intermediate_size", 8960), (728 // patch) ** 2
     convolutions = width * 2 * width * 9 + 2 * width + 2 * width * 4 * width * 9 + 4 * width
