@@ -40,13 +40,20 @@ def load_recording(path: str | Path | Source) -> Recorded:
             else:
                 calls.append(_CALL.decode(line))
         except msgspec.ValidationError as error:
-            document: Any = msgspec.json.decode(line)
+            document = _plain(line)  # None: a second thing is wrong with the line; the typed error has named the first
             raise fail(str(path), explain(error, document, CallRecord)[1], line=number) from error
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             torn += 1
     if not sessions:
         raise InputError(f"{path}: format is missing: must begin with a scepsy.recording header (is it another file?)")
     return Recorded(tuple(calls), sessions, torn)
+
+
+def _plain(line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
