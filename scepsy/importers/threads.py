@@ -1,9 +1,10 @@
 """Who waited for whom, where a recording does not say: threads of a session, and its user turns."""
 
 import heapq
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, takewhile
 
 CLOCK_TOLERANCE_S = 0.15
 """A start that is rounded to 0.1 s may lie this much before the end it waited for."""
@@ -76,9 +77,17 @@ def parents_by_time(calls: list[Observed]) -> None:
     waited for b only; if a and b overlapped, c waited for both. It sees an order wherever there was one, so it may
     tie calls together that only happened to follow one another.
     """
+    by_end = sorted(calls, key=lambda other: (other.end_s, other.start_s))
+    ends = [other.end_s for other in by_end]
+    latest = list(accumulate((other.start_s for other in by_end), max))
     for call in calls:
-        ended = [other for other in calls if other.end_s <= call.start_s and other.index != call.index]
-        latest_start = max((other.start_s for other in ended), default=0.0)
+        count = bisect_right(ends, call.start_s)
+        if call.end_s <= call.start_s:  # a call without duration is no call before itself
+            ended = [other for other in by_end[:count] if other.index != call.index]
+            latest_start = max((other.start_s for other in ended), default=0.0)
+        else:
+            latest_start = latest[count - 1] if count else 0.0
+            ended = by_end[bisect_left(ends, latest_start, 0, count) : count]
         call.parents = tuple(
             sorted(other.index for other in ended if other.end_s > latest_start or other.start_s == latest_start)
         )
