@@ -22,7 +22,7 @@ WORKFLOW = {"workflow": "name of the workflow"}
 
 def names(sources: Sequence[Source]) -> str:
     """The inputs, for a trace's origin: not their folders, which may say whose they are."""
-    return ", ".join(source.path.name for source in sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")
+    return ", ".join(source.label for source in sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")
 
 
 def observations(sources: Sequence[Source], tally: Tally, read: Read, *places: str) -> Iterator[Seen]:

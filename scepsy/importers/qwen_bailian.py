@@ -59,7 +59,7 @@ def _runs(sources: Sequence[Source], workflow: str, llm: str, tally: Tally) -> I
             number += 1
 
 
-BAILIAN = Importer(
+QWEN_BAILIAN = Importer(
     summary="Qwen-Bailian usage trace (JSON lines): arrivals in seconds, lengths, 16-token prompt blocks, chats",
     open=_open,
     detect=Fields(("chat_id", "parent_chat_id", "timestamp", "input_length", "output_length")),

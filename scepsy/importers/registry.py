@@ -4,25 +4,55 @@ import difflib
 from collections.abc import Mapping
 
 from scepsy.errors import InputError
+from scepsy.importers.agentic_mooncake import AGENTIC_MOONCAKE
+from scepsy.importers.aiperf import AIPERF
 from scepsy.importers.azure import AZURE
 from scepsy.importers.base import Importer
+from scepsy.importers.burstgpt import BURSTGPT
+from scepsy.importers.claude_code import CLAUDE_CODE
+from scepsy.importers.codex import CODEX
+from scepsy.importers.dynamo_trace import DYNAMO_TRACE
+from scepsy.importers.guidellm import GUIDELLM
+from scepsy.importers.inference_perf import INFERENCE_PERF
 from scepsy.importers.kvcache import KV_CACHE_TESTER
 from scepsy.importers.mooncake import MOONCAKE
+from scepsy.importers.mooncake_sessions import MOONCAKE_SESSIONS
 from scepsy.importers.openai_logs import OPENAI_JSONL
+from scepsy.importers.openhands import OPENHANDS
 from scepsy.importers.openinference import OPENINFERENCE, PHOENIX
 from scepsy.importers.otel import OTEL
+from scepsy.importers.qwen_bailian import QWEN_BAILIAN
 from scepsy.importers.recorded.reader import RECORDING
+from scepsy.importers.semantic_router import SEMANTIC_ROUTER
+from scepsy.importers.sweagent import SWE_AGENT
 from scepsy.importers.tau2 import TAU2
+from scepsy.importers.tracelab import TRACELAB
+from scepsy.importers.vllm_bench import VLLM_BENCH
 
 IMPORTERS: Mapping[str, Importer] = {
     "recording": RECORDING,
     "openinference": OPENINFERENCE,
     "otel": OTEL,
+    "inference-perf": INFERENCE_PERF,
     "phoenix": PHOENIX,
+    "openhands": OPENHANDS,
+    "swe-agent": SWE_AGENT,
+    "claude-code": CLAUDE_CODE,
+    "codex": CODEX,
+    "tracelab": TRACELAB,
     "tau2": TAU2,
     "kv-cache-tester": KV_CACHE_TESTER,
-    "azure": AZURE,
+    "dynamo-trace": DYNAMO_TRACE,
+    "agentic-mooncake": AGENTIC_MOONCAKE,
+    "mooncake-sessions": MOONCAKE_SESSIONS,
+    "qwen-bailian": QWEN_BAILIAN,
     "mooncake": MOONCAKE,
+    "azure": AZURE,
+    "burstgpt": BURSTGPT,
+    "semantic-router": SEMANTIC_ROUTER,
+    "vllm-bench": VLLM_BENCH,
+    "guidellm": GUIDELLM,
+    "aiperf": AIPERF,
     "openai-jsonl": OPENAI_JSONL,
 }
 """Name → importer. Detection asks them in this order, so special formats stand before general ones."""

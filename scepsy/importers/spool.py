@@ -22,6 +22,7 @@ class Spool(Generic[T]):
         for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}", "temp_store = FILE"):
             self._database.execute(f"PRAGMA {pragma}")
         self._database.execute("CREATE TABLE item (key TEXT, data BLOB)")
+        self._count = 0
         self._batch: list[tuple[str, bytes]] = []
 
     def __enter__(self) -> Self:
@@ -30,8 +31,12 @@ class Spool(Generic[T]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._database.close()
 
+    def __len__(self) -> int:
+        return self._count
+
     def add(self, key: str, value: T) -> None:
         """Put one value aside."""
+        self._count += 1
         self._batch.append((key, self._encoder.encode(value)))
         if len(self._batch) >= BATCH:
             self._flush()

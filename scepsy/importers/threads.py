@@ -13,6 +13,9 @@ LAST_CALLS = 5
 """Chosen: with five, recorded sessions cut into turns whose latency and shares are those published for the data set; with
 all calls of a turn the main thread's older, longer context would hide that it was compacted."""
 
+BY_PREFIX = "parents inferred: same thread (shared prompt prefix)"
+BY_TOOL = "parents inferred: spawned by the last finished tool call"
+
 
 @dataclass
 class Observed:
@@ -59,12 +62,12 @@ def infer_parents(calls: list[Observed], counts: Counter[str]) -> None:
                     best = (shared, tip.input_tokens, place)
         if best is not None:
             call.parents = (tips.pop(best[2]).index,)
-            counts["parents inferred: same thread (shared prompt prefix)"] += 1
+            counts[BY_PREFIX] += 1
         else:
             ended = [other for other in calls[:number] if other.stop == "tool_use" and other.end_s <= by]
             if ended:
                 call.parents = (max(ended, key=lambda other: (other.end_s, other.index)).index,)
-                counts["parents inferred: spawned by the last finished tool call"] += 1
+                counts[BY_TOOL] += 1
             else:
                 counts["calls without a parent"] += 1
         tips.append(call)

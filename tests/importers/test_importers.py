@@ -78,12 +78,12 @@ def test_tau2_arrivals_are_relative_to_the_first_of_all_files(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start_time": "yesterday"}, "simulations[0].start_time is 'yesterday': must be an ISO 8601 time"),
+        ({"start_time": "yesterday"}, "simulations[0].start_time is a text of 9 characters: must be a time between 1970 and 2100"),
         ({"messages": [{"role": "user", "timestamp": "2025-08-01T10:00:01", "usage": {"prompt_tokens": -4, "completion_tokens": 1}}]},  # noqa: E501
-         "simulations[0].messages[0]: input_tokens is -4: must be >= 1"),
+         "simulations[0].messages[0].usage.prompt_tokens is -4: must be a whole number from 0 to 2**31"),
         ({"messages": [{"role": "user", "timestamp": "2025-08-01T10:00:01", "usage": {"prompt_tokens": 4}}]},
          "simulations[0].messages[0].usage.completion_tokens is missing: must be given"),
-        ({"messages": 3}, "simulations[0].messages is 3: must be a list"),
+        ({"messages": 3}, "simulations[0].messages is no list: must be one"),
         ({"messages": []}, "holds no run: must hold at least one"),
     ],
 )  # fmt: skip
@@ -181,11 +181,11 @@ def test_flat_sessions_repairs_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"requests": [flat(0, "m", -3, [], "end_turn", 1.0)]}, "requests[0].in is -3: must be >= 0"),
-        ({"requests": [flat(0, "m", 3, [], "end_turn", -1.0)]}, "requests[0].api_time is -1.0: must be >= 0"),
+        ({"requests": [flat(0, "m", -3, [], "end_turn", 1.0)]}, "requests[0].in is -3: must be a whole number from 0 to 2**31"),
+        ({"requests": [flat(0, "m", 3, [], "end_turn", -1.0)]}, "requests[0].api_time is -1.0: must be a duration from 0 to 1e+09 s"),
         ({"requests": [{"type": "s"}]}, "requests[0].t is missing: must be given"),
-        ({"hash_id_scope": "galaxy"}, "hash_id_scope is 'galaxy': must be one of global, local"),
-        ({"block_size": 16}, "block_size is 16: must be 64"),
+        ({"hash_id_scope": "galaxy"}, "hash_id_scope is neither: must be one of global, local"),
+        ({"block_size": 0}, "block_size is 0: must be >= 1"),
         ({"requests": []}, "holds no run: must hold at least one"),
     ],
 )
