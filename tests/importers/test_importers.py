@@ -78,7 +78,7 @@ def test_tau2_arrivals_are_relative_to_the_first_of_all_files(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start_time": "yesterday"}, "simulations[0].start_time is a text of 9 characters: must be a time between 1970 and 2100"),
+        ({"start_time": "yesterday"}, "simulations[0].start_time is a text of 9 characters: must be a time"),
         ({"messages": [{"role": "user", "timestamp": "2025-08-01T10:00:01", "usage": {"prompt_tokens": -4, "completion_tokens": 1}}]},  # noqa: E501
          "simulations[0].messages[0].usage.prompt_tokens is -4: must be a whole number from 0 to 2**31"),
         ({"messages": [{"role": "user", "timestamp": "2025-08-01T10:00:01", "usage": {"prompt_tokens": 4}}]},
@@ -182,7 +182,10 @@ def test_flat_sessions_repairs_are_counted(tmp_path):
     ("change", "message"),
     [
         ({"requests": [flat(0, "m", -3, [], "end_turn", 1.0)]}, "requests[0].in is -3: must be a whole number from 0 to 2**31"),
-        ({"requests": [flat(0, "m", 3, [], "end_turn", -1.0)]}, "requests[0].api_time is -1.0: must be a duration from 0 to 1e+09 s"),
+        (
+            {"requests": [flat(0, "m", 3, [], "end_turn", -1.0)]},
+            "requests[0].api_time is -1.0: must be a duration from 0 to 1e+09 s",
+        ),
         ({"requests": [{"type": "s"}]}, "requests[0].t is missing: must be given"),
         ({"hash_id_scope": "galaxy"}, "hash_id_scope is neither: must be one of global, local"),
         ({"block_size": 0}, "block_size is 0: must be >= 1"),
