@@ -73,6 +73,8 @@ class _Session:
     named: bool = False
     origin: str = ""
     """The session that this one was forked from, else itself."""
+    copying: bool = False
+    """Whether the last call was a copy: what its tools did is one, too."""
     calls: int = 0
     turn: int = 0
     turn_calls: int = 0
@@ -116,6 +118,8 @@ class _Session:
             self.input_s = at_s
             if call in self.tools:
                 start_s = self.tools.pop(call)
+                if self.copying:
+                    return
                 yield Seen(run=self._run(), id=f"{self.name}:tool-{call}", start_s=start_s, end_s=max(start_s, at_s), tool=True)
         elif what in OUTPUT_ITEMS or what == "message":
             if self.begin_s is None:
@@ -163,8 +167,10 @@ class _Session:
         key = (self.origin or self.name, last, total)
         if key in self.met:
             self.tally.duplicates += 1
+            self.copying = True
             return True
         self.met.add(key)
+        self.copying = False
         return False
 
 

@@ -183,7 +183,7 @@ def test_codex_forks_begin_with_a_copy(tmp_path):
         fork.append({"timestamp": f"2026-03-01T11:00:0{second}Z", "type": kind, "payload": payload})
     runs, tally = imported("codex", rows(tmp_path / "a.jsonl", *lines), rows(tmp_path / "b.jsonl", *fork))
     assert [lengths(run) for run in runs] == [[(900, 60), (1000, 30)], [(1200, 45)], [(1300, 9)]]
-    assert tally.duplicates == 3
+    assert (tally.duplicates, tally.tool_s) == (3, 2.0)
 
 
 def test_tracelab_rounds_wait_for_the_calls_whose_tools_they_were_given():
