@@ -10,7 +10,7 @@ from scepsy.importers.registry import IMPORTERS
 FOLDER = Path(__file__).parent / "fixtures"
 CANARY = "CANARY"
 
-WITHOUT_TEXT = {"azure", "kv-cache-tester", "mooncake"}
+WITHOUT_TEXT = {"azure", "burstgpt", "kv-cache-tester", "mooncake", "mooncake-sessions", "qwen-bailian"}
 """Formats that record no text at all."""
 
 

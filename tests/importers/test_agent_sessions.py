@@ -23,7 +23,7 @@ NAMES = (
 
 
 def fixture(name: str) -> Path:
-    (path,) = (path for path in FIXTURES.iterdir() if path.name.split(".")[0] == name)
+    (path,) = (FIXTURES / name).glob("sample.*")
     return path
 
 

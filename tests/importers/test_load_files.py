@@ -19,7 +19,7 @@ ROW = {"timestamp": 1500, "input_length": 600, "output_length": 5, "hash_ids": [
 
 
 def fixture(name: str) -> Path:
-    (path,) = (path for path in FIXTURES.iterdir() if path.name.split(".")[0] == name)
+    (path,) = (FIXTURES / name).glob("sample.*")
     return path
 
 
