@@ -113,18 +113,18 @@ def _show(path: Path, rows: list[dict[str, Any]], as_json: bool) -> None:
 
 @command
 def import_(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="vllm-bench or vendor.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="vllm-bench, guidellm, aiperf or vendor.")],
     output: Out,
-    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE...]", help="vllm-bench: result files.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE...]", help="Result files of a load generator.")] = None,
     llm: Annotated[list[str] | None, typer.Option(help="Catalogue LLM, repeatable (vendor), or the one measured.")] = None,
     gpu: Annotated[str, typer.Option(help="GPU type (catalogue name).")] = "H100-80G",
-    tp: Annotated[str, typer.Option("--tp", help="Tensor-parallel degrees (vllm-bench: the one measured).")] = "1",
+    tp: Annotated[str, typer.Option("--tp", help="Tensor-parallel degrees (of a load generator: the one measured).")] = "1",
     vendor_model: Annotated[
         str | None, typer.Option(help="vendor: the data's name of the (one) model, e.g. meta-llama/Meta-Llama-3.1-8B.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Profiles without engines: from `vllm bench serve --save-result --save-detailed` files, or from vendor kernel data.
+    """Profiles without engines: from results of vLLM's bench, GuideLLM or AIPerf, or from vendor kernel data.
 
     Example: `scepsy profile import vendor --llm llama-3.1-8b --gpu B200 --tp 1,2 -o profiles`
     """
@@ -138,12 +138,14 @@ def import_(
         if vendor_model is not None and len(models) != 1:
             raise InputError(f"--vendor-model is {vendor_model!r} for {len(models)} LLMs: must be given with one --llm")
         _import_vendor(models, device, degrees, vendor_model, output, as_json)
-    elif source == "vllm-bench":
-        if len(models) != 1 or len(degrees) != 1 or not files:
-            raise InputError("vllm-bench: give result files, one --llm and one --tp")
-        _import_bench(files, models[0], device, degrees[0], output, as_json)
-    else:
-        raise InputError(f"source is {source!r}: must be vllm-bench or vendor")
+        return
+    from executor.profiler.bench_files import GENERATORS
+
+    if source not in GENERATORS:
+        raise InputError(f"source is {source!r}: must be {', '.join(GENERATORS)} or vendor")
+    if len(models) != 1 or len(degrees) != 1 or not files:
+        raise InputError(f"{source}: give result files, one --llm and one --tp")
+    _import_bench(source, files, models[0], device, degrees[0], output, as_json)
 
 
 def _save(profiles: list[Any], output: Path) -> Path:
@@ -185,6 +187,7 @@ def _import_vendor(
 
 
 def _import_bench(
+    generator: str,
     files: list[Path],
     llm: "Llm",
     gpu: "GpuType",
@@ -193,23 +196,25 @@ def _import_bench(
     as_json: bool,
     engine: "EngineLimits | None" = None,
 ) -> None:
-    from executor.profiler.bench_files import write_bench_run
+    from executor.profiler.bench_files import GENERATORS, write_bench_run
     from scepsy.profile.model import EngineLimits, Profile
     from sim.recorded.enginerun import load_engine_run
     from sim.recorded.stepfit import fit_step_model
 
     limits = EngineLimits()
     folder = output / f"{llm.name}-{gpu.name}-tp{degree}"
-    requests = write_bench_run(files, folder, llm, gpu, degree, limits)
+    measured = write_bench_run(files, folder, llm, gpu, degree, limits, generator)
+    requests = len(measured.rows)
     fit = fit_step_model(load_engine_run(folder), requests, first_tokens=True)
     profile = Profile(
         llm=llm, gpu=gpu, tensor_parallel=degree, step=fit.step, engine=limits, residual_pct=fit.residual_pct,
-        source=f"measured: vllm bench serve, {', '.join(path.name for path in files)} ({requests} requests)",
+        source=f"measured: {GENERATORS[generator].title}, {', '.join(path.name for path in files)} ({requests} requests)",
     )  # fmt: skip
     row = {
         "llm": llm.name,
         "tensor_parallel": degree,
         "requests": requests,
+        "left_out": sum(measured.left_out.values()),
         "base_ms": fit.step.base_s * 1e3,
         "prefill_us_per_token": fit.step.prefill_s_per_token * 1e6,
         "residual_pct": fit.residual_pct,

@@ -44,8 +44,8 @@ def _request(columns: Mapping[str, list[Any]], place: int, llm: str, id_: str) -
     first_s = last_s = None
     if start_s is not None and (ttft_s := seconds(cells.get("ttfts"), "ttfts")) is not None:
         first_s = start_s + ttft_s
-        gaps = [seconds(gap, "itls") or 0.0 for gap in items(cells.get("itls"), "itls")]
-        last_s = first_s + sum(gaps)
+        if "itls" in cells:
+            last_s = first_s + sum(seconds(gap, "itls") or 0.0 for gap in items(cells["itls"], "itls"))
     return Timed(
         id=id_, start_s=start_s, first_s=first_s, last_s=last_s, llm=llm, failed=bool(cells.get("errors")),
         input_tokens=count(cells.get("input_lens"), "input_lens"), output_tokens=count(cells.get("output_lens"), "output_lens"),

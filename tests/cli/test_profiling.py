@@ -52,7 +52,7 @@ def test_a_model_that_the_data_names_differently_is_told_how_to_be_named(vendor_
         (("vendor",), "--llm is missing"),
         (("vendor", "--llm", "llama-3.1-8b", "--gpu", "RTX-4090"), "GPU type 'RTX-4090' has no vendor data: one of A100-80G"),
         (("vendor", "--llm", "llama-3.1-8b", "--tp", "0"), "--tp is '0': must be whole numbers from 1"),
-        (("hearsay", "--llm", "llama-3.1-8b"), "source is 'hearsay': must be vllm-bench or vendor"),
+        (("hearsay", "--llm", "llama-3.1-8b"), "source is 'hearsay': must be vllm-bench, guidellm, aiperf or vendor"),
         (("vllm-bench", "--llm", "llama-3.1-8b"), "vllm-bench: give result files"),
     ],
 )
@@ -63,18 +63,46 @@ def test_bad_input_is_one_line(vendor_data, tmp_path, arguments, message):
     assert not (tmp_path / "p").exists()
 
 
-def test_benchmark_results_become_a_profile(tmp_path):
+def written(generator: str, rows: list[tuple[int, float]]) -> str:
+    """Requests of six tokens, 10 ms apart, one a second, as a load generator writes them; rows are (prompt tokens, TTFT)."""
+    if generator == "vllm-bench":
+        count = len(rows)
+        columns = {
+            "input_lens": [n for n, _ in rows],
+            "ttfts": [s for _, s in rows],
+            "start_times": list(map(float, range(count))),
+        }
+        return json.dumps(columns | {"output_lens": [6] * count, "itls": [[0.01] * 5] * count, "model_id": "m", "date": "d"})
+    begin_s = 1_780_000_000
+    if generator == "aiperf":
+        units = {"input_sequence_length": "tokens", "output_sequence_length": "tokens", "time_to_first_token": "ms"}
+        records = []
+        for n, (tokens, ttft_s) in enumerate(rows):
+            begin_ns = (begin_s + n) * 10**9
+            metadata = {
+                "x_request_id": f"r{n}",
+                "request_start_ns": begin_ns,
+                "request_end_ns": begin_ns + round((ttft_s + 0.05) * 1e9),
+            }
+            values = zip(units.items(), (tokens, 6, ttft_s * 1e3), strict=True)
+            metrics = {name: {"value": value, "unit": unit} for (name, unit), value in values}
+            records.append({"metadata": metadata, "metrics": metrics, "error": None})
+        return "".join(json.dumps(record) + "\n" for record in records)
+    requests = []
+    for n, (tokens, ttft_s) in enumerate(rows):
+        at, first = begin_s + n, begin_s + n + ttft_s
+        timings = {"request_start": at, "first_token_iteration": first, "last_token_iteration": first + 0.05}
+        requests.append({"request_id": f"r{n}", "prompt_tokens": tokens, "output_tokens": 6, "info": {"timings": timings}})
+    return json.dumps({"benchmarks": [{"requests": {"successful": requests, "incomplete": [], "errored": []}}]})
+
+
+@pytest.mark.parametrize("generator", ["vllm-bench", "guidellm", "aiperf"])
+def test_benchmark_results_become_a_profile(tmp_path, generator):
     """A step of 10 ms + 50 us per prompt token, one request at a time."""
-    count = 40
-    lengths = [100 + 37 * index % 900 for index in range(count)]
-    ttfts = [0.01 + 5e-5 * length for length in lengths]
-    result = {
-        "input_lens": lengths, "output_lens": [6] * count, "ttfts": ttfts, "itls": [[0.01] * 5] * count,
-        "start_times": [float(index) for index in range(count)], "errors": [""] * count, "model_id": "m", "date": "d",
-    }  # fmt: skip
+    lengths = [100 + 37 * index % 900 for index in range(40)]
     path = tmp_path / "result.json"
-    path.write_text(json.dumps(result))
-    code, _, err = run("vllm-bench", path, "--llm", "llama-3.1-8b", "--gpu", "H100-80G", "-o", tmp_path / "p", "--json")
+    path.write_text(written(generator, [(length, 0.01 + 5e-5 * length) for length in lengths]))
+    code, _, err = run(generator, path, "--llm", "llama-3.1-8b", "--gpu", "H100-80G", "-o", tmp_path / "p", "--json")
     assert code == 0, err
     step = load_profiles(tmp_path / "p" / "profiles.yaml").profiles[0].step
     assert math.isclose(step.step_s(0, 0, 1, 400), 0.01, rel_tol=0.05)

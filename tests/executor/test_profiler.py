@@ -1,6 +1,7 @@
 """Sweeps against a stub engine, benchmark files, model folders, and the fits on data whose truth is known."""
 
 import json
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -142,18 +143,35 @@ def test_bench_results_become_one_run(tmp_path):
     for name, shift in (("a.json", 0.0), ("b.json", 1000.0)):
         (tmp_path / name).write_text(json.dumps({**BENCH, "start_times": [t + shift for t in BENCH["start_times"]]}))
     llm = llm_of(RandomModel(name="m"))
-    count = write_bench_run([tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "run", llm, CORE, 1, EngineLimits())
+    found = write_bench_run([tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "run", llm, CORE, 1, EngineLimits())
     rows = read_rows(tmp_path / "run")
-    assert count == len(rows) == 4, "failed requests are left out"
+    assert rows == found.rows
+    assert (len(rows), found.left_out, found.llms) == (4, {"failed requests": 2}, ("m",))
     assert latencies_s(rows).tolist() == pytest.approx([0.13, 0.23, 0.13, 0.23])
     assert rows[2]["arrival_time"] == pytest.approx(rows[1]["last_token_ts"] + PAUSE_S)
 
 
-def test_bench_results_without_details_say_what_to_do(tmp_path):
+@pytest.mark.parametrize("gone", ["start_times", "ttfts", "itls"])
+def test_bench_results_without_details_say_what_to_do(tmp_path, gone):
     path = tmp_path / "r.json"
-    path.write_text(json.dumps({key: value for key, value in BENCH.items() if key != "itls"}))
-    with pytest.raises(InputError, match="itls is missing: run vllm bench serve with --save-result --save-detailed"):
+    path.write_text(json.dumps({key: value for key, value in BENCH.items() if key != gone}))
+    with pytest.raises(InputError, match=r"no request has its times .*run vllm bench serve with --save-result --save-detailed"):
         read_bench(path)
+
+
+@pytest.mark.parametrize("generator", ["guidellm", "aiperf"])
+def test_results_of_other_load_generators_become_the_same_rows(generator):
+    (path,) = (Path(__file__).parents[1] / "importers" / "fixtures" / generator).glob("sample.*")
+    found = read_bench(path, generator)
+    times = [(row["input_toks"], row["output_toks"], row["first_token_ts"] - row["arrival_time"]) for row in found.rows]
+    seconds = [row["last_token_ts"] - row["arrival_time"] for row in found.rows]
+    if generator == "guidellm":
+        assert times == [(128, 9, 0.125), (256, 11, 0.25), (100, 5, 0.125), (150, 6, 0.125)]
+        assert seconds == [0.5] * 4
+    else:
+        assert times == [(tokens, made, pytest.approx(0.05, abs=1e-6)) for tokens, made in ((500, 12), (550, 9), (700, 8))]
+        assert seconds == pytest.approx([1.0, 1.0, 0.5], abs=1e-6)
+    assert found.left_out == {"failed requests": 1}
 
 
 def test_a_share_law_of_cores_is_not_taken_from_sweeps_that_are_minutes_apart():
