@@ -2,12 +2,12 @@
 
 Every request is safe to send again (reads, server-side apply, delete by name), so whatever may pass is retried with
 backoff: a dropped connection, 409, 429, 500 to 504, and 401 after reading the credentials anew. What will not pass by
-waiting (403, 404, 422) is said at once, in one line with its remedy.
+waiting (403, 404, 422, and a 500 that says that the object is wrong) is said at once, in one line with its remedy.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 
 from executor.cluster.kinds import Kind, kind_of
-from executor.cluster.problems import Failed, Problem, explain, read_problem, shorten
+from executor.cluster.problems import Failed, Problem, Unreachable, explain, read_problem, shorten
 from executor.manifests.names import FIELD_MANAGER
 from scepsy.errors import BackendError
 
@@ -69,6 +69,8 @@ class Api:
         self.patience = patience or Patience()
         self.sleep = sleep
         self.clock = clock
+        self.guard: Callable[[], None] = lambda: None
+        """Called before every write that stores something; raises when we may not write any more (see ``lease``)."""
         self._connect = connect
         self._client = connect()
 
@@ -98,6 +100,8 @@ class Api:
         kind = kind_of(manifest)
         query = [("fieldManager", FIELD_MANAGER), ("force", "true"), *([("dryRun", "All")] if dry_run else [])]
         path = kind.path(self.namespace, manifest["metadata"]["name"])
+        if not dry_run:
+            self.guard()
         stored = self.call("PATCH", path, query=query, body=manifest, content_type="application/apply-patch+yaml")
         assert stored is not None
         return stored
@@ -106,11 +110,13 @@ class Api:
         """Delete one object; none is no error. ``foreground``: it stays visible until everything it owns is gone."""
         policy = "Foreground" if foreground else "Background"
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
+        self.guard()
         self.call("DELETE", kind.path(self.namespace, name), body=body, absent_ok=True)
 
-    def create(self, kind: Kind, body: Object) -> Object:
-        """POST: only for reviews, which store nothing."""
-        made = self.call("POST", kind.path(self.namespace), body=body)
+    def create(self, kind: Kind, body: Object, *, dry_run: bool = False) -> Object:
+        """POST: only for reviews and rehearsals, which store nothing."""
+        query = [("dryRun", "All")] if dry_run else []
+        made = self.call("POST", kind.path(self.namespace), query=query, body=body)
         assert made is not None
         return made
 
@@ -155,11 +161,13 @@ class Api:
         content_type: str = "application/json",
         absent_ok: bool = False,
         raise_gone: bool = False,
+        final: Container[int] = (),
         patience: Patience | None = None,
     ) -> Object | None:
         """Send until it is done, or until it is clear that it will not be.
 
-        Raises ``BackendError`` with one line and its remedy, and ``Gone`` on 410 if that is asked for.
+        Raises ``BackendError`` with one line and its remedy, ``Gone`` on 410 if that is asked for, and ``Failed`` on the
+        statuses of ``final``, which the caller knows what to do about.
         """
         started, attempt = self.clock(), 0
         while True:
@@ -174,6 +182,8 @@ class Api:
                 return None
             if problem.status == 410 and raise_gone:
                 raise Gone
+            if problem.status in final:
+                raise Failed(problem)
             self._settle(problem, method, path, attempt=attempt, started=started, patience=patience)
             attempt += 1
 
@@ -185,11 +195,12 @@ class Api:
         unknown = problem.status == 401
         if unknown and attempt < _CREDENTIAL_TRIES:
             self._client = self._connect()
-        elif problem.status not in _PASSING and problem.status != 0:
+        elif (problem.status not in _PASSING and problem.status != 0) or problem.about_the_object:
             raise BackendError(explain(problem, method, path, self.host))
         pause = max(patience.pause_s(attempt), problem.retry_after_s)
         if self.clock() - started + pause > patience.total_s:
-            raise BackendError(explain(problem, method, path, self.host, tried_s=self.clock() - started))
+            kind = BackendError if problem.status in range(1, 500) else Unreachable
+            raise kind(explain(problem, method, path, self.host, tried_s=self.clock() - started))
         self.sleep(pause)
 
     def _list(self, kind: Kind, selector: str) -> tuple[list[Object], str]:

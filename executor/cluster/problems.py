@@ -6,6 +6,21 @@ from typing import Any
 
 import urllib3.exceptions
 
+from scepsy.errors import BackendError
+
+_ABOUT_THE_OBJECT = ("failed to create typed patch object", "duplicate entries for key", "field not declared in schema")
+"""What server-side apply answers with status 500 although the object itself is wrong (structured-merge-diff's words)."""
+
+_REFUSALS = {
+    "exceeded quota": "raise the ResourceQuota of the namespace, or plan fewer instances",
+    "failed quota": "the ResourceQuota wants every container to state this: set a LimitRange with defaults in the namespace",
+    "violates PodSecurity": "label the namespace with a Pod Security level that allows it (target mps needs privileged)",
+    "being terminated": "the namespace is on its way out: wait until it is gone, then create it again",
+    "unable to create new content": "the namespace is on its way out: wait until it is gone, then create it again",
+    "denied the request": "ask who runs that admission webhook or policy",
+}
+"""What admission answers with status 403 although it is no question of rights: what to do about each."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -15,6 +30,19 @@ class Problem:
     """0: no answer."""
     message: str
     retry_after_s: float = 0.0
+
+    @property
+    def about_the_object(self) -> bool:
+        """Whether the answer says that what we sent is wrong: sending it again cannot help.
+
+        >>> Problem(500, '.claims: duplicate entries for key [name="gpu"]').about_the_object
+        True
+        """
+        return self.status in (400, 422) or any(words in self.message for words in _ABOUT_THE_OBJECT)
+
+
+class Unreachable(BackendError):
+    """The API server was away for longer than we wait: nothing more can be done from here now."""
 
 
 class Failed(Exception):
@@ -53,10 +81,15 @@ def explain(problem: Problem, method: str, path: str, host: str, tried_s: float 
     if problem.status == 401:
         return f"cluster {host} rejects the credentials (401){tried}: log in again, or check the user of the kubeconfig context"
     if problem.status == 403:
+        for words, remedy in _REFUSALS.items():
+            if words in problem.message:
+                return f"cluster {host} refuses {what} (403): {problem.message}: {remedy}"
         return f"cluster {host} forbids {what}: {problem.message}: grant what executor/cluster/rbac.yaml lists to this user"
     if problem.status == 404:
         remedy = "create the namespace" if "namespaces" in problem.message else "is the name right, and its API enabled?"
         return f"cluster {host} has no {path}: {problem.message}: {remedy}"
+    if problem.about_the_object and problem.status not in (400, 422):
+        return f"cluster {host} refuses {what} ({problem.status}): {problem.message}: the object is wrong, please report this"
     if problem.status in (400, 422):
         return f"cluster {host} refuses {what} ({problem.status}): {problem.message}: is the plan for this cluster?"
     return f"cluster {host} answers {problem.status} to {what}{tried}: {problem.message}: look at its log, then run this again"

@@ -47,11 +47,10 @@ def binding(plan: Plan, domain: Domain, instance: Instance, options: RenderOptio
         return _hami(domain, instance, uuids)
     env = {"CUDA_VISIBLE_DEVICES": ",".join(uuids), **(mps_env(instance) if domain.shared else {})}
     if options.target == "dra":
-        requests = [{"name": "gpu", "request": f"g{domain.gpus.index(gpu)}"} for gpu in instance.gpus]
         return Binding(
             env=env,
             pod={"resourceClaims": [{"name": "gpu", "resourceClaimName": held_by}]},
-            container_resources={"claims": requests},
+            container_resources={"claims": [_taken(domain, instance)]},
         )
     env["NVIDIA_VISIBLE_DEVICES"] = ",".join(uuids)
     env["NVIDIA_DRIVER_CAPABILITIES"] = "compute,utility"
@@ -60,6 +59,17 @@ def binding(plan: Plan, domain: Domain, instance: Instance, options: RenderOptio
         return Binding(env=env, pod=pod)
     env["CUDA_MPS_PIPE_DIRECTORY"] = "/mps/pipe"
     return Binding(env=env, pod={**pod, "volumes": _mps_volumes(held_by, "Directory")}, mounts=_MPS_MOUNTS)
+
+
+def _taken(domain: Domain, instance: Instance) -> Manifest:
+    """The container's entry for its claim: one request of it, or all when the instance spans several GPUs.
+
+    The API server keys ``resources.claims`` by name, so a claim is named once. A group of several GPUs within a larger
+    domain therefore sees the domain's other GPUs as well; ``CUDA_VISIBLE_DEVICES`` keeps it to its own.
+    """
+    if len(instance.gpus) == 1:
+        return {"name": "gpu", "request": f"g{domain.gpus.index(instance.gpus[0])}"}
+    return {"name": "gpu"}
 
 
 def mps_env(instance: Instance) -> dict[str, str]:

@@ -112,6 +112,15 @@ def one_node() -> Plan:
     )
 
 
+def degree(tensor_parallel: int, *, whole: bool = False) -> Plan:
+    """One instance over ``tensor_parallel`` GPUs of an eight-GPU node and a neighbour on the last of them, if it is shared."""
+    gpus = tuple(range(tensor_parallel))
+    on = cluster(node("n1", 8))
+    if whole:
+        return plan(on, instance("qwen3-8b", 0, "n1", gpus, 100))
+    return plan(on, instance("qwen3-8b", 0, "n1", gpus, 60), instance("reranker", 0, "n1", gpus[-1:], 30))
+
+
 def many(instances: int) -> Plan:
     """Four instances at 25 % on each GPU, eight GPUs a node."""
     nodes = -(-instances // 32)

@@ -36,6 +36,7 @@ class Controllers:
         self.store = store
         self.verdict = verdict
         self.kubelet = True
+        self._named: dict[str, tuple[str, str]] = {}
         """False: nothing runs pods, as on a plain control plane."""
         self.created = 0
 
@@ -118,10 +119,15 @@ class Controllers:
             o["metadata"]["labels"].get("kubernetes.io/hostname"): o["metadata"]["name"] for _, o in self.store.items("nodes")
         }
         devices = {}
+        named: dict[str, tuple[str, str]] = {}
         for _, obj in self.store.items("resourceslices"):
             for device in obj["spec"]["devices"]:
-                devices[device["attributes"]["uuid"]["string"]] = obj["spec"]["nodeName"]
-        taken = {uuid: key for key, o in self.store.items("resourceclaims") for uuid in _allocated(o)}
+                uuid = device["attributes"].get("uuid", {}).get("string", "")
+                devices[uuid] = obj["spec"]["nodeName"]
+                named[uuid] = (obj["spec"]["pool"]["name"], device["name"])
+        self._named = named
+        by_name = {name: uuid for uuid, name in named.items()}
+        taken = {by_name[each]: key for key, o in self.store.items("resourceclaims") for each in _allocated(o)}
         for key, pod in self.store.items("pods"):
             if pod["spec"].get("nodeName") or "deletionTimestamp" in pod["metadata"]:
                 continue
@@ -153,14 +159,19 @@ class Controllers:
                 return "claim is allocated on another node"
             claims.append(claim_key)
         for claim_key in claims:
-            uuids = claim_uuids(self.store.objects[claim_key])
+            claim = self.store.objects[claim_key]
+            uuids = claim_uuids(claim)
             for uuid in uuids:
                 taken[uuid] = claim_key
             uid = pod["metadata"]["uid"]
+            results = [
+                {"request": r["name"], "driver": "gpu.nvidia.com", "pool": self._named[u][0], "device": self._named[u][1]}
+                for r, u in zip(claim["spec"]["devices"]["requests"], uuids, strict=True)
+            ]
 
-            def reserve(o: Object, uuids: list[str] = uuids, uid: str = uid) -> None:
+            def reserve(o: Object, results: list[dict[str, str]] = results, uid: str = uid) -> None:
                 status = o.setdefault("status", {})
-                status["allocation"] = {"devices": {"results": [{"device": uuid} for uuid in uuids]}}
+                status["allocation"] = {"devices": {"results": results}}
                 status.setdefault("reservedFor", []).append({"resource": "pods", "name": pod["metadata"]["name"], "uid": uid})
 
             self.store.change(claim_key, reserve)
@@ -211,9 +222,10 @@ def claim_uuids(claim: Object) -> list[str]:
     return [match[2] for r in requests for s in r["exactly"]["selectors"] if (match := _CEL.fullmatch(s["cel"]["expression"]))]
 
 
-def _allocated(claim: Object) -> list[str]:
+def _allocated(claim: Object) -> list[tuple[str, str]]:
+    """(pool, device) of each device that a claim was given."""
     results = claim.get("status", {}).get("allocation", {}).get("devices", {}).get("results", [])
-    return [result["device"] for result in results]
+    return [(result["pool"], result["device"]) for result in results]
 
 
 def _is_ready(pod: Object) -> bool:

@@ -23,6 +23,7 @@ from executor.cluster.api import Api, Patience
 from executor.cluster.preflight import Grant, grants
 from tests.executor import plans
 from tests.executor.cluster.controllers import Controllers, Verdict, ready
+from tests.executor.cluster.schema import structural_fault
 from tests.executor.cluster.store import Object, Store, matches
 
 NAMESPACE = "scepsy"
@@ -145,6 +146,9 @@ class ApiServer(kmock.KubernetesScaffold):
         assert request.headers["Content-Type"] == "application/apply-patch+yaml", request.headers
         assert request.params["fieldManager"].startswith("scepsy")
         wanted = json.loads(request.text)
+        fault = structural_fault(wanted)
+        if fault is not None:
+            return _status(*fault)
         reason = self.refuse(wanted)
         if reason:
             return _status(422, reason)

@@ -19,13 +19,13 @@ from kubernetes.client import ApiClient
 
 from executor.cluster.api import Api, Object
 from executor.cluster.connect import client_factory
-from executor.cluster.kinds import CLAIM, DEPLOYMENT, OWNED, POD
+from executor.cluster.kinds import CLAIM, DEPLOYMENT, NODE, OWNED, POD, SLICE
 from executor.cluster.waits import Limits
 from executor.manifests import RenderOptions
 from executor.manifests.names import ENGINE, release_selector
 from scepsy.cluster import Cluster
 from scepsy.plans import Plan
-from tests.executor.cluster.controllers import claim_uuids, ready
+from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import NAMESPACE, Double, node_objects
 
 QUICK = Limits(start_s=20.0, stop_s=20.0, drain_s=0.3, tick_s=0.5, poll_s=0.2)
@@ -58,26 +58,44 @@ def everything(lab: Lab) -> list[str]:
 
 
 def placement(lab: Lab) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Where every engine pod really is: instance → (node it is bound to, UUIDs that its claim was allocated)."""
+    """Where every engine pod really is: instance → (node it is bound to, UUIDs that it was given and makes visible).
+
+    What was given is the claim's ``status.allocation``, resolved through the ResourceSlices; never what was asked for.
+    """
     api = lab.api()
     claims = {c["metadata"]["name"]: c for c in api.list_all(CLAIM)[0]}
+    uuids = {
+        (each["spec"]["pool"]["name"], device["name"]): device["attributes"]["uuid"]["string"]
+        for each in api.list_all(SLICE)[0]
+        for device in each["spec"]["devices"]
+        if "uuid" in device["attributes"]
+    }
     instances = {
         d["metadata"]["labels"][ENGINE]: d["metadata"]["annotations"]["scepsy.dev/instance"]
         for d in api.list_all(DEPLOYMENT, f"{release_selector('scepsy')},app.kubernetes.io/component=engine")[0]
     }
+    hosts = {n["metadata"]["name"]: n["metadata"]["labels"]["kubernetes.io/hostname"] for n in api.list_all(NODE)[0]}
     found: dict[str, tuple[str, tuple[str, ...]]] = {}
     for pod in pods(lab):
         engine = pod["metadata"]["labels"].get(ENGINE)
         if not engine:
             continue
-        claim = claims[pod["spec"]["resourceClaims"][0]["resourceClaimName"]]
-        assert "allocation" in claim.get("status", {}), f"{engine}: claim not allocated"
-        names = [request["name"] for request in claim["spec"]["devices"]["requests"]]
-        of = dict(zip(names, claim_uuids(claim), strict=True))
-        wanted = tuple(of[c["request"]] for c in pod["spec"]["containers"][0]["resources"]["claims"])
+        container = pod["spec"]["containers"][0]
+        visible = next(e["value"] for e in container["env"] if e["name"] == "CUDA_VISIBLE_DEVICES").split(",")
+        if "resourceClaims" in pod["spec"]:
+            given = _given(claims[pod["spec"]["resourceClaims"][0]["resourceClaimName"]], container, uuids)
+            assert set(visible) <= given, f"{engine}: sees {visible}, was given {given}"
         assert instances[engine] not in found, f"two pods of {instances[engine]}"
-        found[instances[engine]] = (pod["spec"]["nodeName"], wanted)
+        found[instances[engine]] = (hosts[pod["spec"]["nodeName"]], tuple(visible))
     return found
+
+
+def _given(claim: Object, container: Object, uuids: dict[tuple[str, str], str]) -> set[str]:
+    """UUIDs of the devices that a container gets of its claim: those of one request, or all."""
+    assert "allocation" in claim.get("status", {}), f"{claim['metadata']['name']}: claim not allocated"
+    [entry] = container["resources"]["claims"]
+    results = claim["status"]["allocation"]["devices"]["results"]
+    return {uuids[r["pool"], r["device"]] for r in results if entry.get("request", r["request"]) == r["request"]}
 
 
 def planned(plan: Plan) -> dict[str, tuple[str, tuple[str, ...]]]:

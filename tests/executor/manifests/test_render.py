@@ -25,6 +25,7 @@ from scepsy.errors import Infeasible, InputError
 from scepsy.plans import Plan
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
 from tests.executor import plans
+from tests.executor.cluster.schema import structural_fault
 
 GOLDEN = Path(__file__).parent / "golden"
 MINORS = ("1.34", "1.35", "1.36", "1.37")
@@ -82,6 +83,21 @@ def test_the_replay_job_is_valid_too(minor: str) -> None:
         kubernetes_validate.validate(each, minor, strict=True)
 
 
+@pytest.mark.parametrize("tensor_parallel", [1, 2, 4, 8])
+@pytest.mark.parametrize("target", ["dra", "mps", "hami"])
+def test_every_degree_is_what_server_side_apply_can_read(target: str, tensor_parallel: int) -> None:
+    """Keyed lists name each key once: a claim, an environment variable, a volume, a mount, a port."""
+    for each in render(plans.degree(tensor_parallel, whole=target == "hami"), PROFILES, full(target)).objects:
+        assert structural_fault(each) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(plans.plans())
+def test_any_plan_is_what_server_side_apply_can_read(plan: Plan) -> None:
+    for each in render(plan, PROFILES, full("dra")).objects:
+        assert structural_fault(each) is None
+
+
 def test_the_schemas_are_strict_enough_to_notice_a_typo() -> None:
     claim = json.loads(json.dumps(render(plans.two_nodes(), PROFILES).holders[0]))
     claim["spec"]["devices"]["requests"][0]["exactly"]["selector"] = []
@@ -90,15 +106,21 @@ def test_the_schemas_are_strict_enough_to_notice_a_typo() -> None:
 
 
 def devices_of(rendered: Rendered) -> dict[str, list[str]]:
-    """UUIDs that each engine's pod is given, resolved from the manifests alone."""
+    """UUIDs that each engine's pod is given and makes visible, resolved from the manifests alone."""
     claims = {c["metadata"]["name"]: c["spec"]["devices"]["requests"] for c in rendered.holders}
     found: dict[str, list[str]] = {}
     for each in rendered.engines:
         spec = each.deployment["spec"]["template"]["spec"]
         claim = claims[spec["resourceClaims"][0]["resourceClaimName"]]
-        expression = {r["name"]: r["exactly"]["selectors"][0]["cel"]["expression"] for r in claim}
-        wanted = [c["request"] for c in spec["containers"][0]["resources"]["claims"]]
-        found[each.instance] = [re.findall(r"'([^']*)'$", expression[name])[0] for name in wanted]
+        [entry] = spec["containers"][0]["resources"]["claims"]
+        given = {
+            re.findall(r"'([^']*)'$", r["exactly"]["selectors"][0]["cel"]["expression"])[0]
+            for r in claim
+            if entry.get("request", r["name"]) == r["name"]
+        }
+        visible = env(each.deployment)["CUDA_VISIBLE_DEVICES"].split(",")
+        assert set(visible) <= given
+        found[each.instance] = visible
     return found
 
 
