@@ -10,12 +10,16 @@ from executor.cluster.api import Api, Object
 from executor.cluster.drain import drain
 from executor.cluster.drift import differences
 from executor.cluster.kinds import BY_NAME, CONFIG_MAP, DEPLOYMENT, SERVICE_ACCOUNT
-from executor.cluster.preflight import preflight, rehearse
-from executor.cluster.snapshot import Snapshot, annotation, going, take
+from executor.cluster.lease import Lost, writing
+from executor.cluster.preflight import preflight, rehearse, rehearse_pods
+from executor.cluster.problems import Unreachable
+from executor.cluster.quota import check_quotas
+from executor.cluster.snapshot import Snapshot, annotation, going, llm_of, take
 from executor.cluster.transition import Transition, transition
-from executor.cluster.waits import Event, Limits, NotReady, PodFeed, Tell, bring_up, wait_gone
+from executor.cluster.waits import Event, Limits, NotReady, PodFeed, Refusals, Tell, bring_up, wait_gone
 from executor.manifests import Rendered, read_plan_config_map, render
-from executor.manifests.names import CONTENT, DOMAIN, PLAN, STATE
+from executor.manifests.gateway import gateway_name
+from executor.manifests.names import CONTENT, DOMAIN, PLAN, STATE, slug
 from scepsy.errors import BackendError, ScepsyError
 
 
@@ -35,21 +39,36 @@ def apply(api: Api, rendered: Rendered, *, limits: Limits | None = None, tell: T
     """Make the cluster run ``rendered``, and return when every instance serves.
 
     What both the running and the new plan contain is not touched. Engines whose GPUs are needed are drained and go
-    first, the others when the new plan serves. When it does not come to serve, the plan that ran before is
-    restored. Raises ``BackendError`` (one line) for all that fails; run it again to go on from there.
+    first, the others when the new plan serves. When anything fails on the way, the plan that ran before is restored.
+    Only one run at a time writes a release (``lease``). Raises ``BackendError`` (one line) for all that fails; run it
+    again to go on from there.
     """
     limits = limits or Limits()
     preflight(api, rendered)
-    now = take(api, rendered.options.release)
+    release = rendered.options.release
+    with writing(api, release, limits.lease_s, lambda holder: tell(Event("waiting for another writer", holder))):
+        now = take(api, release)
+        _rehearse(api, rendered, now)
+        before = now.record
+        try:
+            return _converge(api, rendered, limits, tell)
+        except (Lost, Unreachable):
+            raise  # nothing can be undone from here: another run goes on from what is there
+        except BackendError as failure:
+            if before is None or before["metadata"]["name"] == rendered.plan["metadata"]["name"]:
+                raise
+            tell(Event("rolling back", str(before["metadata"]["name"])))
+            raise BackendError(f"{failure}; {_roll_back(api, before, limits, tell)}") from failure
+
+
+def _rehearse(api: Api, rendered: Rendered, now: Snapshot) -> None:
+    """Everything that admission, policies and quotas would refuse half-way, asked before the first write."""
+    steps = transition(now, rendered)
+    first = {(DEPLOYMENT.name, name) for name in steps.evict} | set(steps.release)
+    arriving = [obj for obj in rendered.objects if now.has(obj) is None or (obj["kind"], obj["metadata"]["name"]) in first]
+    check_quotas(api, arriving, [now.objects[key] for key in first if key in now.objects])
     rehearse(api, _to_rehearse(now, rendered))
-    before = now.active_plan
-    try:
-        return _converge(api, rendered, limits, tell)
-    except NotReady as failure:
-        if before is None or before["metadata"]["name"] == rendered.plan["metadata"]["name"]:
-            raise
-        tell(Event("rolling back", str(before["metadata"]["name"])))
-        raise BackendError(f"{failure}; {_roll_back(api, before, limits, tell)}") from failure
+    rehearse_pods(api, [*_one_of_each_llm(now, rendered), *(obj for obj in rendered.gateway if obj["kind"] == DEPLOYMENT.name)])
 
 
 def _roll_back(api: Api, before: Object, limits: Limits, tell: Tell) -> str:
@@ -65,6 +84,7 @@ def _converge(api: Api, rendered: Rendered, limits: Limits, tell: Tell) -> Appli
     release = rendered.options.release
     now = take(api, release)
     steps = transition(now, rendered)
+    _tell_outage(now, rendered, steps, tell)
     writer = _Writer(api, rendered, now)
     writer.begin()
     for obj in rendered.base:
@@ -91,6 +111,16 @@ def _converge(api: Api, rendered: Rendered, limits: Limits, tell: Tell) -> Appli
     writer.put_gateway()
     writer.finish(now)
     return Applied(rendered.plan_hash, len(steps.keep), len(steps.start), len(steps.evict) + len(steps.retire), writer.written)
+
+
+def _tell_outage(now: Snapshot, rendered: Rendered, steps: Transition, tell: Tell) -> None:
+    """Say which LLMs nobody serves from the first deletion until new engines have loaded."""
+    served = {name: llm_of(obj) for obj in now.engines if (name := str(obj["metadata"]["name"])) not in steps.evict}
+    staying = {llm for name, llm in served.items() if name in steps.keep or name in steps.retire}
+    gone = sorted({llm_of(obj) for obj in now.engines if obj["metadata"]["name"] in steps.evict} - staying)
+    for llm in gone:
+        [full] = {e.llm for e in rendered.engines if slug(e.llm) == llm} or {llm}
+        tell(Event("no instance until the new ones have loaded", full))
 
 
 def _retire(api: Api, rendered: Rendered, steps: Transition, limits: Limits, tell: Tell) -> None:
@@ -185,13 +215,17 @@ class _Writer:
         )
 
 
+def _one_of_each_llm(now: Snapshot, rendered: Rendered) -> list[Object]:
+    engines = {engine.llm: engine for engine in reversed(rendered.engines) if (DEPLOYMENT.name, engine.name) not in now.objects}
+    return [engine.deployment for engine in engines.values()]
+
+
 def _to_rehearse(now: Snapshot, rendered: Rendered) -> list[Object]:
     """One account, every new holder, and one engine of each LLM: what admission may refuse, without sending all twice."""
-    engines = {engine.llm: engine for engine in reversed(rendered.engines) if (DEPLOYMENT.name, engine.name) not in now.objects}
     return [
         *(obj for obj in rendered.base if obj["kind"] == SERVICE_ACCOUNT.name),
         *(obj for obj in rendered.holders if now.has(obj) is None),
-        *(engine.deployment for engine in engines.values()),
+        *_one_of_each_llm(now, rendered),
     ]
 
 
@@ -205,13 +239,16 @@ def _wait_gateway(api: Api, rendered: Rendered, limits: Limits) -> None:
 
 
 def _wait_pods(api: Api, rendered: Rendered, names: list[str], label: str, what: str, limits: Limits) -> None:
-    feed = PodFeed(api, rendered.options.release, key=lambda pod: str(pod["metadata"].get("labels", {}).get(label, "")))
-    started = api.clock()
+    release = rendered.options.release
+    feed = PodFeed(api, release, key=lambda pod: str(pod["metadata"].get("labels", {}).get(label, "")))
+    started, refusals = api.clock(), Refusals(api, release)
     for _ in feed.changes(limits.tick_s):
         missing = [name for name in names if name not in feed.states or not feed.states[name].passes(limits.gate)]
         if not missing:
             return
         state = feed.states.get(missing[0])
-        if api.clock() - started > limits.start_s or (state is not None and state.hopeless):
-            reason = (state.problem if state else "") or "no pod is ready"
+        name = missing[0] if label == DOMAIN else gateway_name(rendered.options)
+        refused = "" if state else refusals.of(name, limits.refused_s)
+        if api.clock() - started > limits.start_s or (state is not None and state.hopeless) or refused:
+            reason = refused or (state.problem if state else "") or "no pod is ready"
             raise NotReady(f"{what} {missing[0]} does not serve after {api.clock() - started:.0f} s: {reason}")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
-from kubernetes.config.config_exception import ConfigException
 
 from executor.cluster.api import Api, Patience
 from scepsy.errors import BackendError
@@ -35,9 +34,12 @@ def client_factory(*, context: str = "", kubeconfig: Path | None = None) -> Call
                 config.load_kube_config(  # type: ignore[no-untyped-call]
                     config_file=chosen, context=context or None, client_configuration=settings
                 )
-        except (ConfigException, OSError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise BackendError(f"no usable cluster configuration: {reason}: set KUBECONFIG or --context") from error
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            where = "the pod's own account" if in_pod else chosen
+            raise BackendError(
+                f"no usable cluster configuration: {where}: {reason}: set KUBECONFIG or --context, or repair that file"
+            ) from error
         settings.retries = False  # ``Api`` retries, with backoff, and knows what may be sent twice
         settings.connection_pool_maxsize = 8
         return ApiClient(configuration=settings)

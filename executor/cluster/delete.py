@@ -2,8 +2,10 @@
 
 from executor.cluster.api import Api
 from executor.cluster.kinds import CONFIG_MAP, DEPLOYMENT, JOB, OWNED
+from executor.cluster.lease import writing
+from executor.cluster.preflight import check_version
 from executor.cluster.snapshot import component, take
-from executor.cluster.waits import Limits, Tell, wait_gone
+from executor.cluster.waits import Event, Limits, Tell, wait_gone
 from scepsy.errors import BackendError
 
 
@@ -14,6 +16,12 @@ def delete(api: Api, release: str, *, limits: Limits | None = None, tell: Tell =
     recognised and finished by the next. Raises ``BackendError`` naming what does not go.
     """
     limits = limits or Limits()
+    check_version(api)
+    with writing(api, release, limits.lease_s, lambda holder: tell(Event("waiting for another writer", holder))):
+        return _delete(api, release, limits, tell)
+
+
+def _delete(api: Api, release: str, limits: Limits, tell: Tell) -> int:
     found = take(api, release)
     for kind in OWNED:
         mine = [obj for obj in found.of(kind) if component(obj) != "plan"]

@@ -51,6 +51,7 @@ def _wait_idle(api: Api, leaving: set[str], options: RenderOptions, limits: Limi
         if all(_idle(api.text(metrics_path(api, pod.name, GATEWAY_PORT)), leaving) for pod in gateways):
             tell(Event("drained", f"{len(leaving)} engines", api.clock() - started))
             return
+        api.guard()
         api.sleep(pause_s)
         pause_s = min(2 * pause_s, limits.poll_s)
     tell(Event("not drained, stopped anyway", f"{len(leaving)} engines", api.clock() - started))

@@ -1,6 +1,7 @@
 """Where a stored object differs from the manifest that it was applied from. Pure."""
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -31,9 +32,60 @@ def differences(manifest: Object, stored: Object) -> list[Difference]:
     ]
 
 
+def additions(manifest: Object, stored: Object) -> list[tuple[str, int]]:
+    """(path, how many) of list entries that somebody put beside ours: tolerations, sidecars, variables.
+
+    >>> additions({"spec": {"tolerations": [{"key": "a"}]}}, {"spec": {"tolerations": [{"key": "a"}, {"key": "b"}]}})
+    [('spec.tolerations', 1)]
+    """
+    return [
+        (path, count)
+        for part in ("spec",)
+        if part in manifest
+        for path, count in _more(manifest[part], stored.get(part, {}), part)
+    ]
+
+
+def _more(wanted: Any, stored: Any, path: str) -> Iterator[tuple[str, int]]:
+    if isinstance(wanted, dict) and isinstance(stored, dict):
+        for key, value in wanted.items():
+            yield from _more(value, stored.get(key), f"{path}.{key}")
+    elif isinstance(wanted, list) and isinstance(stored, list) and _field(path) in _OPEN_LISTS:
+        if len(stored) > len(wanted):
+            yield path, len(stored) - len(wanted)
+        for index, (each, match) in enumerate(_pairs(wanted, stored, _OPEN_LISTS[_field(path)])):
+            yield from _more(each, match, f"{path}[{index}]")
+
+
+_OPEN_LISTS = {
+    **dict.fromkeys(("containers", "initContainers", "volumes", "env", "resourceClaims", "claims"), ("name",)),
+    "volumeMounts": ("mountPath",),
+    "ports": ("containerPort", "port", "protocol"),
+    "imagePullSecrets": ("name",),
+    "tolerations": ("key", "operator", "value", "effect"),
+}
+"""Lists that others may add to without touching what we set, and what tells their entries apart. Most are keyed lists of the
+pod's schema (``x-kubernetes-list-map-keys``); tolerations are no keyed list, but admission appends to them."""
+
+
+def _field(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _pairs(wanted: list[Any], stored: list[Any], keys: tuple[str, ...]) -> list[tuple[Any, Any]]:
+    def key(entry: Any) -> tuple[Any, ...]:
+        return tuple(entry.get(k) for k in keys if k != "protocol") if isinstance(entry, dict) else (entry,)
+
+    by_key = {key(entry): entry for entry in stored}
+    return [(entry, by_key.get(key(entry))) for entry in wanted]
+
+
 def _compare(wanted: Any, stored: Any, path: str) -> list[Difference]:
     if isinstance(wanted, dict) and isinstance(stored, dict):
         return [d for key, value in wanted.items() for d in _compare(value, stored.get(key), f"{path}.{key}")]
+    if isinstance(wanted, list) and isinstance(stored, list) and _field(path) in _OPEN_LISTS:
+        pairs = _pairs(wanted, stored, _OPEN_LISTS[_field(path)])
+        return [d for i, (a, b) in enumerate(pairs) for d in _compare(a, b, f"{path}[{i}]")]
     if isinstance(wanted, list) and isinstance(stored, list) and len(wanted) == len(stored):
         return [d for i, (a, b) in enumerate(zip(wanted, stored, strict=True)) for d in _compare(a, b, f"{path}[{i}]")]
     # An empty mapping and an absent one mean the same to the server, and so do 1000m and 1.

@@ -35,6 +35,8 @@ JOB = Kind("Job", "batch/v1", "jobs")
 BUDGET = Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets")
 POLICY = Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies")
 CLAIM = Kind("ResourceClaim", "resource.k8s.io/v1", "resourceclaims")
+LEASE = Kind("Lease", "coordination.k8s.io/v1", "leases")
+QUOTA = Kind("ResourceQuota", "v1", "resourcequotas")
 POOL = Kind("InferencePool", "inference.networking.k8s.io/v1", "inferencepools")
 
 NODE = Kind("Node", "v1", "nodes", namespaced=False)

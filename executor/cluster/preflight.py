@@ -1,7 +1,8 @@
 """Everything that can be known before the first change: reads and reviews only, so a refusal leaves nothing behind."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from executor.cluster.api import Api, Object, Patience
-from executor.cluster.kinds import ACCESS_REVIEW, CLAIM, DEVICE_CLASS, NODE, POOL, RULES_REVIEW, RUNTIME_CLASS, SLICE
+from executor.cluster.kinds import ACCESS_REVIEW, CLAIM, DEVICE_CLASS, NODE, POD, POOL, RULES_REVIEW, RUNTIME_CLASS, SLICE
 from executor.manifests import Rendered
 from scepsy.errors import BackendError
 
@@ -50,11 +51,11 @@ def preflight(api: Api, rendered: Rendered) -> None:
     check_apis(api, rendered)
     check_rights(api, rendered)
     nodes = sorted({engine.node for engine in rendered.engines})
-    found = {label: node for node in api.list_all(NODE)[0] if (label := _hostname(node))}
+    found = {label: node for node in api.list_all(NODE)[0] if (label := hostname(node))}
     for name in nodes:
         _check_node(name, found)
     if rendered.options.target == "dra":
-        _check_devices(api, rendered)
+        _check_devices(api, rendered, {node["metadata"]["name"]: label for label, node in found.items()})
     if rendered.options.target == "mps" and api.get(RUNTIME_CLASS, rendered.options.runtime_class) is None:
         raise BackendError(
             f"cluster {api.host} has no RuntimeClass {rendered.options.runtime_class}: install the NVIDIA container toolkit "
@@ -135,10 +136,33 @@ def require_right(api: Api, grant: Grant) -> None:
 def rehearse(api: Api, objects: Iterable[Object]) -> None:
     """Let the server check objects, admission included, without storing them (``dryRun=All``).
 
-    This is where a driver that lacks a feature gate refuses a claim's sharing, and a quota or policy refuses a pod.
+    This is where a driver that lacks a feature gate refuses a claim's sharing, and a policy refuses a Deployment. A quota that
+    is full now is no refusal: what goes first makes room (``quota`` has compared the sums).
     """
     for obj in objects:
-        api.apply(obj, dry_run=True)
+        with _quota_aside():
+            api.apply(obj, dry_run=True)
+
+
+def rehearse_pods(api: Api, deployments: Iterable[Object]) -> None:
+    """Let the server check one pod of each Deployment: Pod Security, limits and webhooks refuse pods, not Deployments."""
+    for obj in deployments:
+        template = obj["spec"]["template"]
+        # Our account may not exist yet, and the check of accounts is none that a pod of ours can fail.
+        spec = {key: value for key, value in template["spec"].items() if key != "serviceAccountName"}
+        name = f"{obj['metadata']['name']}-rehearsal"
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": name}, "spec": spec}
+        with _quota_aside():
+            api.create(POD, pod, dry_run=True)
+
+
+@contextmanager
+def _quota_aside() -> Iterator[None]:
+    try:
+        yield
+    except BackendError as error:
+        if "exceeded quota" not in str(error):
+            raise
 
 
 def published_devices(api: Api, driver: str) -> dict[str, Object]:
@@ -169,7 +193,7 @@ def _check_node(name: str, found: dict[str, Object]) -> None:
         raise BackendError(f"node {name} is not ready (Ready is {ready}): repair it, or plan without it")
 
 
-def _check_devices(api: Api, rendered: Rendered) -> None:
+def _check_devices(api: Api, rendered: Rendered, hosts: Mapping[str, str]) -> None:
     options = rendered.options
     if api.get(DEVICE_CLASS, options.device_class) is None:
         raise BackendError(
@@ -184,10 +208,9 @@ def _check_devices(api: Api, rendered: Rendered) -> None:
                     f"GPU {uuid} of node {node}, which instance {engine.instance} needs, is not published by driver "
                     f"{options.driver}: is this the right cluster, and the driver running there? else `scepsy discover`"
                 )
-            if devices[uuid]["node"] != node:
-                raise BackendError(
-                    f"GPU {uuid} is on node {devices[uuid]['node']}, not {node} as planned: `scepsy discover` and plan again"
-                )
+            where = hosts.get(devices[uuid]["node"], devices[uuid]["node"])
+            if where != node:
+                raise BackendError(f"GPU {uuid} is on node {where}, not {node} as planned: `scepsy discover` and plan again")
 
 
 def _check_hami(rendered: Rendered, found: dict[str, Object]) -> None:
@@ -201,7 +224,8 @@ def _check_hami(rendered: Rendered, found: dict[str, Object]) -> None:
                 )
 
 
-def _hostname(node: Object) -> str:
+def hostname(node: Object) -> str:
+    """The name by which plans know a node: what a node selector compares, which need not be the node's own name."""
     return str(node["metadata"].get("labels", {}).get("kubernetes.io/hostname", ""))
 
 

@@ -81,9 +81,9 @@ def explain(problem: Problem, method: str, path: str, host: str, tried_s: float 
     if problem.status == 401:
         return f"cluster {host} rejects the credentials (401){tried}: log in again, or check the user of the kubeconfig context"
     if problem.status == 403:
-        for words, remedy in _REFUSALS.items():
-            if words in problem.message:
-                return f"cluster {host} refuses {what} (403): {problem.message}: {remedy}"
+        known = refusal(problem.message)
+        if known != problem.message:
+            return f"cluster {host} refuses {what} (403): {known}"
         return f"cluster {host} forbids {what}: {problem.message}: grant what executor/cluster/rbac.yaml lists to this user"
     if problem.status == 404:
         remedy = "create the namespace" if "namespaces" in problem.message else "is the name right, and its API enabled?"
@@ -93,3 +93,13 @@ def explain(problem: Problem, method: str, path: str, host: str, tried_s: float 
     if problem.status in (400, 422):
         return f"cluster {host} refuses {what} ({problem.status}): {problem.message}: is the plan for this cluster?"
     return f"cluster {host} answers {problem.status} to {what}{tried}: {problem.message}: look at its log, then run this again"
+
+
+def refusal(message: str) -> str:
+    """What admission said, with what to do about it where that is known; on one line.
+
+    >>> refusal('pods "a" is forbidden: exceeded quota: q').rpartition(": ")[2]
+    'raise the ResourceQuota of the namespace, or plan fewer instances'
+    """
+    flat = " ".join(message.split())
+    return next((f"{flat}: {remedy}" for words, remedy in _REFUSALS.items() if words in flat), flat)

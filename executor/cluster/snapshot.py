@@ -1,11 +1,12 @@
 """What a release consists of right now: its objects, and its engines' pods. Reads only."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from executor.cluster.api import Api, Object
 from executor.cluster.kinds import CONFIG_MAP, DEPLOYMENT, OWNED, Kind
-from executor.manifests.names import ENGINE, GPUS, STATE, release_selector
+from executor.manifests.names import ENGINE, GPUS, LLM, PLAN, STATE, release_selector
 
 Key = tuple[str, str]
 """(kind, name)"""
@@ -58,6 +59,24 @@ class Snapshot:
         """The plan that was last brought to readiness; the newest, should several claim it."""
         active = [obj for obj in self.plans if annotation(obj, STATE) == "active"]
         return max(active, key=lambda obj: str(obj["metadata"].get("creationTimestamp", "")), default=None)
+
+    @property
+    def record(self) -> Object | None:
+        """The plan that this release is: the one under way, else the active one.
+
+        Objects that were applied by ``kubectl`` carry no state; then it is the plan that most engines are labelled with.
+        """
+        under_way = next((obj for obj in self.plans if annotation(obj, STATE) == "applying"), None)
+        if under_way is not None or not self.plans:
+            return under_way
+        labelled = Counter(str(obj["metadata"].get("labels", {}).get(PLAN, "")) for obj in self.engines)
+        active = self.active_plan
+        return max(self.plans, key=lambda obj: (labelled[obj["metadata"]["labels"].get(PLAN, "")], obj is active))
+
+
+def llm_of(engine: Object) -> str:
+    """Slug of the LLM that an engine serves."""
+    return str(engine["metadata"].get("labels", {}).get(LLM, ""))
 
 
 def take(api: Api, release: str, kinds: Iterable[Kind] = OWNED) -> Snapshot:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from executor.cluster.api import Api, Gone, Object
-from executor.cluster.kinds import POD, Kind
+from executor.cluster.kinds import DEPLOYMENT, POD, Kind
 from executor.cluster.pods import Gate, PodState, best, pod_state
+from executor.cluster.problems import refusal
 from executor.cluster.snapshot import engine_of
 from executor.manifests import Engine
 from executor.manifests.names import release_selector
@@ -36,6 +37,10 @@ class Limits:
     """From a deletion until the object is gone."""
     drain_s: float = 150.0
     """Until every gateway replica has read its new configuration (a kubelet takes up to 90 s) and its calls have ended."""
+    refused_s: float = 10.0
+    """How long the server may refuse an engine's pod before that is taken for final; quotas settle within seconds."""
+    lease_s: float = 30.0
+    """How long a run that writes a release may be silent before another one takes over."""
     gate: Gate = "ready"
     tick_s: float = 5.0
     """Longest time between two looks at the clock while nothing happens."""
@@ -72,6 +77,7 @@ class PodFeed:
             except Gone:
                 version = ""
                 self._api.sleep(self._api.patience.first_s)
+            self._api.guard()
             yield set()
 
     def _relist(self) -> str:
@@ -96,6 +102,35 @@ class PodFeed:
         return engine
 
 
+class Refusals:
+    """Pods that the server refuses to store (Pod Security, quota, a webhook): the Deployment's ReplicaFailure says why."""
+
+    def __init__(self, api: Api, release: str) -> None:
+        self._api = api
+        self._selector = release_selector(release)
+        self._since: dict[str, tuple[float, str]] = {}
+        self._asked_s = -1e9
+
+    def of(self, deployment: str, after_s: float) -> str:
+        """Why a Deployment's pods have been refused for ``after_s`` seconds by now; empty when they have not."""
+        now_s = self._api.clock()
+        if now_s - self._asked_s >= after_s / 5:
+            self._ask(now_s)
+        since_s, reason = self._since.get(deployment, (now_s, ""))
+        return reason if reason and now_s - since_s >= after_s else ""
+
+    def _ask(self, now_s: float) -> None:
+        self._asked_s = now_s
+        found: dict[str, tuple[float, str]] = {}
+        for obj in self._api.list_all(DEPLOYMENT, self._selector)[0]:
+            for condition in obj.get("status", {}).get("conditions", []):
+                if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+                    name = str(obj["metadata"]["name"])
+                    since_s, _ = self._since.get(name, (now_s, ""))
+                    found[name] = (since_s, refusal(str(condition.get("message", condition.get("reason", "")))))
+        self._since = found
+
+
 def bring_up(
     api: Api,
     release: str,
@@ -116,6 +151,7 @@ def bring_up(
     for name, before in blockers.items():
         for earlier in before:
             followers.setdefault(earlier, []).append(name)
+    refusals = Refusals(api, release)
     begun: dict[str, float] = {engine.name: api.clock() for engine in here}
     serving: set[str] = set()
 
@@ -143,7 +179,7 @@ def bring_up(
                 serving.discard(name)
         if len(serving) == len(engines):
             return
-        _give_up(api, engines, begun, serving, feed.states, limits)
+        _give_up(api, engines, begun, serving, feed.states, refusals, limits)
 
 
 def _give_up(
@@ -152,14 +188,20 @@ def _give_up(
     begun: Mapping[str, float],
     serving: set[str],
     states: Mapping[str, PodState],
+    refusals: Refusals,
     limits: Limits,
 ) -> None:
     for name, since in begun.items():
         if name in serving:
             continue
         state, waited_s = states.get(name), api.clock() - since
-        if waited_s > limits.start_s or (state is not None and state.hopeless):
-            reason = (state.problem if state else "") or ("no pod was made for it" if state is None else "it is still loading")
+        refused = "" if state else refusals.of(name, limits.refused_s)
+        if waited_s > limits.start_s or (state is not None and state.hopeless) or refused:
+            reason = (
+                refused
+                or (state.problem if state else "")
+                or ("no pod was made for it" if state is None else "it is still loading")
+            )
             where = f"{engines[name].instance} on {engines[name].node}"
             raise NotReady(
                 f"instance {where} does not serve after {waited_s:.0f} s: {reason} (pod {state.name if state else '–'})"
@@ -181,5 +223,6 @@ def wait_gone(api: Api, release: str, kind: Kind, names: Iterable[str], limits: 
                 f"{limits.stop_s:.0f} s after deletion: is its node up? (kubectl describe it, then run this again)"
             )
         if left:
+            api.guard()
             api.sleep(pause_s)
             pause_s = min(2 * pause_s, limits.poll_s)

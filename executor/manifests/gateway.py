@@ -119,7 +119,12 @@ def gateway_objects(options: RenderOptions) -> list[Manifest]:
                 "apiVersion": "policy/v1",
                 "kind": "PodDisruptionBudget",
                 "metadata": {"name": gateway_name(options), "labels": mine},
-                "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
+                # A gateway that is not ready anyway must not keep a node from being drained.
+                "spec": {
+                    "maxUnavailable": 1,
+                    "unhealthyPodEvictionPolicy": "AlwaysAllow",
+                    "selector": {"matchLabels": selector},
+                },
             }
         )
     return made

@@ -20,16 +20,6 @@ def llm_service(llm: str, options: RenderOptions) -> Manifest:
     }
 
 
-def disruption_budget(llm: str, options: RenderOptions) -> Manifest:
-    """At most one instance of an LLM leaves at a time when a node is drained; for two or more replicas."""
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": {"name": service_name(llm, options), "labels": engine_labels(llm, options)},
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _llm_selector(llm, options)}},
-    }
-
-
 def inference_pool(llm: str, options: RenderOptions) -> Manifest:
     """The same endpoints for an inference gateway, when the cluster has one (``endpoint_picker`` names its picker)."""
     return {

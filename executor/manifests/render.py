@@ -12,7 +12,6 @@ from executor.manifests.engines import Engine, engine
 from executor.manifests.gateway import gateway_config, gateway_config_map, gateway_objects
 from executor.manifests.names import CONTENT, PLAN, digest, labels
 from executor.manifests.network import (
-    disruption_budget,
     engine_policy,
     gateway_policy,
     inference_pool,
@@ -97,7 +96,6 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
     if not options.api_keys_secret:
         base.append(gateway_policy(options))
     base += [llm_service(llm, options) for llm in llms]
-    base += [disruption_budget(llm, options) for llm in llms if plan.allocation(llm).replicas > 1]
     if options.endpoint_picker:
         base += [inference_pool(llm, options) for llm in llms]
     made = Rendered(

@@ -39,6 +39,8 @@ class Controllers:
         self._named: dict[str, tuple[str, str]] = {}
         """False: nothing runs pods, as on a plain control plane."""
         self.created = 0
+        self.admit: Callable[[Object], str] = lambda pod: ""
+        """Admission of pods: why one is refused (Pod Security, a webhook), or nothing. Quotas come on top."""
 
     def settle(self) -> None:
         while True:
@@ -63,12 +65,36 @@ class Controllers:
                     self.store.remove(key)
                 continue
             live = [pod for pod in mine if "deletionTimestamp" not in self.store.objects[pod]["metadata"]]
+            refused = ""
             for _ in range(obj["spec"].get("replicas", 1) - len(live)):
-                self._make_pod(key, obj, "Deployment", "apps/v1")
+                refused = self.admit(obj["spec"]["template"]) or self.quota_refusal("pods")
+                if not refused:
+                    self._make_pod(key, obj, "Deployment", "apps/v1")
             ready_pods = sum(_is_ready(self.store.objects[pod]) for pod in live)
-            status = {"replicas": len(live), "readyReplicas": ready_pods}
+            status: dict[str, Any] = {"replicas": len(live), "readyReplicas": ready_pods}
+            if refused:
+                message = f'pods "{key[2]}-x" is forbidden: {refused}'
+                failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+                status["conditions"] = [failure]
             if obj.get("status") != status:
                 self.store.change(key, lambda o, status=status: o.update(status=status))  # type: ignore[misc]
+
+    def quota_refusal(self, resource: str) -> str:
+        """Why one more of ``resource`` (as quotas name it) is refused; the used amounts are brought up to date first."""
+        for key, quota in self.store.items("resourcequotas"):
+            used = {name: str(self._used(name)) for name in quota["spec"]["hard"]}
+            if quota.get("status", {}).get("used") != used:
+                self.store.change(key, lambda o, used=used: o.update(status={"used": used}))  # type: ignore[misc]
+            if resource in used and int(used[resource]) >= int(quota["spec"]["hard"][resource]):
+                hard = quota["spec"]["hard"][resource]
+                return (
+                    f"exceeded quota: {key[2]}, requested: {resource}=1, used: {resource}={used[resource]}, "
+                    f"limited: {resource}={hard}"
+                )
+        return ""
+
+    def _used(self, resource: str) -> int:
+        return sum(1 for _ in self.store.items(resource.removeprefix("count/").partition(".")[0]))
 
     def _jobs(self) -> None:
         owners = self._pods_by_owner()

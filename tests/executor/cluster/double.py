@@ -79,6 +79,8 @@ class ApiServer(kmock.KubernetesScaffold):
     """'verb plural' that this user may not."""
     refuse: Callable[[Object], str] = attrs.field(default=lambda obj: "")
     """Admission: a reason to refuse an object, or nothing."""
+    mutate: Callable[[Object], None] = attrs.field(default=lambda obj: None)
+    """Admission: changes to an object before it is stored."""
     token: str = ""
     """The only accepted bearer token, if any."""
     proxied: Callable[[str], str | None] = attrs.field(default=lambda path: None)
@@ -136,11 +138,40 @@ class ApiServer(kmock.KubernetesScaffold):
         if seen.verb == "get":
             obj = self.store.get(plural, namespace, seen.name)
             return _status(404, f'{plural} "{seen.name}" not found') if obj is None else _json(obj)
+        if plural == "leases" and seen.verb in ("create", "update"):
+            return self._lease(namespace, json.loads(request.text), creating=seen.verb == "create")
+        if plural == "pods" and seen.verb == "create":
+            assert seen.dry, "we never create pods"
+            return self._rehearse_pod(json.loads(request.text))
         if seen.verb == "delete":
             return self._delete(plural, namespace, seen, request.data or {})
         if request.headers["Content-Type"] == "application/merge-patch+json":  # what a test's own kubelet sends
             return self._edit((plural, namespace, seen.name), json.loads(request.text))
         return self._apply(request, plural, namespace, seen)
+
+    def _lease(self, namespace: str, wanted: Object, *, creating: bool) -> aiohttp.web.StreamResponse:
+        """POST makes it only if there is none, PUT changes it only from the version that the caller has seen."""
+        fault = structural_fault(wanted)
+        if fault is not None:
+            return _status(*fault)
+        name = wanted["metadata"]["name"]
+        if self.store.get("namespaces", "", namespace) is None:
+            return _status(404, f'namespaces "{namespace}" not found')
+        old = self.store.get("leases", namespace, name)
+        if creating and old is not None:
+            return _status(409, f'leases.coordination.k8s.io "{name}" already exists')
+        if not creating and old is None:
+            return _status(404, f'leases.coordination.k8s.io "{name}" not found')
+        if not creating and old is not None and wanted["metadata"].get("resourceVersion") != old["metadata"]["resourceVersion"]:
+            return _status(409, "the object has been modified; please apply your changes to the latest version and try again")
+        return _json(self.store.put("leases", namespace, wanted), 201 if creating else 200)
+
+    def _rehearse_pod(self, pod: Object) -> aiohttp.web.StreamResponse:
+        fault = structural_fault(pod)
+        reason = self.controllers.admit(pod)
+        if fault is not None:
+            return _status(*fault)
+        return _status(403, f'pods "{pod["metadata"]["name"]}" is forbidden: {reason}') if reason else _json(pod, 201)
 
     def _apply(self, request: kmock.Request, plural: str, namespace: str, seen: Seen) -> aiohttp.web.StreamResponse:
         assert request.headers["Content-Type"] == "application/apply-patch+yaml", request.headers
@@ -157,7 +188,11 @@ class ApiServer(kmock.KubernetesScaffold):
             self.used.add(Grant("create", seen.group, plural, namespaced=plural not in CLUSTER_SCOPED))
         if old is not None and plural == "resourceclaims" and old["spec"] != wanted["spec"]:
             return _status(422, "spec: Invalid value: field is immutable")
+        full = self.controllers.quota_refusal(f"count/{plural}.{seen.group}") if old is None else ""
+        if full:
+            return _status(403, f'{plural}.{seen.group} "{seen.name}" is forbidden: {full}')
         merged = _merge(old, wanted)
+        self.mutate(merged)
         if seen.dry:
             return _json(merged)
         stored = self.store.put(plural, namespace, merged)
@@ -176,6 +211,11 @@ class ApiServer(kmock.KubernetesScaffold):
         obj = self.store.objects.get(key)
         if obj is None:
             return _status(404, f'{plural} "{seen.name}" not found')
+        if (
+            options.get("preconditions", {}).get("resourceVersion", obj["metadata"]["resourceVersion"])
+            != obj["metadata"]["resourceVersion"]
+        ):
+            return _status(409, "Precondition failed: resourceVersion")
         if plural == "pods" and options.get("gracePeriodSeconds") == 0:
             self.store.remove(key)
         elif plural in ("deployments", "jobs", "resourceclaims", "pods"):
@@ -216,7 +256,7 @@ class ApiServer(kmock.KubernetesScaffold):
         resource, params = request.resource, request.params
         watching = params.get("watch") == "true"
         method = request.method.value
-        verb = {"PATCH": "patch", "DELETE": "delete", "POST": "create"}.get(method)
+        verb = {"PATCH": "patch", "DELETE": "delete", "POST": "create", "PUT": "update"}.get(method)
         verb = verb or ("watch" if watching else "get" if request.name else "list")
         plural, group = (resource.plural or "", resource.group or "") if resource else ("", "")
         name = request.name or ""

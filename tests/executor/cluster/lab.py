@@ -19,7 +19,7 @@ from kubernetes.client import ApiClient
 
 from executor.cluster.api import Api, Object
 from executor.cluster.connect import client_factory
-from executor.cluster.kinds import CLAIM, DEPLOYMENT, NODE, OWNED, POD, SLICE
+from executor.cluster.kinds import CLAIM, DEPLOYMENT, LEASE, NODE, OWNED, POD, SLICE
 from executor.cluster.waits import Limits
 from executor.manifests import RenderOptions
 from executor.manifests.names import ENGINE, release_selector
@@ -28,7 +28,7 @@ from scepsy.plans import Plan
 from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import NAMESPACE, Double, node_objects
 
-QUICK = Limits(start_s=20.0, stop_s=20.0, drain_s=0.3, tick_s=0.5, poll_s=0.2)
+QUICK = Limits(start_s=60.0, stop_s=60.0, drain_s=0.3, tick_s=0.5, poll_s=0.2, refused_s=0.5, lease_s=1.0)
 
 
 class Lab(Protocol):
@@ -52,8 +52,8 @@ def pods(lab: Lab) -> list[Object]:
 
 
 def everything(lab: Lab) -> list[str]:
-    """All that the release holds, pods included."""
-    found = [obj for kind in (*OWNED, POD) for obj in lab.api().list_all(kind, release_selector("scepsy"))[0]]
+    """All that the release holds, pods and the writer's lease included."""
+    found = [obj for kind in (*OWNED, LEASE, POD) for obj in lab.api().list_all(kind, release_selector("scepsy"))[0]]
     return sorted(f"{obj['kind']}/{obj['metadata']['name']}" for obj in found)
 
 

@@ -29,7 +29,9 @@ def structural_fault(obj: dict[str, Any]) -> Wrong | None:
     schema, validator = found
     typed = next(_typed(obj, schema, ""), "")
     if typed:
-        what = f"{obj['metadata'].get('namespace', 'scepsy')}/{obj['metadata']['name']}; {obj['apiVersion']}, Kind={obj['kind']}"
+        what = (
+            f"{obj['metadata'].get('namespace', 'scepsy')}/{obj['metadata']['name']}; {obj['apiVersion']}, Kind={obj['kind']}"
+        )
         return 500, f"failed to create typed patch object ({what}): {typed}"
     error = next(iter(sorted(validator.iter_errors(obj), key=lambda e: list(map(str, e.path)))), None)
     if error is not None:
@@ -89,7 +91,9 @@ def _duplicates(value: list[Any], schema: dict[str, Any], path: str) -> Iterator
 def _semantic(obj: dict[str, Any]) -> Iterator[str]:
     """A few of the server's own checks that no schema states and that what we render could break."""
     spec = obj.get("spec", {})
-    pod = spec.get("template", {}).get("spec") if obj["kind"] in ("Deployment", "Job") else spec if obj["kind"] == "Pod" else None
+    pod = (
+        spec.get("template", {}).get("spec") if obj["kind"] in ("Deployment", "Job") else spec if obj["kind"] == "Pod" else None
+    )
     if pod is None:
         return
     claims = {each["name"] for each in pod.get("resourceClaims", [])}

@@ -61,7 +61,7 @@ class Mortal(Api):
 
     def _open(self, *args: Any) -> Any:
         number, self.sent = self.sent, self.sent + 1
-        if number == self.at and not self.after:
+        if number > self.at or (number == self.at and not self.after):
             raise Killed
         answer = super()._open(*args)
         if number == self.at:
@@ -145,6 +145,13 @@ class Bench:
             and placement(self.lab) != planned(BEFORE if operation.name == "apply" else AFTER),
         )
 
+    def bury(self) -> None:
+        """Note in the lease that its holder's process is gone, as the next run on that host would find out by itself."""
+        for key, held in self.double.store.items("leases"):
+            parts = held["spec"]["holderIdentity"].split("/")
+            gone = "/".join([*parts[:3], "0.00", parts[4]])
+            self.double.store.change(key, lambda o, gone=gone: o["spec"].update(holderIdentity=gone))  # type: ignore[misc]
+
     def kept_pod(self) -> str:
         """The pod of the one instance that both plans have."""
         [uid] = [o["metadata"]["uid"] for (p, _, n), o in self.double.store.objects.items() if p == "pods" and "-qwen3-" in n]
@@ -183,6 +190,7 @@ def strike(bench: Bench, operation: Operation, at: int, fault: str, clean: list[
                 operation.run(mortal)
             except Killed:
                 met = True
+                bench.bury()
         else:
             bench.double.server.faults = Faults(at=at, kind=fault)
         operation.run(bench.api())

@@ -80,7 +80,7 @@ def test_a_plan_that_cannot_run_gives_way_to_the_one_before(lab: Lab) -> None:
     [moved] = [engine for engine in made.engines if engine.instance == "qwen3-8b-0"]
     # A selector that no node meets: no scheduler ever binds it.
     moved.deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "nowhere"}
-    quick = Limits(**{**vars(lab.limits), "start_s": lab.limits.start_s / 8})
+    quick = Limits(**{**vars(lab.limits), "start_s": lab.limits.start_s / 24})
     with pytest.raises(BackendError, match=r"not scheduled: .*; rolled back to scepsy-plan-"):
         apply(lab.api(), made, limits=quick)
     assert placement(lab) == planned(before)

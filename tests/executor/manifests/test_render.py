@@ -226,10 +226,13 @@ def test_secrets_are_only_referred_to() -> None:
     assert '"secretName": "keys"' in text
 
 
-def test_a_budget_only_where_there_are_replicas() -> None:
-    rendered = render(plans.two_nodes(), PROFILES)
-    budgets = [o["metadata"]["labels"]["scepsy.dev/llm"] for o in rendered.objects if o["kind"] == "PodDisruptionBudget"]
-    assert sorted(budgets) == ["embedder", "reranker"]
+def test_a_budget_only_for_what_can_move() -> None:
+    """An engine is pinned to its node: a budget would only keep `kubectl drain` from ever ending."""
+    rendered = render(plans.two_nodes(), PROFILES, full("dra"))
+    budgets = [o for o in rendered.objects if o["kind"] == "PodDisruptionBudget"]
+    assert [o["metadata"]["name"] for o in budgets] == ["scepsy-gateway"]
+    assert budgets[0]["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    assert not [o for o in render(plans.two_nodes(), PROFILES).objects if o["kind"] == "PodDisruptionBudget"]
 
 
 def test_only_the_gateway_may_reach_an_engine() -> None:
