@@ -4,7 +4,7 @@ A quota that is met half-way would stop a switch when the old engines are alread
 is used now, less what goes first, plus what is new. (A server-side dry run checks one object at a time, never their sum.)
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
 
@@ -38,8 +38,8 @@ def check_quotas(api: Api, arriving: Iterable[Object], leaving: Iterable[Object]
         used = quota.get("status", {}).get("used", {})
         for name, hard in spec.get("hard", {}).items():
             needs = more.get(name, Decimal(0)) - less.get(name, Decimal(0))
-            has = parse_quantity(used.get(name, "0"))
-            if more.get(name) and needs > 0 and has + needs > parse_quantity(hard):
+            has = _amount(used.get(name, "0"))
+            if more.get(name) and needs > 0 and has + needs > _amount(hard):
                 raise BackendError(
                     f"ResourceQuota {quota['metadata']['name']} of namespace {api.namespace} allows {hard} {name}, "
                     f"{_plain(has)} are used and this plan needs {_plain(needs)} more while it switches: raise it to "
@@ -53,7 +53,7 @@ def demand(objects: Iterable[Object]) -> Demand:
     >>> demand([{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}}])
     {'count/services': Decimal('1'), 'services': Decimal('1')}
     """
-    total: Counter[str] = Counter()
+    total: defaultdict[str, Decimal] = defaultdict(Decimal)
     for obj in objects:
         kind = kind_of(obj)
         total[f"count/{kind.plural}{f'.{kind.group}' if kind.group else ''}"] += Decimal(1)
@@ -71,18 +71,22 @@ def demand(objects: Iterable[Object]) -> Demand:
 
 
 def _pod(spec: Object) -> Demand:
-    total: Counter[str] = Counter({"pods": Decimal(1), "count/pods": Decimal(1)})
+    total: defaultdict[str, Decimal] = defaultdict(Decimal, {"pods": Decimal(1), "count/pods": Decimal(1)})
     for container in spec["containers"]:
         resources = container.get("resources", {})
         limits = resources.get("limits", {})
         for name, amount in {**limits, **resources.get("requests", {})}.items():
-            value = parse_quantity(amount)
+            value = _amount(amount)
             total[f"requests.{name}"] += value
             if name in ("cpu", "memory"):
                 total[name] += value
         for name, amount in limits.items():
-            total[f"limits.{name}"] += parse_quantity(amount)
+            total[f"limits.{name}"] += _amount(amount)
     return dict(total)
+
+
+def _amount(text: object) -> Decimal:
+    return Decimal(parse_quantity(text))  # type: ignore[no-untyped-call]
 
 
 def _plain(value: Decimal) -> str:
