@@ -144,6 +144,7 @@ def _run(group: Sequence[Seen], origin_s: float, tally: Tally, workflow: str, de
     tail_s = outer_last.end_s - _end(last) if outer_last is not None and outer_last.end_s is not None else 0.0
     session = next((item.session for item in (*calls.values(), outer) if item is not None and item.session), "")
     order = _parents_first(calls, parents, tally)
+    _doubt_input(calls, parents, tally)
     try:
         return Run(
             id=first.run,
@@ -157,6 +158,14 @@ def _run(group: Sequence[Seen], origin_s: float, tally: Tally, workflow: str, de
         for _ in order:
             tally.drop(str(error))
         return None
+
+
+def _doubt_input(calls: Mapping[str, Seen], parents: Mapping[str, tuple[str, ...]], tally: Tally) -> None:
+    """Say where a call's input cannot hold what the call before it said: then cached tokens are probably not in it."""
+    for id_, item in calls.items():
+        before = [calls[parent] for parent in parents[id_] if parent in calls]
+        if any(one.llm == item.llm and (one.output_tokens or 0) > (item.input_tokens or 0) for one in before):
+            tally.facts["calls with less input than the output they waited for (input without cached tokens?)"] += 1
 
 
 def _outermost(item: Seen, items: Mapping[str, Seen]) -> Seen | None:

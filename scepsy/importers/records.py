@@ -156,8 +156,14 @@ def _within(value: Any, line: int | None, paths: Sequence[str]) -> Iterator[Reco
 
 
 def _has(value: Any, path: str) -> bool:
-    """Whether the first step of a path leads to a list, so that an empty one counts as found."""
-    return isinstance(value, dict) and isinstance(value.get(path.partition(".")[0]), list)
+    """Whether a path leads to a list, if only an empty one; further lists below are not looked at."""
+    for step in path.split("."):
+        if not isinstance(value, dict) or step not in value:
+            return False
+        value = value[step]
+        if isinstance(value, list):
+            return True
+    return False
 
 
 class _Item:
@@ -191,7 +197,7 @@ def _large(source: Source, stream: Any, head: bytes, paths: Sequence[str], line:
             line=line,
         )
     steps = inner.split(".") if inner and isinstance(outer, dict) else []
-    prefix = ".".join(f"{step}.item" for step in steps) or "item"
+    prefix = _prefix(outer, steps)
     item = _Item(source, stream)
     try:
         for value in ijson.items(item, prefix, use_float=True):
@@ -206,6 +212,20 @@ def _large(source: Source, stream: Any, head: bytes, paths: Sequence[str], line:
         raise fail(str(source), f"{why}: must be complete JSON (was it cut off? write it again)", line=line) from None
     except RecursionError:
         raise fail(str(source), "is nested too deeply: must follow the schema", line=line) from None
+
+
+def _prefix(outer: Any, steps: Sequence[str]) -> str:
+    """ijson's name of the items at a path, by what the document's beginning holds there."""
+    if not steps:
+        return "item"
+    prefix = ""
+    for step in steps:
+        outer = outer.get(step) if isinstance(outer, dict) else None
+        prefix += f".{step}"
+        if isinstance(outer, list) or outer is None:
+            prefix += ".item"
+            outer = outer[0] if outer else None
+    return prefix[1:]
 
 
 def skeleton(head: bytes) -> Any:

@@ -15,6 +15,10 @@ from scepsy.importers.dynamo_trace import DYNAMO_TRACE
 from scepsy.importers.guidellm import GUIDELLM
 from scepsy.importers.inference_perf import INFERENCE_PERF
 from scepsy.importers.kvcache import KV_CACHE_TESTER
+from scepsy.importers.langfuse import LANGFUSE
+from scepsy.importers.langsmith import LANGSMITH
+from scepsy.importers.litellm import LITELLM
+from scepsy.importers.mlflow import MLFLOW
 from scepsy.importers.mooncake import MOONCAKE
 from scepsy.importers.mooncake_sessions import MOONCAKE_SESSIONS
 from scepsy.importers.openai_logs import OPENAI_JSONL
@@ -33,8 +37,12 @@ IMPORTERS: Mapping[str, Importer] = {
     "recording": RECORDING,
     "openinference": OPENINFERENCE,
     "otel": OTEL,
+    "mlflow": MLFLOW,
     "inference-perf": INFERENCE_PERF,
     "phoenix": PHOENIX,
+    "langfuse": LANGFUSE,
+    "langsmith": LANGSMITH,
+    "litellm": LITELLM,
     "openhands": OPENHANDS,
     "swe-agent": SWE_AGENT,
     "claude-code": CLAUDE_CODE,

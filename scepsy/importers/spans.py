@@ -12,7 +12,7 @@ from typing import Any
 from scepsy.errors import InputError
 from scepsy.importers.assemble import Seen, assemble
 from scepsy.importers.base import Imported
-from scepsy.importers.fields import DEEPEST, LATEST_S, Absurd, count, estimated_tokens, get, label, moment_s, seconds
+from scepsy.importers.fields import DEEPEST, LATEST_S, Absurd, count, embedded, estimated_tokens, get, label, moment_s, seconds
 from scepsy.importers.records import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
@@ -175,11 +175,14 @@ def _seen(
             yield _observed(span, reading, by_session, tally)
 
 
+_KINDS = ("traceloop.span.kind", "mlflow.spanType")
+
+
 def _observed(span: Span, reading: Reading | None, by_session: bool, tally: Tally) -> Seen:
     attributes = span.attributes
     named = label(get(attributes, "gen_ai.agent.name")) or span.name
     if reading is None:
-        kind = get(attributes, "openinference.span.kind", "gen_ai.operation.name", "traceloop.span.kind")
+        kind = embedded(get(attributes, "openinference.span.kind", "gen_ai.operation.name", *_KINDS))
         return Seen(
             run=span.trace, id=f"{span.trace}:{span.id}", parent=_inside(span), start_s=span.start_s, end_s=span.end_s,
             name=named, tool=kind in ("TOOL", "execute_tool", "tool"), waits=_links(span), session=_session(attributes),
@@ -212,6 +215,7 @@ def _texts(attributes: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:
     """The first of these attributes, or of what begins with their names (``llm.input_messages.0.…``), that has text."""
     for name in names:
         found = [value for key, value in attributes.items() if key == name or key.startswith(f"{name}.")]
+        found = [embedded(value) for value in found]
         nested = found or [get(attributes, name)]
         if estimated_tokens(*nested):
             return nested

@@ -22,6 +22,8 @@ class Usage:
     stored: int = 0
     """Input tokens written to a prompt cache, where counted apart."""
     reasoning: int = 0
+    apart: bool = False
+    """Whether the format says that ``given`` is without cached tokens."""
 
 
 def settled(usage: Usage, tally: Tally) -> Usage:
@@ -39,7 +41,7 @@ def settled(usage: Usage, tally: Tally) -> Usage:
     apart = usage.cached + usage.stored
     if given is not None and apart:
         shown = total is not None and total != given + (made or 0) and total >= given + (made or 0) + apart
-        if shown or apart > given:
+        if shown or usage.apart or apart > given:
             given += apart
             tally.facts["calls whose input was counted without cached tokens, which were added"] += 1
     if given is not None and made is not None:
