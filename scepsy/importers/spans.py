@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from scepsy.errors import InputError
 from scepsy.importers.assemble import Seen, assemble
 from scepsy.importers.base import Imported
@@ -134,7 +136,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 def usage_of(attributes: Mapping[str, Any], **names: tuple[str, ...]) -> Usage:
     """Counts from attributes; ``names`` gives, per field of ``Usage``, where it may stand. Raises ``Absurd``."""
     found = {field: count(get(attributes, *places), places[0]) for field, places in names.items()}
-    return Usage(**{field: value for field, value in found.items() if value is not None})
+    return msgspec.convert({field: value for field, value in found.items() if value is not None}, Usage)
 
 
 def import_spans(
