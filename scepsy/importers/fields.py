@@ -7,6 +7,7 @@ numbers, but of a text only its length: it may be a prompt.
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -60,13 +61,17 @@ def _at(record: Any, path: str) -> Any:
         return None
     if path in record:
         return record[path]
-    start = 0
-    while (dot := path.find(".", start)) >= 0:
-        inner = record.get(path[:dot])
-        if inner is not None and (found := _at(inner, path[dot + 1 :])) is not None:
+    for head, rest in _cuts(path):
+        if head in record and (found := _at(record[head], rest)) is not None:
             return found
-        start = dot + 1
     return None
+
+
+@cache
+def _cuts(path: str) -> tuple[tuple[str, str], ...]:
+    """Every way to cut a dotted path in two."""
+    steps = path.split(".")
+    return tuple((".".join(steps[:n]), ".".join(steps[n:])) for n in range(1, len(steps)))
 
 
 def walk(value: Any, path: str, depth: int = 0) -> Iterator[Any]:

@@ -78,8 +78,9 @@ def litellm_lines(path: Path, text: str) -> None:
         while file.tell() < SIZE_MB * 1e6:
             begin = 1_780_000_000.0 + number / 10
             row = {
-                "id": f"chatcmpl-{number:x}", "trace_id": f"run-{number // 10}", "call_type": "acompletion", "model": "gpt-4o-mini",
-                "prompt_tokens": 900, "completion_tokens": 100, "total_tokens": 1000, "startTime": begin, "endTime": begin + 4.0,
+                "id": f"chatcmpl-{number:x}", "trace_id": f"run-{number // 10}", "call_type": "acompletion",
+                "model": "gpt-4o-mini", "prompt_tokens": 900, "completion_tokens": 100, "total_tokens": 1000,
+                "startTime": begin, "endTime": begin + 4.0,
                 "messages": [{"role": "user", "content": text}], "response": {"choices": [{"message": {"content": text}}]},
             }  # fmt: skip
             file.write(json.dumps(row) + "\n")
