@@ -1,43 +1,76 @@
-"""The gateway as an aiohttp application: who may call, how much, where to; the rest is ``relay``."""
+"""One gateway: who may call, how much, where to. Sending is ``relay``, connections are ``server``."""
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
 
-from executor.gateway.config import GatewayConfig, KeyRing
+from executor.gateway.config import GatewayConfig, is_loopback
+from executor.gateway.headers import forwarded, sent_keys
+from executor.gateway.intake import Budget, Held, read_request
+from executor.gateway.keys import KeyRing
 from executor.gateway.metrics import Metrics
 from executor.gateway.pool import Pool
 from executor.gateway.relay import Call, Relay
-from executor.gateway.replies import Refusal, bad_request, error_body, too_large, too_many, unauthorized, unavailable
-from executor.recording.attribution import split_key
+from executor.gateway.replies import (
+    Dialect,
+    Refusal,
+    bad_request,
+    no_such_path,
+    too_many,
+    unauthorized,
+    unavailable,
+    wrong_method,
+)
 from executor.recording.recorder import Recorder
 from executor.wire.body import read_body
+from scepsy.errors import InputError
 
 log = logging.getLogger("scepsy.gateway")
 
-ENDPOINTS = ("chat/completions", "completions", "responses", "embeddings", "score", "rerank")
+ENDPOINTS = frozenset(("chat/completions", "completions", "responses", "embeddings", "score", "rerank", "messages"))
 
-PREFIXES = ("", "/run/{run}", "/workflow/{workflow}", "/workflow/{workflow}/run/{run}")
+UNRECORDED = frozenset(("messages/count_tokens",))
+"""Passed on like calls, but they are none: nothing is generated."""
+
+BARE = {"/score": "score", "/rerank": "rerank"}
+"""vLLM serves these without /v1 too."""
+
+_PATH = re.compile(r"(?:/workflow/(?P<workflow>[^/]+))?(?:/run/(?P<run>[^/]+))?/v1/(?P<rest>.+)")
 """What may stand before /v1: a base_url that names the run, for programs where nothing else can be set."""
 
 
-@web.middleware
-async def openai_errors(request: web.Request, handler):  # type: ignore[no-untyped-def]
-    """Errors that aiohttp itself raises (404, 405, a bad header) in the form that OpenAI clients expect."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        body = error_body(error.reason, "invalid_request_error" if error.status < 500 else "server_error")
-        return web.Response(status=error.status, body=body, content_type="application/json")
+class Target(NamedTuple):
+    """What a URL asks for."""
+
+    endpoint: str
+    """Below /v1; models/<id> included."""
+    run: str = ""
+    workflow: str = ""
+
+
+def target_of(raw_path: str) -> Target | None:
+    """Read a URL's path; None when it is none of ours.
+
+    >>> target_of("/workflow/w/run/r%201/v1/chat/completions")
+    Target(endpoint='chat/completions', run='r 1', workflow='w')
+    """
+    if raw_path in BARE:
+        return Target(BARE[raw_path])
+    match = _PATH.fullmatch(raw_path)
+    if match is None:
+        return None
+    return Target(unquote(match["rest"]), unquote(match["run"] or ""), unquote(match["workflow"] or ""))
 
 
 class Gateway:
-    """One gateway: its instances, keys, limits and recorder. ``app`` is what a server runs."""
+    """One gateway: its instances, keys, limits and recorder. ``handle`` is what a server runs."""
 
     def __init__(self, config: GatewayConfig, keys: KeyRing, recorder: Recorder | None = None) -> None:
         self.config, self.keys, self.recorder = config, keys, recorder
@@ -45,41 +78,42 @@ class Gateway:
         self.metrics = Metrics()
         self.in_flight = 0
         self.draining = False
+        self.exposed = False
+        """Whether others than this machine can reach it: what is bound decides (``bind``), not what a file says."""
+        self._budget = Budget(config.limits.held_bytes)
         self._relay: Relay | None = None
-        self.app = web.Application(client_max_size=config.limits.body_bytes, middlewares=[openai_errors])
-        self._routes()
-        self.app.cleanup_ctx.append(self._lifetime)
 
-    def _routes(self) -> None:
-        router = self.app.router
-        for prefix in PREFIXES:
-            for endpoint in ENDPOINTS:
-                router.add_post(f"{prefix}/v1/{endpoint}", self._handler(endpoint))
-            router.add_get(f"{prefix}/v1/models", self._models)
-        for endpoint in ("score", "rerank"):  # vLLM serves them without /v1 too
-            router.add_post(f"/{endpoint}", self._handler(endpoint))
-        router.add_get("/health", self._health)
-        router.add_get("/metrics", self._metrics)
-
-    async def _lifetime(self, app: web.Application) -> AsyncIterator[None]:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look after the instances; at the end, close the recording."""
         self._relay = Relay(self.config, self.pool, self.metrics, self.recorder)
-        watcher = asyncio.create_task(self._watch_health())
-        yield
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
-        await self._relay.close()
-        if self.recorder is not None:
-            self.recorder.close()
+        try:
+            async with self._relay.running():
+                yield
+        finally:
+            if self.recorder is not None:
+                self.recorder.close()
 
-    async def _watch_health(self) -> None:
-        assert self._relay is not None
-        while True:
-            await asyncio.gather(*(self._relay.probe(upstream) for upstream in self.pool.upstreams))
-            await asyncio.sleep(self.config.limits.health_s)
+    def bind(self, hosts: Iterable[str]) -> None:
+        """Take note of the addresses that it listens on. Raises ``InputError`` when anyone could call."""
+        self.exposed = not all(map(is_loopback, hosts))
+        self._refuse_strangers(self.config, self.keys)
+
+    def _refuse_strangers(self, config: GatewayConfig, keys: KeyRing) -> None:
+        if self.exposed and not len(keys) and not config.allow_unauthenticated:
+            raise InputError(
+                "api_keys_file: no keys, and the gateway listens on an address that others can reach: must be given "
+                "(or api_keys_env, or allow_unauthenticated: true, or a restart with host: 127.0.0.1)"
+            )
 
     def reload(self, config: GatewayConfig, keys: KeyRing) -> None:
-        """Take over new instances and keys. Where to listen, limits and recording stay until a restart."""
+        """Take over new instances and keys. Where to listen, limits and recording stay until a restart.
+
+        Raises ``InputError``, and changes nothing, when what is bound would be open to strangers.
+        """
+        self._refuse_strangers(config, keys)
+        if self.exposed and not len(keys) and len(self.keys):
+            log.warning("open to anyone from now on: allow_unauthenticated is true and no key is configured")
         self.pool.replace(config.endpoints)
         self.keys = keys
         for field in ("host", "port", "limits", "recording"):
@@ -87,61 +121,87 @@ class Gateway:
                 log.warning("%s changed: takes effect when the gateway is restarted", field)
         log.info("serving %s", ", ".join(f"{llm} ({n} ready)" for llm, n in self.pool.ready().items()) or "nothing")
 
-    def _handler(self, endpoint: str):  # type: ignore[no-untyped-def]  # aiohttp's own handler type
-        async def handle(request: web.Request) -> web.StreamResponse:
-            try:
-                key_run = self._admit(request)
-                self.in_flight += 1
-                try:
-                    return await self._call(request, endpoint, key_run)
-                finally:
-                    self.in_flight -= 1
-            except Refusal as refusal:
-                self.metrics.refused(refusal.status)
-                return refusal.response()
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request. Whatever it is, its key comes first, and its body only after that."""
+        path = request.rel_url.raw_path
+        try:
+            if path == "/health":
+                _only_get(request)
+                return self._health()
+            if path == "/metrics":
+                _only_get(request)
+                return self._exposition()
+            key_run = self._admit(request)
+            target = target_of(path)
+            if target is not None and target.endpoint in ENDPOINTS | UNRECORDED:
+                if request.method != "POST":
+                    raise wrong_method("POST")
+                return await self._call(request, target, key_run)
+            if target is not None and (target.endpoint == "models" or target.endpoint.startswith("models/")):
+                _only_get(request)
+                return self._models(target.endpoint)
+            raise no_such_path(request.method if request.method in ("GET", "POST") else "this method")
+        except Refusal as refusal:
+            self.metrics.refused(refusal.status)
+            answer = refusal.response(_dialect(request))
+            if not request.content.is_eof():
+                answer.force_close()  # the rest of its body is not waited for
+            return answer
 
-        return handle
-
-    def _admit(self, request: web.Request) -> str:
-        """Check the key and the number of calls in flight; the run that the key names, if any."""
-        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        key, key_run = split_key(bearer.strip()) if scheme.lower() == "bearer" else ("", "")
-        if not self.keys.admits(key):
+    def _admit(self, request: web.BaseRequest) -> str:
+        """Check the key, on headers alone; the run that it names, if any."""
+        for sent in sent_keys(request.headers) or [""]:
+            known, run = self.keys.split(sent)
+            if known:
+                break
+        else:
             raise unauthorized()
         if self.draining:
             raise unavailable("The gateway is shutting down.")
-        if self.in_flight >= self.config.limits.concurrent:
-            raise too_many(self.config.limits.concurrent)
-        return key_run
+        return run
 
-    async def _call(self, request: web.Request, endpoint: str, key_run: str) -> web.StreamResponse:
-        assert self._relay is not None
+    async def _call(self, request: web.BaseRequest, target: Target, key_run: str) -> web.StreamResponse:
+        limits = self.config.limits
+        held = self._budget.hold()
         try:
-            data = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise too_large(self.config.limits.body_bytes) from None
+            data = await read_request(request, limits.body_bytes, limits.body_s, held)
+            # A slot is taken only now, so that slow bodies keep nobody else out.
+            if self.draining:
+                raise unavailable("The gateway is shutting down.")
+            if self.in_flight >= limits.concurrent:
+                raise too_many(limits.concurrent)
+            self.in_flight += 1
+            try:
+                return await self._send(request, target, key_run, data, held)
+            finally:
+                self.in_flight -= 1
+        finally:
+            held.release()
+
+    async def _send(
+        self, request: web.BaseRequest, target: Target, key_run: str, data: bytes, held: Held
+    ) -> web.StreamResponse:
+        assert self._relay is not None
         try:
             body = read_body(data)
         except ValueError as error:
             raise bad_request(str(error)) from None
         self.pool.require(body.model)  # before anything is recorded
-        call = Call(endpoint, body, data, request.headers)
-        if self.recorder is not None:
-            match = request.match_info
-            call.record = self.recorder.begin(
-                endpoint, request.headers, body, match.get("run", ""), match.get("workflow", ""), key_run
-            )
+        call = Call(target.endpoint, body, data, forwarded(request.headers, self.keys), held, _dialect(request))
+        if self.recorder is not None and target.endpoint not in UNRECORDED:
+            call.record = self.recorder.begin(target.endpoint, request.headers, body, target.run, target.workflow, key_run)
         return await self._relay.send(request, call)
 
-    async def _models(self, request: web.Request) -> web.Response:
-        try:
-            self._admit(request)
-        except Refusal as refusal:
-            return refusal.response()
-        models = [{"id": llm, "object": "model", "created": 0, "owned_by": "scepsy"} for llm in self.pool.llms]
-        return _json({"object": "list", "data": models})
+    def _models(self, endpoint: str) -> web.Response:
+        """All models, or one by its id, which may hold slashes."""
+        models = {llm: {"id": llm, "object": "model", "created": 0, "owned_by": "scepsy"} for llm in self.pool.llms}
+        if endpoint == "models":
+            return _json({"object": "list", "data": list(models.values())})
+        model = endpoint.removeprefix("models/")
+        self.pool.require(model)
+        return _json(models[model])
 
-    async def _health(self, request: web.Request) -> web.Response:
+    def _health(self) -> web.Response:
         """200 while every LLM has an instance that takes calls, else 503; open to all, so it names no addresses."""
         ready = self.pool.ready()
         well = bool(ready) and all(ready.values()) and not self.draining
@@ -151,10 +211,20 @@ class Gateway:
             document["recording"] = f"failing: {self.recorder.failing}" if self.recorder.failing else "ok"
         return _json(document, 200 if well else 503)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    def _exposition(self) -> web.Response:
         recorder = self.recorder
         body = self.metrics.render(self.pool, recorder.written if recorder else 0, recorder.lost if recorder else 0)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _only_get(request: web.BaseRequest) -> None:
+    if request.method not in ("GET", "HEAD"):
+        raise wrong_method("GET")
+
+
+def _dialect(request: web.BaseRequest) -> Dialect:
+    path = request.rel_url.raw_path
+    return "anthropic" if path.endswith(("/v1/messages", "/v1/messages/count_tokens")) else "openai"
 
 
 def _json(document: object, status: int = 200) -> web.Response:

@@ -1,22 +1,14 @@
 """What a gateway is told: where to listen, which instances to route to, who may call, what to record."""
 
-import hashlib
-import hmac
 import ipaddress
-import os
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from executor.recording.config import Recording
-from scepsy.errors import InputError
 from scepsy.files.document import read_yaml, write_yaml
 from scepsy.value import Value, require, require_finite
 
 FORMAT, VERSION = "scepsy.gateway", 1
-
-MAX_KEYS = 10_000
-"""Every key is compared on every request (constant time), so there is a bound."""
 
 
 class Endpoint(Value, frozen=True, kw_only=True):
@@ -45,16 +37,29 @@ class Limits(Value, frozen=True, kw_only=True):
     """What one client can ask of the gateway, and for how long."""
 
     body_bytes: int = 8 * 1024**2
-    """Longest request body; above it 413."""
+    """Longest request body, after decompression; above it 413."""
     header_bytes: int = 16 * 1024
     """Longest header line; above it 400."""
     concurrent: int = 4096
-    """Calls in flight in all; above it 429."""
+    """Calls in flight in all, counted once their bodies are here; above it 429."""
+    connections: int = 8192
+    """Connections of clients in all (fewer where the process may open fewer files). Above it, one that waits for a
+    request makes room, the one waiting longest first; a new one is closed when there is none."""
+    header_s: float = 10.0
+    """How long a request's headers may take, from the connection or their first byte; then the connection is closed."""
+    body_s: float = 60.0
+    """How long a request's body may take; then 408."""
+    held_bytes: int = 256 * 1024**2
+    """Request bodies and whole replies held in memory at once, over all calls; above it 503."""
+    reply_bytes: int = 64 * 1024**2
+    """Longest reply that is no stream; above it 502."""
+    event_bytes: int = 8 * 1024**2
+    """Longest event of a stream; above it the stream ends with an error."""
     connect_s: float = 5.0
     idle_s: float = 600.0
     """Longest silence of an engine within one call."""
     drain_s: float = 60.0
-    """How long calls in flight may still take once the gateway is told to stop."""
+    """From the signal to stop until the gateway is gone, whatever clients and engines do."""
     health_s: float = 2.0
     """Between two looks at each instance's /health."""
 
@@ -62,7 +67,9 @@ class Limits(Value, frozen=True, kw_only=True):
         require(self.body_bytes >= 1, "body_bytes", self.body_bytes, ">= 1")
         require(self.header_bytes >= 1024, "header_bytes", self.header_bytes, ">= 1024")
         require(self.concurrent >= 1, "concurrent", self.concurrent, ">= 1")
-        for field in ("connect_s", "idle_s", "health_s"):
+        for field in ("connections", "held_bytes", "reply_bytes", "event_bytes"):
+            require(getattr(self, field) >= 1, field, getattr(self, field), ">= 1")
+        for field in ("connect_s", "idle_s", "health_s", "header_s", "body_s"):
             require_finite(field, getattr(self, field), exclusive=True)
         require_finite("drain_s", self.drain_s)
 
@@ -76,7 +83,8 @@ class GatewayConfig(Value, frozen=True, kw_only=True):
     api_keys_env: tuple[str, ...] = ()
     """Environment variables that hold one key each."""
     api_keys_file: str = ""
-    """A file with one key a line (# begins a comment); relative to the configuration file."""
+    """A file with one key a line; relative to the configuration file. ``#`` begins a comment at a line's begin or after
+    a space, and is part of a key elsewhere."""
     allow_unauthenticated: bool = False
     """Accept anyone on an address that is not loopback."""
     limits: Limits = Limits()
@@ -118,51 +126,3 @@ def load_gateway(path: str | Path) -> GatewayConfig:
 def save_gateway(path: str | Path, config: GatewayConfig) -> None:
     """Write a gateway file, atomically: a running gateway that watches it sees the old or the new one, nothing between."""
     write_yaml(path, config, FORMAT, VERSION)
-
-
-class KeyRing:
-    """The keys that may call. Only their digests are kept."""
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = [_digest(key) for key in keys]
-
-    def __len__(self) -> int:
-        return len(self._digests)
-
-    def admits(self, key: str) -> bool:
-        """Whether ``key`` is one of ours (always, when there are none), in time that does not depend on which."""
-        if not self._digests:
-            return True
-        digest, found = _digest(key), False
-        for known in self._digests:
-            found |= hmac.compare_digest(digest, known)
-        return found
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
-
-
-def load_keys(config: GatewayConfig, folder: Path, environ: Mapping[str, str] = os.environ) -> KeyRing:
-    """Collect the configured keys. Raises ``InputError`` for a variable that is unset or a file without keys.
-
-    Messages name where a key should be, never a key.
-    """
-    keys = []
-    for variable in config.api_keys_env:
-        if not environ.get(variable):
-            raise InputError(f"api_keys_env: {variable} is not set: must hold an API key (export it)")
-        keys.append(environ[variable])
-    if config.api_keys_file:
-        path = folder / config.api_keys_file
-        try:
-            lines = path.read_text().splitlines()
-        except OSError as error:
-            raise InputError(f"api_keys_file: {path} cannot be read: {error.strerror} (create it, one key a line)") from error
-        found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not found:
-            raise InputError(f"api_keys_file: {path} holds no key: must hold one a line")
-        keys += found
-    if len(keys) > MAX_KEYS:
-        raise InputError(f"api_keys_file: {len(keys)} keys: must be at most {MAX_KEYS}")
-    return KeyRing(keys)

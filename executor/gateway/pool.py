@@ -9,7 +9,9 @@ from executor.gateway.replies import unavailable, unknown_model
 class Upstream:
     """One instance with what the gateway knows of it right now."""
 
-    __slots__ = ("base", "endpoint", "last_used", "outstanding", "served", "up")
+    __slots__ = (
+        "base", "count_after_s", "endpoint", "last_byte_s", "last_used", "outstanding", "refusals", "served", "silences", "up"
+    )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -18,7 +20,13 @@ class Upstream:
         self.served = 0
         self.last_used = 0
         self.up = True
-        """False from a refused connection until /health answers again."""
+        """False from ``health`` finding it gone until its /health answers again."""
+        self.refusals = self.silences = 0
+        """Refused connections and unanswered probes, in a row."""
+        self.last_byte_s = float("-inf")
+        """When any part of an answer last came from it (the loop's clock)."""
+        self.count_after_s = float("-inf")
+        """From when its /tokenize may be asked (again)."""
 
     @property
     def name(self) -> str:

@@ -1,43 +1,52 @@
 """One call through the gateway: choose an instance, send, pass the answer on as it comes, record."""
 
 import asyncio
-from collections.abc import Mapping
+import io
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
-import msgspec
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 from yarl import URL
 
 from executor.gateway.config import GatewayConfig
+from executor.gateway.counting import count_tokens
+from executor.gateway.headers import returned
+from executor.gateway.health import REFUSED, Health
+from executor.gateway.intake import Held
 from executor.gateway.metrics import Metrics
 from executor.gateway.pool import Pool, Upstream
-from executor.gateway.replies import Refusal, engine_lost, engine_lost_message, error_event
+from executor.gateway.replies import (
+    Dialect,
+    Refusal,
+    engine_lost,
+    engine_lost_message,
+    error_event,
+    event_too_large_message,
+    incomplete_message,
+    redirected,
+    reply_too_large,
+)
 from executor.recording.recorder import Open, Recorder
 from executor.wire.body import Body, ask_for_usage, wants_usage
-from executor.wire.stream import EventSplitter, Output, Usage, without_usage
+from executor.wire.stream import EventSplitter, Output, Usage, ends_stream, without_usage
 from scepsy.importers.recorded.record import Outcome
 
-HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade")
-)
-KEPT_HERE = HOP_BY_HOP | {"host", "content-length", "authorization", "cookie", "accept-encoding", "expect"}
-"""Request headers that do not travel: the key is for the gateway, and answers must come uncompressed to be read."""
-
-NOT_RETURNED = HOP_BY_HOP | {"content-length", "date", "server"}
+log = logging.getLogger("scepsy.gateway")
 
 USAGE_ON_REQUEST = frozenset(("chat/completions", "completions"))
-"""Endpoints whose streams tell usage only when asked; /responses always does."""
+"""Endpoints whose streams tell usage only when asked; /responses and /messages always do."""
 
-CALL_HEADER, INSTANCE_HEADER = "x-scepsy-call", "x-scepsy-instance"
-"""Told to the client: the id of its record, and who answered."""
+CALL_HEADER = "x-scepsy-call"
+"""Told to the client: the id of its record."""
 
-ENDS = (b"data: [DONE]", b"event: response.completed")
-"""What tells a client that its stream is complete."""
+WHOLE_BYTES = 1024**2
+"""Longer bodies are sent piece by piece."""
 
-_REFUSED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-"""The connection never stood, so nothing was sent and another instance may be tried."""
+_LOST = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
 
 @dataclass
@@ -47,10 +56,15 @@ class Call:
     endpoint: str
     body: Body
     data: bytes
-    headers: CIMultiDictProxy[str]
+    headers: CIMultiDict[str]
+    """As the engine gets them."""
+    held: Held
+    dialect: Dialect = "openai"
     strip_usage: bool = False
     record: Open | None = None
     output: Output = field(default_factory=Output)
+    outcome: Outcome = "cancelled"
+    """Unless something else happens, the client went away."""
 
 
 class _ClientGone(Exception):
@@ -61,7 +75,7 @@ class Relay:
     """Sends calls to the instances of a pool."""
 
     def __init__(self, config: GatewayConfig, pool: Pool, metrics: Metrics, recorder: Recorder | None) -> None:
-        self._pool, self._metrics, self._recorder = pool, metrics, recorder
+        self._pool, self._metrics, self._recorder, self._limits = pool, metrics, recorder, config.limits
         limits = config.limits
         self._session = aiohttp.ClientSession(
             # Engines close idle connections after 5 s (uvicorn): ours are dropped first, so none is found dead by a call.
@@ -72,13 +86,20 @@ class Relay:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             read_bufsize=2**16,
         )
+        self._health = Health(self._session, pool, limits)
         self._urls: dict[tuple[str, str], URL] = {}
+        self._absurd: set[str] = set()
 
-    async def close(self) -> None:
-        """Close the connections to the engines."""
-        await self._session.close()
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look after the instances; at the end, close the connections to them."""
+        try:
+            async with self._health.running():
+                yield
+        finally:
+            await self._session.close()
 
-    async def send(self, request: web.Request, call: Call) -> web.StreamResponse:
+    async def send(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         """Relay one call. Raises ``Refusal`` when it could not be sent, or was lost before its answer began."""
         streams = bool(call.body.stream) and call.endpoint in USAGE_ON_REQUEST
         if self._recorder is not None and streams and not wants_usage(call.body):
@@ -91,10 +112,11 @@ class Relay:
                 self._give_up(call)
                 raise
             upstream.outstanding += 1
+            since_s = asyncio.get_running_loop().time()
             try:
                 return await self._attempt(request, call, upstream)
-            except _REFUSED:
-                upstream.up = False
+            except REFUSED as error:
+                await self._health.refused(upstream, error, since_s)
                 tried.append(upstream)
                 self._metrics.retries.inc()
             finally:
@@ -105,157 +127,172 @@ class Relay:
         if call.record is not None and self._recorder is not None:
             self._recorder.end(call.record, outcome="rejected", output=call.output, http_status=503)
 
-    async def _attempt(self, request: web.Request, call: Call, upstream: Upstream) -> web.StreamResponse:
-        started_s = asyncio.get_running_loop().time()
-        outcome: Outcome = "cancelled"  # unless something else happens, the client went away
-        status, first_s, sent = 0, None, False
+    async def _attempt(self, request: web.BaseRequest, call: Call, upstream: Upstream) -> web.StreamResponse:
+        """Raises one of ``REFUSED`` when nothing was sent, so that another instance may be tried; else ``Refusal``."""
+        loop = asyncio.get_running_loop()
+        started_s, first_s, status, sent = loop.time(), None, 0, False
+        call.outcome = "cancelled"
         if call.record is not None and self._recorder is not None:
             # When this task next waits, for a connection or the engine: its input is hashed meanwhile.
-            asyncio.get_running_loop().call_soon(self._recorder.see_input, call.record)
+            loop.call_soon(self._recorder.see_input, call.record)
+        data = call.data if len(call.data) <= WHOLE_BYTES else io.BytesIO(call.data)
         try:
             async with self._session.post(
-                self._url(upstream, call.endpoint), data=call.data, headers=_forwarded(call.headers)
+                self._url(upstream, call.endpoint), data=data, headers=call.headers, allow_redirects=False
             ) as answer:
-                sent = True
-                status = answer.status
-                first_s = asyncio.get_running_loop().time() - started_s
-                if call.record is not None and self._recorder is not None:
-                    call.record.first_byte_s = self._recorder.now_s()
-                if answer.content_type == "text/event-stream" and status == 200:
-                    response, outcome = await self._stream(request, call, upstream, answer)
-                else:
-                    response, outcome = await self._whole(call, upstream, answer)
+                sent, status = True, answer.status
+                upstream.last_byte_s = loop.time()
+                upstream.refusals = 0
+                first_s = upstream.last_byte_s - started_s
+                response = await self._answer(request, call, upstream, answer)
                 upstream.served += 1
                 return response
-        except _REFUSED:
-            if sent:
-                raise engine_lost(upstream.name) from None
-            outcome = "rejected"
-            raise
-        except (aiohttp.ClientError, TimeoutError, ConnectionError):
+        except REFUSED:
+            if not sent:
+                call.outcome = "rejected"
+                raise
+            raise engine_lost(upstream.name) from None
+        except _LOST:
             # The request had been sent, so it may have run: telling the client beats running it twice.
-            outcome = "failed"
+            call.outcome = "failed"
             raise engine_lost(upstream.name) from None
         finally:
-            if sent or outcome != "rejected":
-                self._end(call, upstream, outcome, status)
-                self._metrics.ended(
-                    call.body.model, upstream.name, outcome, asyncio.get_running_loop().time() - started_s, first_s
-                )
+            if sent or call.outcome != "rejected":
+                self._end(call, upstream, status)
+                self._metrics.ended(call.body.model, upstream.name, call.outcome, loop.time() - started_s, first_s)
 
-    async def _whole(self, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse) -> tuple[web.Response, Outcome]:
-        data = await answer.read()
-        outcome: Outcome = "completed" if answer.status < 400 else "rejected" if answer.status in (429, 503) else "failed"
+    async def _answer(
+        self, request: web.BaseRequest, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse
+    ) -> web.StreamResponse:
         if call.record is not None and self._recorder is not None:
-            end_s = self._recorder.now_s()
-            counted = None
-            if outcome == "completed":
+            call.record.first_byte_s = self._recorder.now_s()
+        if not 200 <= answer.status < 300 and answer.status < 400:
+            call.outcome = "failed"
+            answer.close()
+            raise redirected(upstream.name)
+        if answer.content_type == "text/event-stream" and answer.status == 200:
+            return await self._stream(request, call, upstream, answer)
+        return await self._whole(call, upstream, answer)
+
+    async def _whole(self, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse) -> web.Response:
+        data = await self._read_whole(call, upstream, answer)
+        call.outcome = "completed" if answer.status < 400 else "rejected" if answer.status in (429, 503) else "failed"
+        if call.record is not None and self._recorder is not None:
+            end_s, counted = self._recorder.now_s(), None
+            if call.outcome == "completed":
                 call.output.read(data)
                 if call.output.usage is None:
-                    counted = await self._count(call, upstream)
-            self._end(call, upstream, outcome, answer.status, counted, end_s)
-        response = web.Response(status=answer.status, body=data, headers=_returned(answer.headers, upstream))
+                    counted = await count_tokens(self._session, upstream, call.body, call.output)
+            self._end(call, upstream, answer.status, counted, end_s)
+        response = web.Response(status=answer.status, body=data, headers=returned(answer.headers, upstream.name))
         if call.record is not None:
             response.headers[CALL_HEADER] = call.record.id
-        return response, outcome
+        return response
+
+    async def _read_whole(self, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
+        """A reply that is no stream, held until it is whole, so that a lost engine can still be told. It is bounded."""
+        limit, parts, size = self._limits.reply_bytes, [], 0
+        try:
+            async for part in answer.content.iter_any():
+                size += len(part)
+                if size > limit:
+                    raise reply_too_large(upstream.name, limit)
+                call.held.add(len(part))
+                parts.append(part)
+        except Refusal:
+            call.outcome = "failed"
+            answer.close()
+            raise
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _stream(
-        self, request: web.Request, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse
-    ) -> tuple[web.StreamResponse, Outcome]:
-        response = web.StreamResponse(status=answer.status, headers=_returned(answer.headers, upstream))
+        self, request: web.BaseRequest, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers=returned(answer.headers, upstream.name))
         if call.record is not None:
             response.headers[CALL_HEADER] = call.record.id
-        await response.prepare(request)
         try:
-            outcome = await self._pass_on(response, call, upstream, answer)
+            await response.prepare(request)
+            await self._pass_on(response, call, upstream, answer)
             await response.write_eof()
         except (_ClientGone, ConnectionError):
-            outcome = "cancelled"
-        return response, outcome
+            call.outcome = "cancelled"
+        return response
 
     async def _pass_on(
         self, response: web.StreamResponse, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse
-    ) -> Outcome:
+    ) -> None:
         """Every event as it comes; the record is written before the client can know that its stream is complete."""
-        splitter, recording = EventSplitter(), call.record is not None
+        splitter, loop, limit = EventSplitter(), asyncio.get_running_loop(), self._limits.event_bytes
+        recording, ended = call.record is not None, False
         try:
             async for chunk in answer.content.iter_any():
+                upstream.last_byte_s = loop.time()
                 events = splitter.feed(chunk)
-                if not events:
-                    continue
-                if recording:
-                    call.output.read_events(events)
-                    if any(end in events for end in ENDS):
-                        await self._finish(call, upstream, answer.status)
-                if call.strip_usage:
-                    events = without_usage(events)
+                if splitter.held_bytes > limit or len(events) > limit + len(chunk):
+                    answer.close()
+                    return await self._break_off(
+                        response, call, upstream, event_too_large_message(upstream.name, limit), "event_too_large"
+                    )
                 if events:
-                    await _put(response, events)
-        except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, TimeoutError):
-            self._end(call, upstream, "failed", answer.status)
-            await _put(response, error_event(engine_lost_message(upstream.name), code="engine_lost"))
-            return "failed"
+                    ended = await self._put_events(response, call, upstream, events) or ended
+        except (aiohttp.ClientError, TimeoutError):
+            return await self._break_off(response, call, upstream, engine_lost_message(upstream.name), "engine_lost")
         rest = splitter.rest()
-        if recording:
-            call.output.read_events(rest)
-            await self._finish(call, upstream, answer.status)
         if rest:
-            await _put(response, rest)
-        return "failed" if call.output.failed else "completed"
+            ended = await self._put_events(response, call, upstream, rest) or ended
+        call.outcome = "failed" if call.output.failed else "completed"
+        if not ended and call.outcome == "completed":
+            return await self._break_off(response, call, upstream, incomplete_message(upstream.name), "stream_incomplete")
+        if recording:
+            await self._finish(call, upstream, answer.status)
+        return None
+
+    async def _put_events(self, response: web.StreamResponse, call: Call, upstream: Upstream, events: bytes) -> bool:
+        """Pass whole events on; whether the stream's end was among them."""
+        ended = ends_stream(events)
+        if call.record is not None:
+            call.output.read_events(events)
+            if ended:
+                await self._finish(call, upstream, response.status)
+        if call.strip_usage:
+            events = without_usage(events)
+        if events:
+            await _put(response, events)
+        return ended
+
+    async def _break_off(self, response: web.StreamResponse, call: Call, upstream: Upstream, message: str, code: str) -> None:
+        """A stream that cannot go on: recorded as failed, and its client is told why."""
+        call.outcome = "failed"
+        self._end(call, upstream, response.status)
+        await _put(response, error_event(message, code=code, dialect=call.dialect))
 
     async def _finish(self, call: Call, upstream: Upstream, status: int) -> None:
         if call.record is None or self._recorder is None or call.record.closed:
             return
         end_s, counted = self._recorder.now_s(), None
         if call.output.usage is None and not call.output.failed:
-            counted = await self._count(call, upstream)
-        self._end(call, upstream, "failed" if call.output.failed else "completed", status, counted, end_s)
+            counted = await count_tokens(self._session, upstream, call.body, call.output)
+        call.outcome = "failed" if call.output.failed else "completed"
+        self._end(call, upstream, status, counted, end_s)
 
     def _end(
-        self,
-        call: Call,
-        upstream: Upstream,
-        outcome: Outcome,
-        status: int,
-        counted: Usage | None = None,
-        end_s: float | None = None,
+        self, call: Call, upstream: Upstream, status: int, counted: Usage | None = None, end_s: float | None = None
     ) -> None:
-        if call.record is not None and self._recorder is not None:
-            self._recorder.end(
-                call.record,
-                outcome=outcome,
-                output=call.output,
-                instance=upstream.name,
-                http_status=status,
-                counted=counted,
-                end_s=end_s,
-            )
-
-    async def _count(self, call: Call, upstream: Upstream) -> Usage | None:
-        """Ask the engine's /tokenize where its reply did not tell; None when it cannot say."""
-        body = call.body
-        if isinstance(body.messages, list):
-            prompt: dict[str, object] = {"model": body.model, "messages": body.messages}
-        elif isinstance(body.prompt if body.prompt is not None else body.input, str):
-            prompt = {"model": body.model, "prompt": body.prompt if body.prompt is not None else body.input}
-        else:
-            return None
-        counts = []
-        output = {"model": body.model, "prompt": "".join(call.output.texts), "add_special_tokens": False}
-        for question in (prompt, output) if output["prompt"] else (prompt,):
-            try:
-                async with self._session.post(
-                    upstream.base + "/tokenize",
-                    data=msgspec.json.encode(question),
-                    headers={"Content-Type": "application/json"},
-                    timeout=aiohttp.ClientTimeout(total=10),
-                ) as answer:
-                    if answer.status != 200:
-                        return None
-                    counts.append(int(msgspec.json.decode(await answer.read())["count"]))
-            except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, KeyError, TypeError, ValueError):
-                return None
-        return Usage(counts[0], counts[1] if len(counts) > 1 else 0)
+        if call.record is None or self._recorder is None or call.record.closed:
+            return
+        if call.output.absurd_usage and upstream.name not in self._absurd:
+            self._absurd.add(upstream.name)
+            log.warning("instance %s counts tokens that cannot be: such counts are not recorded", upstream.name)
+        self._recorder.end(
+            call.record,
+            outcome=call.outcome,
+            output=call.output,
+            instance=upstream.name,
+            http_status=status,
+            counted=counted,
+            end_s=end_s,
+        )
 
     def _url(self, upstream: Upstream, endpoint: str) -> URL:
         key = (upstream.base, endpoint)
@@ -263,28 +300,6 @@ class Relay:
         if url is None:
             url = self._urls[key] = URL(f"{upstream.base}/v1/{endpoint}")
         return url
-
-    async def probe(self, upstream: Upstream) -> None:
-        """Look at /health once. A refused connection takes an instance out; an answer brings it back; slowness says nothing."""
-        try:
-            async with self._session.get(
-                upstream.base + "/health", timeout=aiohttp.ClientTimeout(total=5, sock_connect=2)
-            ) as answer:
-                upstream.up = answer.status < 500
-        except _REFUSED:
-            upstream.up = False
-        except (aiohttp.ClientError, TimeoutError):
-            return
-
-
-def _forwarded(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in KEPT_HERE)
-
-
-def _returned(headers: Mapping[str, str], upstream: Upstream) -> CIMultiDict[str]:
-    kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in NOT_RETURNED)
-    kept[INSTANCE_HEADER] = upstream.name
-    return kept
 
 
 async def _put(response: web.StreamResponse, data: bytes) -> None:

@@ -7,11 +7,15 @@ import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from aiohttp import web
 
 from executor.gateway.app import Gateway, make_recorder
-from executor.gateway.config import GatewayConfig, load_gateway, load_keys
+from executor.gateway.config import GatewayConfig, load_gateway
+from executor.gateway.discreet import hush, on_loop_error
+from executor.gateway.keys import load_keys
+from executor.gateway.server import Server
 from scepsy.errors import BackendError, InputError
 
 log = logging.getLogger("scepsy.gateway")
@@ -19,54 +23,69 @@ log = logging.getLogger("scepsy.gateway")
 WATCH_S = 1.0
 """Between two looks at the configuration file."""
 
+END_S = 1.0
+"""Part of ``drain_s`` that is kept for cutting off what does not end by itself."""
 
-async def start(gateway: Gateway, config: GatewayConfig) -> tuple[web.AppRunner, int]:
-    """Listen; return the runner (its ``cleanup`` stops it) and the port. Raises ``BackendError`` when the port is taken."""
-    runner = web.AppRunner(
-        gateway.app,
-        access_log=None,
-        handler_cancellation=True,  # a client that goes away frees the engine
-        shutdown_timeout=config.limits.drain_s,
-        max_line_size=config.limits.header_bytes,
-        max_field_size=config.limits.header_bytes,
-    )
+
+class Listening(NamedTuple):
+    """A gateway's open sockets."""
+
+    server: Server
+    runner: web.ServerRunner
+    port: int
+
+
+async def listen(gateway: Gateway, config: GatewayConfig) -> Listening:
+    """Listen. Raises ``BackendError`` when the port is taken, ``InputError`` when what is bound would be open to anyone."""
+    server = Server(gateway.handle, config.limits, gateway.metrics.refused)
+    runner = web.ServerRunner(server)
     await runner.setup()
     site = web.TCPSite(runner, config.host, config.port, backlog=4096)
     try:
         await site.start()
+        gateway.bind(str(address[0]) for address in runner.addresses)
     except OSError as error:
         await runner.cleanup()
         reason = error.strerror or error
         raise BackendError(f"gateway: cannot listen on {config.host}:{config.port}: {reason} (free it or set port)") from error
-    port = runner.addresses[0][1]
-    return runner, port
+    except InputError:
+        await runner.cleanup()
+        raise
+    return Listening(server, runner, runner.addresses[0][1])
 
 
 async def serve(path: Path, config: GatewayConfig, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then let calls in flight finish (at most ``limits.drain_s``)."""
+    """Serve until SIGTERM or SIGINT, then let calls in flight finish. It is gone ``limits.drain_s`` after the signal."""
+    hush()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(on_loop_error)
     gateway = Gateway(config, load_keys(config, path.parent), make_recorder(config, path.parent))
-    runner, port = await start(gateway, config)
-    _calm_collector()
-    announce(f"http://{config.host}:{port}")
-    # A second signal stops the waiting.
-    loop, stop, hurry = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    async with gateway.running():
+        listening = await listen(gateway, config)
+        _calm_collector()
+        announce(f"http://{config.host}:{listening.port}")
+        # A second signal stops the waiting.
+        stop, hurry = asyncio.Event(), asyncio.Event()
 
-    def told() -> None:
-        (hurry if stop.is_set() else stop).set()
+        def told() -> None:
+            (hurry if stop.is_set() else stop).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
-    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(gateway, path))
-    watcher = asyncio.create_task(_watch(gateway, path))
-    try:
-        await stop.wait()
-        gateway.draining = True
-        await _drain(gateway, config.limits.drain_s, hurry)
-    finally:
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
-        await runner.cleanup()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told)
+        loop.add_signal_handler(signal.SIGHUP, lambda: _reload(gateway, path))
+        tasks = [asyncio.create_task(_watch(gateway, path, config)), asyncio.create_task(listening.server.sweep())]
+        try:
+            await stop.wait()
+            gateway.draining = True
+            drain_s = config.limits.drain_s
+            await _drain(gateway, drain_s - min(END_S, drain_s / 2), hurry)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await listening.runner.cleanup()
 
 
 def _calm_collector() -> None:
@@ -79,32 +98,42 @@ def _calm_collector() -> None:
 async def _drain(gateway: Gateway, limit_s: float, hurry: asyncio.Event) -> None:
     log.info("draining: %d calls in flight", gateway.in_flight)
     deadline = asyncio.get_running_loop().time() + limit_s
-    while gateway.in_flight and not hurry.is_set() and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.02)
+    now_s = asyncio.get_running_loop().time
+    while gateway.in_flight and not hurry.is_set() and now_s() < deadline:
+        await asyncio.sleep(min(0.02, max(0.0, deadline - now_s())))
     if gateway.in_flight:
         log.warning("stopping with %d calls in flight", gateway.in_flight)
 
 
-def _reload(gateway: Gateway, path: Path) -> None:
+def _reload(gateway: Gateway, path: Path) -> GatewayConfig | None:
     """Take over the file as it is now; a wrong one is reported and the gateway goes on as it was."""
     try:
         config = load_gateway(path)
         gateway.reload(config, load_keys(config, path.parent))
     except InputError as error:
         log.error("not reloaded: %s", error)
+        return None
+    return config
 
 
-async def _watch(gateway: Gateway, path: Path) -> None:
-    seen = _stamp(path)
+async def _watch(gateway: Gateway, path: Path, config: GatewayConfig) -> None:
+    """Reload when the file changes, or the file of keys that it names: a key taken out is refused within a second."""
+    keys_file = path.parent / config.api_keys_file if config.api_keys_file else None
+    seen = [_stamp(path), _stamp(keys_file)]
     while True:
         await asyncio.sleep(WATCH_S)
-        now = _stamp(path)
-        if now is not None and now != seen:
+        now = [_stamp(path), _stamp(keys_file)]
+        if now != seen and now[0] is not None:
             seen = now
-            _reload(gateway, path)
+            loaded = _reload(gateway, path)
+            if loaded is not None:
+                keys_file = path.parent / loaded.api_keys_file if loaded.api_keys_file else None
+                seen[1] = _stamp(keys_file)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    if path is None:
+        return None
     try:
         status = path.stat()
     except OSError:

@@ -85,16 +85,6 @@ def _from_body(body: Body) -> str:
     return ""
 
 
-def split_key(bearer: str) -> tuple[str, str]:
-    """An API key and the run it names: ``secret#run-7`` → ("secret", "run-7").
-
-    >>> split_key("secret#run-7"), split_key("secret")
-    (('secret', 'run-7'), ('secret', ''))
-    """
-    key, _, run = bearer.partition("#")
-    return key, run
-
-
 class Isolated:
     """Rung 8: one run at a time. Calls belong to the run in flight; after ``gap_s`` of silence a new one begins."""
 

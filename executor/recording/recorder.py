@@ -121,7 +121,7 @@ class Recorder:
         if call.rung == "isolated":
             self._isolated.end(end_s)
         texts = output.texts
-        output_bytes = sum(len(text.encode(errors="surrogatepass")) for text in texts)
+        output_bytes = sum(len(text.encode(errors="surrogatepass")) for text in texts) + output.dropped_bytes
         kind = KINDS.get(call.endpoint, "generate")
         findable = False
         if outcome == "completed" and call.rung != "none" and kind == "generate":

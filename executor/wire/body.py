@@ -14,6 +14,7 @@ class Body(msgspec.Struct):
     stream: Any = False
     stream_options: Any = None
     messages: Any = None
+    system: Any = None
     prompt: Any = None
     input: Any = None
     instructions: Any = None
@@ -65,7 +66,7 @@ def prompt_texts(body: Body) -> list[str]:
     texts: list[str] = []
     if body.tools:
         texts.append(msgspec.json.encode(body.tools).decode())
-    for part in (body.instructions, body.prompt, body.input, body.text_1, body.query, body.queries):
+    for part in (body.instructions, body.system, body.prompt, body.input, body.text_1, body.query, body.queries):
         _collect(part, texts)
     _collect(body.messages, texts)
     for part in (body.text_2, body.documents):
@@ -93,6 +94,9 @@ def _collect(part: Any, texts: list[str]) -> None:
             if key in part:
                 found = True
                 _collect(part[key], texts)
+        if part.get("type") == "tool_use" and "input" in part:
+            found = True
+            texts.append(msgspec.json.encode(part["input"]).decode())
         if part.get("tool_calls"):
             found = True
             texts.append(msgspec.json.encode(part["tool_calls"]).decode())
@@ -104,14 +108,18 @@ def _collect(part: Any, texts: list[str]) -> None:
 
 def tool_result_ids(body: Body) -> list[str]:
     """Ids of the tool calls whose results the request carries."""
-    ids = []
+    ids: list[str] = []
     for items in (body.messages, body.input):
-        if isinstance(items, list):
-            for item in items:
-                if isinstance(item, dict):
-                    found = item.get("tool_call_id") or (
-                        item.get("call_id") if item.get("type") == "function_call_output" else None
-                    )
-                    if isinstance(found, str):
-                        ids.append(found)
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict):
+                _note_result(item, ids)
+                for part in item["content"] if isinstance(item.get("content"), list) else ():
+                    if isinstance(part, dict) and part.get("type") == "tool_result":
+                        _note_result({"tool_call_id": part.get("tool_use_id")}, ids)
     return ids
+
+
+def _note_result(item: dict[str, Any], ids: list[str]) -> None:
+    found = item.get("tool_call_id") or (item.get("call_id") if item.get("type") == "function_call_output" else None)
+    if isinstance(found, str):
+        ids.append(found)

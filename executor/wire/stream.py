@@ -1,18 +1,20 @@
 """Server-sent events passing by: forwarded as they came, read on the side for usage and output."""
 
+import io
+import re
 from typing import Any
 
 import msgspec
 
+MAX_TOKENS = 100_000_000
+"""Ten times the longest context known (10 million tokens): an engine that counts more tokens than this, or fewer than
+none, counts wrongly, and is not believed."""
 
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    prompt_tokens_details: dict[str, Any] | None = None
-    input_tokens_details: dict[str, Any] | None = None
+MAX_TEXT = 1024 * 1024
+"""Characters of output kept per call. What comes after is counted, not kept: no prompt can hold it anyway."""
+
+MAX_CHOICES = 1024
+"""Choices and tool calls kept per call."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -23,17 +25,41 @@ class Usage(msgspec.Struct, frozen=True):
     cached_tokens: int = 0
 
 
-def usage_of(found: _Usage | None) -> Usage | None:
-    """The three spellings of usage in one."""
-    if found is None:
+def usage_of(found: Any, before: Usage | None = None) -> Usage | None:
+    """The four spellings of usage in one; None when it does not tell. ``before``: what the stream told earlier.
+
+    OpenAI counts cached tokens among the prompt's; Anthropic beside them, and in a stream the output in a second part.
+    Raises ``ValueError`` for numbers that cannot be.
+
+    >>> usage_of({"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}})
+    Usage(input_tokens=3, output_tokens=2, cached_tokens=1)
+    >>> usage_of({"input_tokens": 3, "cache_read_input_tokens": 10, "output_tokens": 2})
+    Usage(input_tokens=13, output_tokens=2, cached_tokens=10)
+    """
+    if not isinstance(found, dict):
         return None
-    inputs = found.prompt_tokens if found.prompt_tokens is not None else found.input_tokens
-    outputs = found.completion_tokens if found.completion_tokens is not None else found.output_tokens
+    inputs = _tokens(found, "prompt_tokens", "input_tokens")
+    outputs = _tokens(found, "completion_tokens", "output_tokens")
+    read, written = _tokens(found, "cache_read_input_tokens"), _tokens(found, "cache_creation_input_tokens")
     if inputs is None:
-        return None
-    details = found.prompt_tokens_details or found.input_tokens_details or {}
-    cached = details.get("cached_tokens")
-    return Usage(inputs, outputs or 0, cached if isinstance(cached, int) else 0)
+        return Usage(before.input_tokens, outputs, before.cached_tokens) if before and outputs is not None else None
+    details = found.get("prompt_tokens_details") or found.get("input_tokens_details")
+    cached = _tokens(details, "cached_tokens") if isinstance(details, dict) else None
+    inputs += (read or 0) + (written or 0)
+    if inputs > MAX_TOKENS:
+        raise ValueError("usage")
+    return Usage(inputs, outputs or 0, min(inputs, cached or read or 0))
+
+
+def _tokens(found: dict[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = found.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_TOKENS:
+            raise ValueError("usage")
+        return value
+    return None
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -54,9 +80,12 @@ class _Reply(msgspec.Struct, gc=False):
     """A whole reply or one chunk of any endpoint."""
 
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Any = None
     type: str | None = None
     delta: Any = None
+    message: Any = None
+    content_block: Any = None
+    content: Any = None
     response: Any = None
     output: Any = None
     error: Any = None
@@ -72,15 +101,21 @@ READ_BYTES = 16 * 1024
 class Output:
     """What a call produced, put together from its chunks or read from its whole reply.
 
-    Events are only noted as they pass, and read together when there are many or when somebody asks.
+    Events are only noted as they pass, and read together when there are many or when somebody asks. However long the
+    output, what is kept of it is bounded (``MAX_TEXT``).
     """
 
-    __slots__ = ("_failed", "_text", "_tools", "_unread", "_unread_bytes", "_usage")
+    __slots__ = (
+        "_absurd", "_dropped_bytes", "_failed", "_left", "_text", "_tools", "_unread", "_unread_bytes", "_usage"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._usage: Usage | None = None
         self._failed = False
-        self._text: dict[int, list[str]] = {}
+        self._absurd = False
+        self._left = MAX_TEXT
+        self._dropped_bytes = 0
+        self._text: dict[int, io.StringIO] = {}
         self._tools: list[str] = []
         self._unread: list[bytes] = []
         self._unread_bytes = 0
@@ -99,9 +134,21 @@ class Output:
 
     @property
     def texts(self) -> list[str]:
-        """The text of each choice."""
+        """The text of each choice, cut where all of them together exceed ``MAX_TEXT``."""
         self._read_unread()
-        return ["".join(parts) for _, parts in sorted(self._text.items())]
+        return [parts.getvalue() for _, parts in sorted(self._text.items())]
+
+    @property
+    def dropped_bytes(self) -> int:
+        """Bytes of output that ``texts`` lacks."""
+        self._read_unread()
+        return self._dropped_bytes
+
+    @property
+    def absurd_usage(self) -> bool:
+        """Whether the engine counted tokens that cannot be; such counts are not taken."""
+        self._read_unread()
+        return self._absurd
 
     @property
     def tool_call_ids(self) -> list[str]:
@@ -161,39 +208,79 @@ class Output:
             if choice.text:
                 self._add(index, choice.text)
         if reply.usage is not None:
-            self._usage = usage_of(reply.usage) or self._usage
+            self._take_usage(reply.usage)
         if reply.error is not None:
             self._failed = True
-        if reply.type == "response.output_text.delta":
-            self._add(0, reply.delta)
+        if reply.type is not None:
+            self._take_typed(reply)
         elif isinstance(reply.response, dict):
             self._read_response(reply.response)
         if isinstance(reply.output, list):
             self._read_items(reply.output)
 
+    def _take_typed(self, reply: _Reply) -> None:
+        """Events and replies that say what they are: OpenAI's responses, Anthropic's messages."""
+        if reply.type == "response.output_text.delta":
+            self._add(0, reply.delta)
+        elif reply.type == "response.failed":
+            self._failed = True
+        elif reply.type == "content_block_delta" and isinstance(reply.delta, dict):
+            for name in ("text", "thinking", "partial_json"):
+                self._add(0, reply.delta.get(name))
+        elif reply.type == "content_block_start":
+            self._read_blocks([reply.content_block])
+        elif reply.type == "message_start" and isinstance(reply.message, dict):
+            self._take_usage(reply.message.get("usage"))
+        elif reply.type == "message" and isinstance(reply.content, list):
+            self._read_blocks(reply.content)
+        if isinstance(reply.response, dict):
+            self._read_response(reply.response)
+
+    def _read_blocks(self, blocks: list[Any]) -> None:
+        """Anthropic's content: texts, thoughts, tool calls."""
+        for block in blocks:
+            if isinstance(block, dict):
+                for name in ("text", "thinking"):
+                    self._add(0, block.get(name))
+                if block.get("type") == "tool_use":
+                    self._add_tool(block.get("id"))
+                    if block.get("input"):
+                        self._add(0, msgspec.json.encode(block["input"]).decode())
+
+    def _take_usage(self, found: Any) -> None:
+        try:
+            self._usage = usage_of(found, self._usage) or self._usage
+        except ValueError:
+            self._absurd = True
+
+    def _add_tool(self, identifier: Any) -> None:
+        if isinstance(identifier, str) and len(self._tools) < MAX_CHOICES:
+            self._tools.append(identifier)
+
     def _add(self, index: int, text: Any) -> None:
-        if isinstance(text, str) and text:
-            parts = self._text.get(index)
-            if parts is None:
-                self._text[index] = [text]
-            else:
-                parts.append(text)
+        if not isinstance(text, str) or not text:
+            return
+        parts = self._text.get(index)
+        if parts is None and len(self._text) < MAX_CHOICES:
+            parts = self._text[index] = io.StringIO(newline="")
+        if parts is None or len(text) > self._left:
+            self._dropped_bytes += len(text.encode(errors="surrogatepass"))
+            self._left = 0  # what follows a gap would be put together wrongly
+            return
+        self._left -= len(text)
+        parts.write(text)
 
     def _read_tools(self, index: int, calls: Any) -> None:
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
-                if isinstance(call.get("id"), str):
-                    self._tools.append(call["id"])
+                self._add_tool(call.get("id"))
                 function = call.get("function")
                 if isinstance(function, dict):
                     self._add(index, function.get("arguments"))
 
     def _read_response(self, response: dict[str, Any]) -> None:
         if isinstance(response.get("usage"), dict):
-            try:
-                self._usage = usage_of(msgspec.convert(response["usage"], _Usage)) or self._usage
-            except msgspec.ValidationError:
-                return
+            self._take_usage(response["usage"])
         if isinstance(response.get("output"), list):
             self._read_items(response["output"], text=not self._text)
 
@@ -201,8 +288,7 @@ class Output:
         for item in items:
             if not isinstance(item, dict):
                 continue
-            if isinstance(item.get("call_id"), str):
-                self._tools.append(item["call_id"])
+            self._add_tool(item.get("call_id"))
             if text and isinstance(item.get("content"), list):
                 for part in item["content"]:
                     if isinstance(part, dict):
@@ -210,25 +296,56 @@ class Output:
 
 
 class EventSplitter:
-    """Cuts a byte stream at the ends of server-sent events, so that an error can be added between two of them."""
+    """Cuts a byte stream at the ends of server-sent events, so that an error can be added between two of them.
 
-    __slots__ = ("_rest",)
+    Every byte is looked at once, however long an event is and however small the pieces.
+    """
+
+    __slots__ = ("_parts", "_tail", "held_bytes")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._parts: list[bytes] = []
+        self._tail = b""
+        self.held_bytes = 0
+        """Of an event whose end is not here yet."""
 
     def feed(self, chunk: bytes) -> bytes:
         """The whole events that ``chunk`` completes; what follows them is kept for the next time."""
-        data = self._rest + chunk if self._rest else chunk
-        feed, feeds = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n") if b"\r" in data else -1
+        probe = self._tail + chunk if self._tail else chunk
+        feed, feeds = probe.rfind(b"\n\n"), probe.rfind(b"\r\n\r\n") if b"\r" in probe else -1
         end = max(feed + 2 if feed >= 0 else 0, feeds + 4 if feeds >= 0 else 0)
-        self._rest = data[end:]
-        return data[:end]
+        if not end:
+            self._parts.append(chunk)
+            self.held_bytes += len(chunk)
+            self._tail = probe[-3:]
+            return b""
+        end -= len(self._tail)
+        events = b"".join((*self._parts, chunk[:end])) if self._parts else chunk[:end]
+        rest = chunk[end:]
+        self._parts, self.held_bytes, self._tail = [rest] if rest else [], len(rest), rest[-3:]
+        return events
 
     def rest(self) -> bytes:
         """What came after the last whole event."""
-        rest, self._rest = self._rest, b""
+        rest = b"".join(self._parts)
+        self._parts, self.held_bytes, self._tail = [], 0, b""
         return rest
+
+
+_END = re.compile(
+    rb"^(?:data: ?\[DONE\]|event: ?(?:response\.(?:completed|incomplete|failed)|message_stop))[ \t]*\r?$", re.MULTILINE
+)
+
+
+def ends_stream(events: bytes) -> bool:
+    """Whether whole events hold the one that tells a client that its stream is complete.
+
+    It is looked for as a line: an answer's text may hold the same characters, but never at the begin of a line of its own.
+
+    >>> ends_stream(b"data: [DONE]\\n\\n"), ends_stream(b'data: {"content":"data: [DONE]"}\\n\\n')
+    (True, False)
+    """
+    return (b"[DONE]" in events or b"event:" in events) and _END.search(events) is not None
 
 
 def without_usage(events: bytes) -> bytes:
@@ -261,4 +378,4 @@ def _only_usage(event: bytes) -> bool:
         reply = _REPLY.decode(event[5:].strip())
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return False
-    return reply.choices == [] and reply.usage is not None
+    return reply.choices == [] and isinstance(reply.usage, dict)

@@ -3,12 +3,14 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import typer
 
 from scepsy.cli.output import command, emit_json
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 @command
@@ -17,6 +19,7 @@ def gateway(
     record: Annotated[Path | None, typer.Option(help="Record calls to this file, whatever the gateway file says.")] = None,
     host: Annotated[str | None, typer.Option(help="Listen here instead (loopback unless keys are configured).")] = None,
     port: Annotated[int | None, typer.Option(help="Listen on this port instead; 0: any free one.")] = None,
+    log_level: Annotated[LogLevel, typer.Option(help="debug says more of the gateway; keys and prompts at no level.")] = "info",
     as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON document.")] = False,
 ) -> None:
     """Serve an OpenAI-compatible gateway: route by model name, record lengths and hashes, never text unless told.
@@ -31,7 +34,7 @@ def gateway(
     from executor.recording.config import Recording
     from scepsy.errors import InputError
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="scepsy: %(message)s")
+    logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="scepsy: %(message)s")
     settings = load_gateway(config)
     changes: dict[str, object] = {}
     if record is not None:

@@ -14,6 +14,7 @@ import pytest
 
 from executor.gateway.config import Endpoint, GatewayConfig, save_gateway
 from executor.recording.config import Recording
+from tests.executor.raw_engine import RawEngine
 
 STUB = Path(__file__).with_name("stub_engine.py")
 
@@ -70,14 +71,24 @@ def stub(tmp_path) -> Iterator[Callable[..., Process]]:
 def gateway(tmp_path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def start(endpoints: list[Endpoint], *, record: bool = True, launcher: list[str] | None = None, **fields) -> Process:
+    def start(
+        endpoints: list[Endpoint],
+        *,
+        record: bool = True,
+        launcher: list[str] | None = None,
+        options: list[str] | None = None,
+        env: dict[str, str] | None = None,
+        **fields,
+    ) -> Process:
         path = tmp_path / "gateway.yaml"
         if record:
             fields.setdefault("recording", Recording(path="calls.jsonl"))
         save_gateway(path, GatewayConfig(port=0, endpoints=tuple(endpoints), **fields))
         program = "import sys; from scepsy.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
         command = [*(launcher or []), sys.executable, "-c", program, "gateway", "--config", str(path)]
-        process = Process(command, tmp_path / "gateway.log", env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+        command += options or []
+        environ = {**os.environ, "PYTHONPATH": str(Path.cwd()), **(env or {})}
+        process = Process(command, tmp_path / "gateway.log", env=environ)
         process.url = process.first_line.removeprefix("listening on ")
         process.config = path
         process.recording = tmp_path / "calls.jsonl"
@@ -87,6 +98,20 @@ def gateway(tmp_path) -> Iterator[Callable[..., Process]]:
     yield start
     for process in started:
         process.kill()
+
+
+@pytest.fixture
+async def raw_engine():
+    started: list[RawEngine] = []
+
+    async def start(*replies: bytes | Callable) -> RawEngine:
+        started.append(await RawEngine().start())
+        started[-1].replies = list(replies)
+        return started[-1]
+
+    yield start
+    for engine in started:
+        engine.server.close()
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import signal
 import aiohttp
 import pytest
 
-from executor.gateway.config import Endpoint, GatewayConfig, KeyRing, Limits, load_gateway, load_keys, save_gateway
+from executor.gateway.config import Endpoint, GatewayConfig, Limits, load_gateway, save_gateway
+from executor.gateway.keys import KeyRing, load_keys
 from executor.gateway.pool import Pool
 from executor.gateway.replies import Refusal
 from scepsy.importers.recorded.reader import load_recording
