@@ -1,11 +1,19 @@
-"""Whose output is in this input? Found by hashes of 24-byte windows, in memory, within one run; text is never kept.
+"""Whose output is in this input? Found by hashes of 24-byte windows, in memory; text is never kept.
 
-Every window of an output gets a rolling hash (a polynomial modulo 2^64 with a secret base, all windows at once by prefix
-sums), and one in eight, chosen by the hash itself, is remembered. An input that contains the output contains
-the same windows, wherever a template put them. Outputs shorter than a few windows are compared as whole messages.
+Texts are squeezed to letters and digits first, so that a template, JSON quoting or other line breaks around a text do not hide
+it. Every window of an output gets a rolling hash (a polynomial modulo 2^64 with a secret base, all windows at once by prefix
+sums), and one in four, chosen by the hash itself, is remembered, unless the call's own input had it already: what a call
+repeats it did not say first. An input that contains the output contains the same windows. Outputs shorter than a few
+windows are compared as whole messages.
+
+Calls of one run are compared with each other; calls that nothing attributes to a run are compared with all such calls.
+
+What is remembered is bounded: over all runs (``MAX_HELD`` marks, the oldest calls are forgotten first), per run, and per call.
 """
 
+import base64
 import hashlib
+import re
 import secrets
 from collections import OrderedDict
 from typing import NamedTuple
@@ -17,10 +25,13 @@ from scepsy.importers.recorded.record import PREFIX_BYTES, Source
 
 Hashes = npt.NDArray[np.uint64]
 
+ANYWHERE = ""
+"""The scope of calls that nothing attributes to a run."""
+
 WINDOW = 24
 """Bytes: long enough that common phrases rarely match, short enough for one-line answers."""
 
-SAMPLE = 8
+SAMPLE = 4
 """One window in so many is remembered."""
 
 MIN_MARKS = 2
@@ -32,15 +43,51 @@ MAX_MARKS = 64
 MIN_CONTAINED = 0.6
 """Part of an output's marks that an input must hold: templates cut and strip, other texts share a few phrases at most."""
 
-MAX_PREFIXES = 2048
-MAX_RUNS = 2048
-"""Runs remembered at once; the one used longest ago is forgotten first."""
+MIN_QUOTED = 2.5
+"""Or so many marks that nobody else said (those that others said too count in part): an output that was cut or summarised."""
 
+MAX_HELD = 500_000
+"""Marks remembered over all runs (measured: 10^5 calls leave the gateway some 70 MB larger, and no more after that)."""
+
+MAX_PREFIXES = 2048
 MAX_CALLS_PER_RUN = 512
 """A conversation of thousands of calls is linked to its latest ones, which contain what came before."""
 
 MAX_SAME = 8
 """Calls remembered for one and the same text."""
+
+BLOCK = 64 * 1024
+"""Bytes hashed at a time: longer texts need no longer tables."""
+
+MAX_INPUT_MARKS = 16_384
+"""Marks of an input that are looked up, and kept while its call is in flight."""
+
+SKETCH = 96
+"""Marks of an input that are written down, for calls that nothing attributes to a run."""
+
+COMMON = 16
+"""An input mark seen in so many such calls belongs to a template, and is written down no more."""
+
+MAX_COUNTED = 100_000
+"""Input marks whose number of calls is known."""
+
+_QUOTED = re.compile(rb"\\u([0-9a-fA-F]{4})")
+_KEEP = bytes(byte for byte in range(128) if not chr(byte).isalnum())
+_LOWER = bytes(range(256)).lower()
+
+
+def squeeze(text: str) -> bytes:
+    """Letters and digits alone, in lower case; what quoting in JSON adds is taken off.
+
+    >>> squeeze('She said: "Go\\n on"'), squeeze('{"a": "She said: \\\\"Go\\\\n on\\\\""}')[1:]
+    (b'shesaidgoon', b'shesaidgoon')
+    """
+    data = text.encode(errors="surrogatepass")
+    if b"\\" in data:
+        data = data.replace(b"\\n", b"").replace(b"\\r", b"").replace(b"\\t", b"")
+        if b"\\u" in data:
+            data = _QUOTED.sub(lambda match: chr(int(match[1], 16)).encode(errors="surrogatepass"), data)
+    return data.translate(_LOWER, _KEEP)
 
 
 class Windows:
@@ -55,7 +102,7 @@ class Windows:
         self._mix = int.from_bytes(digest[8:], "little") | 1
         self._powers: Hashes = np.ones(1, np.uint64)
         self._inverses: Hashes = np.full(1, self._mix, np.uint64)
-        self._grow(4096)
+        self._grow(BLOCK)
 
     def _grow(self, length: int) -> None:
         """``base^i`` and ``mix·base^-i`` for at least ``length`` i."""
@@ -76,16 +123,23 @@ class Windows:
         np.add.accumulate(terms, out=sums[1:])
         return sums
 
-    def prefixes(self, sums: Hashes) -> tuple[int, ...]:
+    def prefixes(self, data: bytes) -> tuple[int, ...]:
         """Hashes of the first 64, 128, … bytes, 52 bits each; scrambled, since they are written down."""
+        sums = self.sums(data[: PREFIX_BYTES * MAX_PREFIXES])
         hashes = sums[PREFIX_BYTES : PREFIX_BYTES * MAX_PREFIXES + 1 : PREFIX_BYTES]
         hashes = (hashes ^ (hashes >> _31)) * self._mix
         hashes ^= hashes >> _29
         hashes >>= _12
         return tuple(hashes.tolist())
 
-    def marks(self, sums: Hashes) -> Hashes:
+    def marks(self, data: bytes) -> Hashes:
         """The sampled window hashes, in the order of their windows: those whose highest bits are all zero."""
+        if len(data) <= BLOCK:
+            return self._marks(self.sums(data))
+        step = BLOCK - WINDOW + 1  # blocks overlap, so that every window lies in one
+        return np.concatenate([self._marks(self.sums(data[at : at + BLOCK])) for at in range(0, len(data), step)])
+
+    def _marks(self, sums: Hashes) -> Hashes:
         windows = sums[WINDOW:] - sums[:-WINDOW]  # nothing when the data are shorter than a window
         windows *= self._inverses[: len(windows)]
         return windows[windows < _SAMPLED]
@@ -96,8 +150,16 @@ _12, _29, _31 = (np.uint64(bits) for bits in (12, 29, 31))
 _SAMPLED = np.uint64(2**64 // SAMPLE)
 
 
-class _Run:
-    """What one run said, by hash: which calls each mark, message and tool-call id came from.
+class _Said(NamedTuple):
+    """One call's output, by hash."""
+
+    marks: tuple[int, ...]
+    messages: tuple[int, ...]
+    tools: tuple[int, ...]
+
+
+class _Scope:
+    """What the calls of one run said, by hash: which calls each mark, message and tool-call id came from.
 
     Tuples of strings and numbers, which the cycle collector stops looking at: a recording gateway holds many of them.
     """
@@ -105,37 +167,50 @@ class _Run:
     __slots__ = ("calls", "marks", "messages", "tools")
 
     def __init__(self) -> None:
-        self.calls: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self.calls: OrderedDict[str, _Said] = OrderedDict()
         self.marks: dict[int, tuple[str, ...]] = {}
         self.messages: dict[int, tuple[str, ...]] = {}
-        self.tools: dict[int, str] = {}
+        self.tools: dict[int, tuple[str, ...]] = {}
 
-    def add(self, call: str, marks: tuple[int, ...]) -> None:
-        self.calls[call] = marks
-        for mark in marks:
-            _append(self.marks, mark, call)
-        if len(self.calls) > MAX_CALLS_PER_RUN:
-            oldest, old_marks = self.calls.popitem(last=False)
-            for mark in old_marks:
-                owners = tuple(owner for owner in self.marks.get(mark, ()) if owner != oldest)
+    def add(self, call: str, said: _Said) -> None:
+        self.calls[call] = said
+        for index, keys in ((self.marks, said.marks), (self.messages, said.messages), (self.tools, said.tools)):
+            for key in keys:
+                owners = index.get(key)
+                index[key] = (call,) if owners is None else (*owners[1 - MAX_SAME :], call)
+
+    def forget(self, call: str) -> int:
+        """Leave nothing of a call; how many marks it held."""
+        said = self.calls.pop(call)
+        for index, keys in ((self.marks, said.marks), (self.messages, said.messages), (self.tools, said.tools)):
+            for key in keys:
+                owners = tuple(owner for owner in index.get(key, ()) if owner != call)
                 if owners:
-                    self.marks[mark] = owners
+                    index[key] = owners
                 else:
-                    self.marks.pop(mark, None)
+                    index.pop(key, None)
+        return _weight(said)
 
     def contained(self, mine: list[int]) -> dict[str, float]:
-        """The part of each call's marks that is among ``mine``."""
+        """The part of each call's marks that is among ``mine``, of calls of which enough is."""
         hits: dict[str, int] = {}
+        own: dict[str, float] = {}
         for mark in self.marks.keys() & mine:
-            for call in self.marks[mark]:
+            owners = self.marks[mark]
+            for call in owners:
                 hits[call] = hits.get(call, 0) + 1
-        return {call: count / len(self.calls[call]) for call, count in hits.items() if len(self.calls[call]) >= MIN_MARKS}
+                own[call] = own.get(call, 0.0) + 1 / len(owners)
+        found = {}
+        for call, count in hits.items():
+            part = count / len(self.calls[call].marks)
+            if (part >= MIN_CONTAINED and len(self.calls[call].marks) >= MIN_MARKS) or own[call] >= MIN_QUOTED:
+                found[call] = part
+        return found
 
 
-def _append(index: dict[int, tuple[str, ...]], key: int, call: str) -> None:
-    """Note one more call that said it; of many that said the same, the latest are kept."""
-    owners = index.get(key)
-    index[key] = (call,) if owners is None else (*owners[1 - MAX_SAME :], call)
+def _weight(said: _Said) -> int:
+    """Entries in the indexes, and a few more for the call itself."""
+    return len(said.marks) + len(said.messages) + len(said.tools) + 4
 
 
 class Seen(NamedTuple):
@@ -144,13 +219,17 @@ class Seen(NamedTuple):
     input_bytes: int
     prefix: tuple[int, ...]
     sources: tuple[Source, ...] = ()
+    marks: frozenset[int] = frozenset()
+    """Of the input itself, while its call is in flight."""
+    sketch: str = ""
+    """Some of them to write down: base64 of 32-bit numbers, smallest first."""
 
 
 NOTHING_SEEN = Seen(0, ())
 
 
 class Provenance:
-    """What the outputs of the runs in memory look like, by hash.
+    """What the outputs of the calls in memory look like, by hash.
 
     Whole messages and tool-call ids go by Python's own hash of strings, which has a secret of its own in each process and
     costs a fifteenth of a digest; no such hash is ever written down.
@@ -158,47 +237,78 @@ class Provenance:
 
     def __init__(self, secret: bytes | None = None) -> None:
         self._windows = Windows(secret if secret is not None else secrets.token_bytes(16))
-        self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self._scopes: dict[str, _Scope] = {}
+        self._order: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self.held = 0
+        """Entries remembered, over all scopes."""
+        self._counts: dict[int, int] = {}
 
-    def see_input(self, run: str, texts: list[str], tool_ids: list[str]) -> Seen:
-        """What a call about to be sent contains of its run's earlier outputs, its length and its prefix hashes."""
+    def see_input(self, scope: str, texts: list[str], tool_ids: list[str]) -> Seen:
+        """What a call about to be sent contains of earlier outputs, its length and its prefix hashes."""
         data = "".join(texts).encode(errors="surrogatepass")
-        sums = self._windows.sums(data)
-        prefixes = self._windows.prefixes(sums)
-        known = self._runs.get(run)
-        if known is None:
-            return Seen(len(data), prefixes)
-        self._runs.move_to_end(run)
+        prefixes = self._windows.prefixes(data)
+        squeezed = list(map(squeeze, texts))
+        marks = self._windows.marks(b"\n".join(squeezed))[:MAX_INPUT_MARKS].tolist()
+        known = self._scopes.get(scope)
+        found = self._sources(known, squeezed, tool_ids, marks) if known is not None else {}
+        sketch = self._sketch(marks, known) if scope == ANYWHERE else ""
+        return Seen(len(data), prefixes, tuple(found.values()), frozenset(marks), sketch)
+
+    def _sources(self, known: _Scope, squeezed: list[bytes], tool_ids: list[str], marks: list[int]) -> dict[str, Source]:
         found: dict[str, Source] = {}
         for tool_id in tool_ids:
-            call = known.tools.get(hash(tool_id))
-            if call is not None:
+            for call in known.tools.get(hash(tool_id), ())[-1:]:
                 found[call] = Source(call=call, contained_pct=100, by="tool")
         if known.messages:
-            for text in texts:
-                for call in known.messages.get(hash(text.strip()), ()):
+            for text in squeezed:
+                for call in known.messages.get(hash(text), ()):
                     found.setdefault(call, Source(call=call, contained_pct=100, by="message"))
         if known.marks:
-            for call, part in known.contained(self._windows.marks(sums).tolist()).items():
-                if part >= MIN_CONTAINED:
-                    found.setdefault(call, Source(call=call, contained_pct=round(100 * part)))
-        return Seen(len(data), prefixes, tuple(found.values()))
+            for call, part in known.contained(marks).items():
+                found.setdefault(call, Source(call=call, contained_pct=round(100 * part)))
+        return found
 
-    def see_output(self, run: str, call: str, texts: list[str], tool_call_ids: list[str]) -> bool:
-        """Remember a call's output; whether it can be found again in later inputs."""
-        known = self._runs.get(run)
+    def _sketch(self, marks: list[int], known: _Scope | None) -> str:
+        """Marks by which calls of one run know each other without one containing the other: a question that all repeat."""
+        chosen = []
+        said = known.marks if known is not None else {}
+        for mark in sorted(set(marks))[: 4 * SKETCH]:
+            count = self._counts.pop(mark, 0) + 1
+            self._counts[mark] = count  # moved to the end: the one used longest ago is forgotten first
+            if count <= COMMON and mark not in said and len(chosen) < SKETCH:
+                chosen.append(mark >> 30)
+        while len(self._counts) > MAX_COUNTED:
+            del self._counts[next(iter(self._counts))]
+        return base64.b64encode(np.array(chosen, "<u4").tobytes()).decode()
+
+    def see_output(
+        self, scope: str, call: str, texts: list[str], tool_call_ids: list[str], own: frozenset[int] = frozenset()
+    ) -> bool:
+        """Remember a call's output, less what its own input held; whether it can be found again in later inputs."""
+        known = self._scopes.get(scope)
         if known is None:
-            known = self._runs[run] = _Run()
-            if len(self._runs) > MAX_RUNS:
-                self._runs.popitem(last=False)
-        found = self._windows.marks(self._windows.sums("\n".join(texts).encode(errors="surrogatepass")))
+            known = self._scopes[scope] = _Scope()
+        squeezed = list(map(squeeze, texts))
+        found = self._windows.marks(b"\n".join(squeezed))
         found.sort()
-        marks = tuple(dict.fromkeys(found.tolist()))[:MAX_MARKS]
-        known.add(call, marks)
-        for text in texts:
-            text = text.strip()
-            if len(text) >= 4:  # a bare "yes" or "7" says nothing about where it came from
-                _append(known.messages, hash(text), call)
-        for tool_id in tool_call_ids:
-            known.tools[hash(tool_id)] = call
+        marks = [mark for mark in dict.fromkeys(found.tolist()) if mark not in own][:MAX_MARKS]
+        said = _Said(
+            tuple(marks),
+            tuple({hash(text) for text in squeezed if len(text) >= 4}),  # a bare "yes" or "7" says nothing about its origin
+            tuple({hash(tool_id) for tool_id in tool_call_ids}),
+        )
+        known.add(call, said)
+        self._order[scope, call] = None
+        self.held += _weight(said)
+        if scope != ANYWHERE and len(known.calls) > MAX_CALLS_PER_RUN:
+            self._forget(scope, next(iter(known.calls)))
+        while self.held > MAX_HELD:
+            self._forget(*next(iter(self._order)))
         return bool(tool_call_ids) or len(marks) >= MIN_MARKS
+
+    def _forget(self, scope: str, call: str) -> None:
+        del self._order[scope, call]
+        known = self._scopes[scope]
+        self.held -= known.forget(call)
+        if not known.calls:
+            del self._scopes[scope]

@@ -5,6 +5,7 @@ import itertools
 import logging
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from executor.recording.attribution import WORKFLOW_HEADER, Isolated, attribute, tidy
 from executor.recording.config import Recording
 from executor.recording.log import RecordLog
-from executor.recording.provenance import NOTHING_SEEN, Provenance, Seen
+from executor.recording.provenance import ANYWHERE, NOTHING_SEEN, Provenance, Seen
 from executor.wire.body import Body, prompt_texts, tool_result_ids
 from executor.wire.stream import Output, Usage
 from scepsy.importers.recorded.record import CallRecord, Header, Outcome, Rung, Text
@@ -22,6 +23,12 @@ log = logging.getLogger("scepsy.recording")
 
 KINDS: Mapping[str, CallKind] = {"embeddings": "embed", "score": "rerank", "rerank": "rerank"}
 """Endpoints whose calls generate nothing."""
+
+RETRY_HEADER = "x-stainless-retry-count"
+"""What the clients of OpenAI and Anthropic say when they send a request again."""
+
+MAX_RECENT = 8192
+"""Requests remembered, to know a repetition."""
 
 BYTES_PER_TOKEN = 4
 """English text and common tokenizers; only used when nothing else tells (assumed, marked in the record)."""
@@ -46,6 +53,23 @@ class Open:
     request: str = ""
     first_byte_s: float | None = None
     closed: bool = field(default=False)
+    attempt: int = 0
+    retry_of: str = ""
+    fate: "Fate | None" = None
+
+    @property
+    def scope(self) -> str:
+        """The run that it says it belongs to; else it is compared with all calls that say nothing either."""
+        return ANYWHERE if self.rung in ("none", "isolated") else self.run
+
+
+@dataclass(slots=True)
+class Fate:
+    """What became of a request, for the client's next attempt at it."""
+
+    call: str
+    gone_wrong: bool = False
+    repeated: bool = False
 
 
 class Recorder:
@@ -64,18 +88,27 @@ class Recorder:
         self._provenance = Provenance()
         self._isolated = Isolated(config.isolated_gap_s, f"isolated-{self.session}")
         self._numbers = itertools.count(1)
+        self._recent: OrderedDict[tuple[str, str, int], Fate] = OrderedDict()
         self.written = 0
         self.lost = 0
         self.failing = ""
         """Why the latest record could not be written; empty when it could."""
 
     def begin(
-        self, endpoint: str, headers: Mapping[str, str], body: Body, path_run: str, path_workflow: str, key_run: str
+        self,
+        endpoint: str,
+        headers: Mapping[str, str],
+        body: Body,
+        path_run: str,
+        path_workflow: str,
+        key_run: str,
+        data: bytes = b"",
     ) -> Open:
         """A request was read and is about to be sent; what it says is for ``see_input``."""
         start_s = self.now_s()
         call = f"{self.session}-{next(self._numbers)}"
         run, rung = attribute(headers, body, path_run, key_run)
+        attempt, retry_of, fate = self._repetition(run, endpoint, headers, data, call)
         if not run and self._config.isolated:
             run, rung = self._isolated.begin(start_s), "isolated"
         run = run or f"call-{call}"
@@ -90,7 +123,32 @@ class Recorder:
             start_s=start_s,
             traceparent=tidy(headers.get("traceparent")),
             body=body,
+            attempt=attempt,
+            retry_of=retry_of,
+            fate=fate,
         )
+
+    def _repetition(
+        self, run: str, endpoint: str, headers: Mapping[str, str], data: bytes, call: str
+    ) -> tuple[int, str, Fate | None]:
+        """Which attempt it is, by the client's word; which call it repeats; and where its own end is noted.
+
+        The same bytes again are a repetition when the client says so, or when the attempt before went wrong. Otherwise they
+        are a call of their own: programs do ask the same thing several times.
+        """
+        said = headers.get(RETRY_HEADER, "")
+        attempt = min(int(said), 1000) if said.isascii() and said.isdigit() and len(said) < 10 else 0
+        if not data:
+            return attempt, "", None
+        key = (run, endpoint, hash(data))
+        before = self._recent.pop(key, None)
+        retry_of = ""
+        if before is not None and not before.repeated and (attempt or before.gone_wrong):
+            retry_of, before.repeated = before.call, True
+        fate = self._recent[key] = Fate(call)
+        if len(self._recent) > MAX_RECENT:
+            self._recent.popitem(last=False)
+        return attempt, retry_of, fate
 
     def see_input(self, call: Open) -> None:
         """Look, once, at what a call says; soon after ``begin``, since it finds outputs of calls that ended until now."""
@@ -98,7 +156,7 @@ class Recorder:
         if body is None:
             return
         texts = prompt_texts(body)
-        call.seen = self._provenance.see_input(call.run, texts, tool_result_ids(body))
+        call.seen = self._provenance.see_input(call.scope, texts, tool_result_ids(body))
         call.request = "".join(texts) if self._config.text else ""
 
     def end(
@@ -124,8 +182,10 @@ class Recorder:
         output_bytes = sum(len(text.encode(errors="surrogatepass")) for text in texts) + output.dropped_bytes
         kind = KINDS.get(call.endpoint, "generate")
         findable = False
-        if outcome == "completed" and call.rung != "none" and kind == "generate":
-            findable = self._provenance.see_output(call.run, call.id, texts, output.tool_call_ids)
+        if call.fate is not None:
+            call.fate.gone_wrong = outcome != "completed"
+        if outcome == "completed" and kind == "generate":
+            findable = self._provenance.see_output(call.scope, call.id, texts, output.tool_call_ids, call.seen.marks)
         usage = (
             output.usage or counted or Usage(-(-call.seen.input_bytes // BYTES_PER_TOKEN), -(-output_bytes // BYTES_PER_TOKEN))
         )
@@ -155,8 +215,12 @@ class Recorder:
             can_be_source=findable,
             prefix=call.seen.prefix,
             traceparent=call.traceparent,
+            attempt=call.attempt,
+            retry_of=call.retry_of,
+            marks=call.seen.sketch,
             text=Text(request=call.request, outputs=tuple(texts)) if self._config.text else None,
         )
+        call.seen = NOTHING_SEEN
         self._write(record)
 
     def _write(self, record: CallRecord) -> None:

@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import os
+import shutil
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -178,14 +182,76 @@ async def test_a_full_disk_stops_the_recording_but_not_the_calls(stub, gateway):
     assert f"works again; {20 - kept} calls were not recorded" in log
 
 
-def test_a_disk_full_from_the_start_is_an_error(gateway, stub, tmp_path):
-    with pytest.raises(AssertionError, match=r"recording path /dev/full cannot be written: No space left on device"):
-        gateway([endpoint(stub())], recording={"path": "/dev/full"})
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+from executor.recording.config import Recording
+from executor.recording.recorder import Recorder
+try:
+    Recorder(Recording(path="calls.jsonl"), Path(sys.argv[1]))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_disk_full_from_the_start_is_an_error(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert "BackendError recording path" in done.stdout, done.stderr
+    assert "calls.jsonl cannot be written: No space left on device (free some space)" in done.stdout
+
+
+@pytest.mark.parametrize(("kind", "told"), [("fifo", "is a FIFO"), ("null", "is a device"), ("folder", "is a folder")])
+def test_a_recording_goes_to_a_regular_file_or_nowhere(gateway, stub, tmp_path, kind, told):
+    path = tmp_path / "target"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = Path("/dev/null")
+    with pytest.raises(AssertionError, match=f"recording path {path} {told}: must be a regular file"):
+        gateway([endpoint(stub())], recording={"path": str(path)})
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "emptied", "cut", "replaced", "folder gone"])
+async def test_what_becomes_of_the_file_loses_no_later_record(stub, gateway, tmp_path, how):
+    (tmp_path / "logs").mkdir()
+    served = gateway([endpoint(stub())], recording={"path": "logs/calls.jsonl"})
+    path = tmp_path / "logs" / "calls.jsonl"
+    async with aiohttp.ClientSession() as session:
+        for number in range(3):
+            await stream(session, served.url, f"a{number}")
+        kept = load_recording(path)
+        assert len(kept.calls) == 3
+        if how == "deleted":
+            path.unlink()
+        elif how == "moved":
+            path.rename(tmp_path / "logs" / "calls.jsonl.1")
+        elif how == "emptied":
+            path.write_bytes(b"")
+        elif how == "cut":
+            os.truncate(path, path.stat().st_size - 20)
+        elif how == "replaced":
+            (tmp_path / "new").write_bytes(b"")
+            (tmp_path / "new").rename(path)
+        else:
+            shutil.rmtree(path.parent)
+            await stream(session, served.url, "lost")
+            assert served.get("/health")["recording"].startswith("failing")
+            path.parent.mkdir()
+        for number in range(3):
+            await stream(session, served.url, f"b{number}")
+    recorded = load_recording(path)
+    assert len(recorded.calls) == (5 if how == "cut" else 3)
+    assert recorded.torn_lines == (how == "cut")
+    assert path.stat().st_mode & 0o777 == (0o600 if how != "replaced" else 0o644)
+    if how == "moved":
+        assert load_recording(tmp_path / "logs" / "calls.jsonl.1").calls == kept.calls
 
 
 def test_a_taken_port_is_an_error(stub, tmp_path):
-    import subprocess
-
     port = int(stub().url.rsplit(":", 1)[1])
     path = tmp_path / "g.yaml"
     save_gateway(path, GatewayConfig(port=port, endpoints=()))

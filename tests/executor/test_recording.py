@@ -3,9 +3,11 @@
 import itertools
 import json
 import random
+from collections import Counter
 
 import msgspec
 import networkx as nx
+import psutil
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,18 @@ from executor.recording import provenance as module
 from executor.recording.attribution import Isolated, attribute
 from executor.recording.config import Recording
 from executor.recording.log import RecordLog
-from executor.recording.provenance import MAX_MARKS, MAX_SAME, MIN_CONTAINED, MIN_MARKS, SAMPLE, WINDOW, Provenance, Windows
+from executor.recording.provenance import (
+    MAX_MARKS,
+    MAX_SAME,
+    MIN_CONTAINED,
+    MIN_MARKS,
+    MIN_QUOTED,
+    SAMPLE,
+    WINDOW,
+    Provenance,
+    Windows,
+    squeeze,
+)
 from executor.recording.recorder import Recorder
 from executor.wire import stream as stream_module
 from executor.wire.body import Body, ask_for_usage, prompt_texts, read_body, tool_result_ids
@@ -118,15 +131,14 @@ def naive_prefixes(windows: Windows, data: bytes) -> tuple[int, ...]:
 @settings(max_examples=60, deadline=None)
 def test_hashes_are_those_of_each_window_and_prefix_on_its_own(data, secret):
     windows = Windows(secret)
-    sums = windows.sums(data)
     expected = [value for value in naive_window_hashes(windows, data) if value < 2**64 // SAMPLE]
-    assert windows.marks(sums).tolist() == expected
-    assert windows.prefixes(sums) == naive_prefixes(windows, data)
+    assert windows.marks(data).tolist() == expected
+    assert windows.prefixes(data) == naive_prefixes(windows, data)
 
 
-def test_one_window_in_eight_is_sampled():
+def test_one_window_in_four_is_sampled():
     windows = Windows(b"secret")
-    assert len(windows.marks(windows.sums(random.Random(1).randbytes(80_000)))) == pytest.approx(80_000 / SAMPLE, rel=0.05)
+    assert len(windows.marks(random.Random(1).randbytes(80_000))) == pytest.approx(80_000 / SAMPLE, rel=0.05)
 
 
 def test_prefix_hashes_agree_exactly_as_far_as_the_texts_do():
@@ -136,7 +148,7 @@ def test_prefix_hashes_agree_exactly_as_far_as_the_texts_do():
     for cut in (0, 1, 63, 64, 65, 500, 999):
         other = bytearray(text)
         other[cut] ^= 1
-        mine, theirs = (windows.prefixes(windows.sums(bytes(data))) for data in (text, other))
+        mine, theirs = (windows.prefixes(bytes(data)) for data in (text, other))
         same = sum(a == b for a, b in zip(mine, theirs, strict=True))
         assert same == cut // PREFIX_BYTES
 
@@ -165,7 +177,66 @@ def test_a_cut_output_is_found_and_a_shared_phrase_is_not_enough():
     provenance.see_output("r", "a", [text], [])
     (source,) = provenance.see_input("r", [text[: int(0.8 * len(text))]], []).sources
     assert 60 <= source.contained_pct < 100
-    assert provenance.see_input("r", [text[: int(0.3 * len(text))]], []).sources == ()
+    (source,) = provenance.see_input("r", [text[: int(0.3 * len(text))]], []).sources
+    assert 10 <= source.contained_pct < 60
+    assert provenance.see_input("r", [text[:36]], []).sources == ()
+
+
+def test_what_a_call_only_repeats_it_did_not_say():
+    """The judge quotes what both were asked: that makes neither of them its source."""
+    provenance = Provenance(b"k")
+    question = sentence(9, 60)
+    for call in ("a", "b"):
+        seen = provenance.see_input("r", ["Answer: " + question], [])
+        provenance.see_output("r", call, [f"You ask: {question} I say {sentence(ord(call), 40)}"], [], seen.marks)
+    (source,) = provenance.see_input("r", [f"Q: {question} A: {sentence(ord('a'), 40)}"], []).sources
+    assert source.call == "a"
+    assert provenance.see_input("r", [question], []).sources == ()
+
+
+def test_phrases_that_everybody_says_are_no_evidence():
+    provenance = Provenance(b"k")
+    for number in range(6):
+        provenance.see_output(
+            "r", f"c{number}", ["Sure! Here is a summary of the document that you sent: " + sentence(number, 60)], []
+        )
+    assert provenance.see_input("r", ["Sure! Here is a summary of the document that you sent: nothing"], []).sources == ()
+
+
+@given(st.text(max_size=200), st.sampled_from([True, False]))
+def test_quoting_in_json_hides_nothing(text, ascii_only):
+    text = text.replace("\\", "/")
+    plain = squeeze(text.replace("\x7f", ""))
+    for _ in range(2):
+        text = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+    if not ascii_only and all(char.isprintable() for char in text):
+        assert squeeze(text) == plain
+
+
+def test_memory_is_bounded_whatever_the_runs_do():
+    provenance = Provenance(b"k")
+    rng = random.Random(3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAX_HELD", 5000)
+        for number in range(1000):
+            run = ("one", "", f"r{number}")[number % 3]
+            seen = provenance.see_input(run, [sentence(number)], [])
+            provenance.see_output(run, f"c{number}", [sentence(rng.random(), 40), "short"], [f"t{number}"], seen.marks)
+            assert provenance.held <= 5000
+    held = sum(module._weight(said) for scope in provenance._scopes.values() for said in scope.calls.values())
+    assert held == provenance.held
+    assert sum(len(scope.calls) for scope in provenance._scopes.values()) == len(provenance._order) < 120
+
+
+def test_a_long_prompt_leaves_nothing_behind():
+    provenance = Provenance(b"k")
+    before = psutil.Process().memory_info().rss
+    for number in range(3):
+        seen = provenance.see_input("r", [random.Random(number).randbytes(4 * 1024**2).hex()], [])
+        assert seen.input_bytes == 8 * 1024**2
+    del seen
+    assert psutil.Process().memory_info().rss - before < 48 * 1024**2
+    assert len(provenance._windows._powers) <= 2 * module.PREFIX_BYTES * module.MAX_PREFIXES
 
 
 def test_of_equal_outputs_the_latest_are_all_sources():
@@ -188,13 +259,16 @@ def naive_sources(windows, outputs, text):
     """By the definition, one window at a time: the marks of each output, and the part of them in the text."""
 
     def marks(data):
-        return sorted({value for value in naive_window_hashes(windows, data.encode()) if value < 2**64 // SAMPLE})
+        return sorted({value for value in naive_window_hashes(windows, squeeze(data)) if value < 2**64 // SAMPLE})
 
     mine, found = set(marks(text)), {}
-    for call, output in outputs.items():
-        kept = marks(output)[:MAX_MARKS]
-        if len(kept) >= MIN_MARKS and len(mine & set(kept)) / len(kept) >= MIN_CONTAINED:
-            found[call] = round(100 * len(mine & set(kept)) / len(kept))
+    kept = {call: marks(output)[:MAX_MARKS] for call, output in outputs.items()}
+    said_by = Counter(mark for marks_of in kept.values() for mark in marks_of)
+    for call, marks_of in kept.items():
+        hits = mine & set(marks_of)
+        whole = len(marks_of) >= MIN_MARKS and len(hits) / len(marks_of) >= MIN_CONTAINED
+        if whole or sum(1 / said_by[mark] for mark in hits) >= MIN_QUOTED:
+            found[call] = round(100 * len(hits) / len(marks_of))
     return found
 
 
@@ -204,7 +278,7 @@ def test_sources_are_those_of_the_definition(seed, quotes):
     provenance = Provenance(b"k")
     outputs = {f"c{n}": sentence(seed + n, 5 + 40 * n) for n in range(4)}
     for call, output in outputs.items():
-        kept = [value for value in naive_window_hashes(provenance._windows, output.encode()) if value < 2**64 // SAMPLE]
+        kept = [value for value in naive_window_hashes(provenance._windows, squeeze(output)) if value < 2**64 // SAMPLE]
         assert provenance.see_output("r", call, [output], []) == (len(set(kept)) >= MIN_MARKS)
     text = "Judge: " + " or ".join(outputs[f"c{which}"][start : start + length] for which, start, length in quotes)
     found = provenance.see_input("r", [text], []).sources
@@ -216,7 +290,7 @@ def test_of_very_many_calls_the_oldest_are_forgotten_and_leave_nothing(monkeypat
     provenance = Provenance(b"k")
     for number, said in enumerate((0, 1, 2, 3, 1)):
         provenance.see_output("r", f"c{number}", [sentence(said)], [])
-    run = provenance._runs["r"]
+    run = provenance._scopes["r"]
     assert set().union(*run.marks.values()) == set(run.calls) == {"c2", "c3", "c4"}
     assert provenance.see_input("r", ["> " + sentence(0)], []).sources == ()
     assert [source.call for source in provenance.see_input("r", ["> " + sentence(1)], []).sources] == ["c4"]
@@ -514,7 +588,7 @@ def test_prefix_blocks_are_shared_as_far_as_the_prompts_agree():
     text = random.Random(2).randbytes(640)
     other = text[:320] + random.Random(3).randbytes(320)
     calls = [
-        record(name, number, number + 0.5, input_tokens=640, input_bytes=640, prefix=windows.prefixes(windows.sums(data)))
+        record(name, number, number + 0.5, input_tokens=640, input_bytes=640, prefix=windows.prefixes(data))
         for number, (name, data) in enumerate((("a", text), ("b", other)))
     ]
     a, b = to_trace(calls, "test").runs[0].calls

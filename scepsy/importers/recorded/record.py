@@ -57,7 +57,7 @@ class CallRecord(Value, frozen=True, kw_only=True):
     workflow: str
     llm: str
     endpoint: str
-    """chat/completions, completions, responses, embeddings, score or rerank."""
+    """chat/completions, completions, responses, messages, embeddings, score or rerank."""
     kind: CallKind
     instance: str = ""
     start_s: float
@@ -80,4 +80,11 @@ class CallRecord(Value, frozen=True, kw_only=True):
     prefix: tuple[int, ...] = ()
     """Hash of the first 64, 128, … prompt bytes: equal entries mean equal prefixes, within a session."""
     traceparent: str = ""
+    attempt: int = 0
+    """How often the client says it had sent this request before (``x-stainless-retry-count``)."""
+    retry_of: str = ""
+    """The call that this one repeats, byte for byte: one that failed, or one that the client says it gave up."""
+    marks: str = ""
+    """Keyed hashes of some of the input's 24-byte windows, base64 of 32-bit numbers; only where no run id came with the
+    call. Comparable within a session; the key is never written down."""
     text: Text | None = None
