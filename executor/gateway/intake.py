@@ -73,7 +73,8 @@ async def read_request(request: web.BaseRequest, limit_bytes: int, limit_s: floa
 
 
 async def _read(request: web.BaseRequest, limit_bytes: int, held: Held) -> bytes:
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     while True:
         part = await request.content.readany()
         if not part:

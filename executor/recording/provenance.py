@@ -270,7 +270,7 @@ class Provenance:
 
     def _sketch(self, marks: list[int], known: _Scope | None) -> str:
         """Marks by which calls of one run know each other without one containing the other: a question that all repeat."""
-        chosen = []
+        chosen: list[int] = []
         said = known.marks if known is not None else {}
         for mark in sorted(set(marks))[: 4 * SKETCH]:
             count = self._counts.pop(mark, 0) + 1
