@@ -1,1 +1,5 @@
 """Named experiments: config to one tidy table."""
+
+from scepsy.crash import guard_programs
+
+guard_programs("experiments")

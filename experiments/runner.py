@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from experiments.points.questions import Question, known_reference, reference_of
 from scepsy.errors import InputError
 from scepsy.files.atomic import atomic_path
 from scepsy.version import __version__
+from scepsy.workers import delayed, parallel
 
 Params = Mapping[str, Any]
 Row = dict[str, Any]
@@ -99,12 +100,14 @@ def row_key(experiment: str, params: Params) -> str:
 def run_task(experiment: Experiment, params: Params, path: Path) -> list[Row]:
     """One task's rows: read back where they are stored, else computed and stored."""
     if path.exists():
-        stored: list[Row] = json.loads(path.read_text(encoding="utf-8"))
-        return stored
+        with suppress(OSError, ValueError):  # a damaged cache: computed anew
+            stored: list[Row] = json.loads(path.read_text(encoding="utf-8"))
+            return stored
     rows = experiment.run(params)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as aside:
-        aside.write_text(json.dumps(rows), encoding="utf-8")
+    with suppress(InputError, OSError):  # a cache is optional
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as aside:
+            aside.write_text(json.dumps(rows), encoding="utf-8")
     return rows
 
 
@@ -168,12 +171,14 @@ def run_experiment(
     if missing:
         find_references([question for n in missing if (question := tasks[n].question) is not None], jobs)
         with parallel_backend(backend, jobs):
-            work = (joblib.delayed(_numbered)(n, experiment, tasks[n].params, paths[n]) for n in missing)
-            mode = "generator_unordered" if backend == "joblib" else "list"
+            work = (delayed(_numbered)(n, experiment, tasks[n].params, paths[n]) for n in missing)
             with warnings.catch_warnings():
                 # Workers keep traces and curves between tasks; one that grew large is replaced, and nothing is lost.
                 warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-                outcomes: Iterable[tuple[int, list[Row]]] = joblib.Parallel(return_as=mode)(work)
+                local = backend == "joblib"
+                outcomes: Iterable[tuple[int, list[Row]]] = (
+                    parallel(work, unordered=True) if local else joblib.Parallel(return_as="list")(work)
+                )
                 for number, rows in outcomes:
                     found[number] = rows
                     if progress is not None:
@@ -193,7 +198,8 @@ def find_references(questions: Iterable[Question], jobs: int) -> None:
         if len(part) == 1:
             reference_of(part[0], jobs=jobs)
         elif part:
-            joblib.Parallel(n_jobs=jobs)(joblib.delayed(reference_of)(question) for question in part)
+            for _ in parallel((delayed(reference_of)(question) for question in part), jobs=jobs):
+                pass
 
 
 def tidy(experiment: Experiment, scale: Scale, rows: Sequence[Row]) -> pd.DataFrame:

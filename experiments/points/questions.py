@@ -3,6 +3,7 @@
 Problems are kept per process: a worker that simulates many points of one question profiles and states it once.
 """
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from experiments.points.variants import fan_out_trace, varied
 from scepsy.api.case import Case
 from scepsy.api.prepare import Load, prepare
 from scepsy.backend import Stream
-from scepsy.files.atomic import atomic_path
+from scepsy.errors import InputError
+from scepsy.files.atomic import write_bytes
 from scepsy.files.cache import cache_dir
 from scepsy.files.trace import load_trace
 from scepsy.generate import generate
@@ -140,7 +142,10 @@ def known_reference(question: Question) -> Reference | None:
         path = _reference_path(asked)
         if not path.exists():
             return None
-        _REFERENCES[asked] = msgspec.json.decode(path.read_bytes(), type=Reference)
+        try:
+            _REFERENCES[asked] = msgspec.json.decode(path.read_bytes(), type=Reference)
+        except (OSError, msgspec.DecodeError):  # a damaged cache: found anew
+            return None
     return _REFERENCES[asked]
 
 
@@ -163,9 +168,9 @@ def _reference(asked: Question, jobs: int) -> Reference:
     rates = tuple(rate * factor for rate in shape)
     plan = PLANNERS["exact"](base_case(asked, rates).at_factor(REFERENCE_LOAD).problem)
     found = Reference(rates_per_s=rates, latency_s=max(e.latency_s for e in plan.expected))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as aside:
-        aside.write_bytes(msgspec.json.encode(found))
+    with contextlib.suppress(InputError, OSError):  # a cache is optional
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, msgspec.json.encode(found))
     return found
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pandas as pd
-from joblib import Parallel, delayed
 
 from scepsy.api.measure import at_rate, measure, simulator, unloaded_s
 from scepsy.backend import Stream
@@ -16,6 +15,7 @@ from scepsy.plans import Plan
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import evaluate
 from scepsy.search.problem import Goal, Problem
+from scepsy.workers import delayed, parallel
 
 SPANS = 3.0
 """Arrivals of a simulated point last this many predicted latencies, and at least ``MIN_SPAN_S``."""
@@ -132,8 +132,13 @@ def sweep(
     small = replace(problem, curves={}, runs={})  # what a simulation needs of it, cheap to send to another process
     rows = [predicted_row(one, problem) for one in planned]
     sizes = runs_by_rate(rows, least_runs)
-    outcomes = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(simulated_rows)(one, stream, small, runs=sizes[one.rate_per_s], seed=seed) for one in planned for seed in seeds
+    outcomes = parallel(
+        (
+            delayed(simulated_rows)(one, stream, small, runs=sizes[one.rate_per_s], seed=seed)
+            for one in planned
+            for seed in seeds
+        ),
+        jobs=jobs,
     )
     for outcome in outcomes:
         rows += outcome

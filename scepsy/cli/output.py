@@ -1,47 +1,21 @@
 """What every command shares: JSON or text on stdout, one-line errors, exit codes, progress on stderr."""
 
-import functools
 import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from scepsy.errors import ScepsyError
-from scepsy.signals import TOLD, ended_by, working
-
-P = ParamSpec("P")
-R = TypeVar("R")
-T = TypeVar("T")
+from scepsy.cli.outermost import command as command
 
 stdout = Console(width=None if sys.stdout.isatty() else 240)
 stderr = Console(stderr=True)
-
-
-def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn ``ScepsyError`` into one line on stderr and its exit code; Ctrl-C into exit 130."""
-
-    @functools.wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with working():
-            try:
-                return function(*args, **kwargs)
-            except ScepsyError as error:
-                print(f"scepsy: {' '.join(str(error).split())}", file=sys.stderr)
-                raise typer.Exit(error.exit_code) from error
-            except KeyboardInterrupt as error:
-                number = ended_by(error)
-                print(f"scepsy: {TOLD[number]}", file=sys.stderr)
-                raise typer.Exit(128 + number) from None
-
-    return wrapped
 
 
 def emit_json(document: Any) -> None:

@@ -15,6 +15,7 @@ hundred simulated calls settle the regression, while the mean over runs as unequ
 Warm-up (a part of the arrivals) and the time after the last arrival are left out.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,18 +24,18 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import joblib
 import msgspec
 import numpy as np
 
 from scepsy.backend import Stream
 from scepsy.errors import InputError
-from scepsy.files.cache import cache_key
+from scepsy.files.cache import cache_key, usable_cache
 from scepsy.files.curves import load_curves, save_curves
 from scepsy.predictors.aggregate import Floats
 from scepsy.predictors.paths import Paths
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
+from scepsy.workers import delayed, parallel, require_jobs
 from sim.profiling import bench as bench_module
 from sim.profiling.bench import Bench, Calls, Duty, Load, fit_latency
 
@@ -152,9 +153,11 @@ def profile_curves(
     counts = tuple(sorted({1, *replica_counts}))
     if progress:
         progress(0, len(tasks))
-    work = (joblib.delayed(_cached)(task, _callers(streams, task.llm), profiles, counts, seed, cache_dir) for task in tasks)
+    require_jobs(jobs, "jobs")
+    cache_dir = usable_cache(cache_dir) if cache_dir is not None else None
+    work = (delayed(_cached)(task, _callers(streams, task.llm), profiles, counts, seed, cache_dir) for task in tasks)
     made: list[Curve] = []
-    results: Iterator[list[Curve]] = joblib.Parallel(n_jobs=min(jobs, len(tasks)), return_as="generator")(work)
+    results: Iterator[list[Curve]] = parallel(work, jobs=min(jobs, len(tasks)))
     for done, curves in enumerate(results, start=1):
         made.extend(curves)
         if progress:
@@ -205,11 +208,13 @@ def _cached(
     if cache_dir is None:
         return _profile(task, streams, profiles, counts, seed)
     path = cache_dir / f"{_key(task, streams, profiles, counts, seed)}.curves.json"
+    # A cache that is damaged or has become full is no reason to fail: what it lacks is computed.
     if path.exists():
-        return list(load_curves(path))
+        with contextlib.suppress(InputError):
+            return list(load_curves(path))
     curves = _profile(task, streams, profiles, counts, seed)
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    save_curves(path, curves)
+    with contextlib.suppress(InputError, OSError):
+        save_curves(path, curves)
     return curves
 
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, TypeVar
 
-from joblib import Parallel, delayed
-
 from scepsy.errors import InputError
+from scepsy.workers import delayed, parallel
 
 R = TypeVar("R")
 Point = Mapping[str, Any]
@@ -37,11 +36,8 @@ def sweep(
     """
     if not points:
         raise InputError("sweep has 0 points: give every axis at least one value")
-    if jobs == 0 or jobs < -1:
-        raise InputError(f"jobs is {jobs}: must be -1 (one per core) or >= 1")
-    results: Iterator[tuple[int, R]] = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="all", batch_size=1)(
-        delayed(_numbered)(evaluate, number, point) for number, point in enumerate(points)
-    )
+    work = (delayed(_numbered)(evaluate, number, point) for number, point in enumerate(points))
+    results: Iterator[tuple[int, R]] = parallel(work, jobs=jobs, unordered=True, pre_dispatch="all", batch_size=1)
     found: dict[int, R] = {}
     for number, result in results:
         found[number] = result
