@@ -20,6 +20,7 @@ import pyarrow as pa
 from executor.manifests.replay import ReplayTask
 from executor.replay import replay
 from scepsy.errors import BackendError, ScepsyError
+from scepsy.files.failure import decode_json, explain, fail, read_bytes
 from scepsy.records import Records
 
 BEGIN, END = "-----BEGIN SCEPSY RECORDS-----", "-----END SCEPSY RECORDS-----"
@@ -49,9 +50,34 @@ def unpack(log: str) -> Records:
     return Records(runs=_read_table(document["runs"]), calls=_read_table(document["calls"]), meta=document["meta"])
 
 
+def read_task(path: Path) -> ReplayTask:
+    """The task in a file. Raises ``InputError`` when it is not one, whole."""
+    packed = read_bytes(path)
+    try:
+        data = gzip.decompress(packed)
+    except (OSError, EOFError, zlib.error) as error:
+        raise fail(path, f"is not a whole gzip file ({error}): must be a replay task (was it cut off?)") from error
+    try:
+        return msgspec.json.decode(data, type=ReplayTask)
+    except msgspec.ValidationError as error:
+        raise fail(path, explain(error, decode_json(path, data), ReplayTask)[1]) from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        decode_json(path, data)  # raises with the reason
+        raise fail(path, f"is no replay task: {error}") from error
+
+
+def write_task(path: Path, task: ReplayTask) -> None:
+    """Write a task for ``read_task``."""
+    path.write_bytes(gzip.compress(msgspec.json.encode(task), mtime=0))
+
+
 def main(path: Path) -> int:
     """Run one task; exit code as everywhere."""
-    task = msgspec.json.decode(gzip.decompress(path.read_bytes()), type=ReplayTask)
+    try:
+        task = read_task(path)
+    except ScepsyError as error:
+        print(f"scepsy: {error}", flush=True)
+        return error.exit_code
     keys = [line.strip() for line in os.environ.get("SCEPSY_API_KEYS", "").splitlines()]
     key = next((line for line in keys if line and not line.startswith("#")), "")
     done = 0

@@ -105,3 +105,6 @@ def arm() -> None:
     _armed = True
     _set(dict.fromkeys(TOLD, _die))
     sys.unraisablehook = _unraisable
+    # Worker processes' helper notes, after a signal, that it removes what they left: nothing that a user could mend.
+    quiet = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), quiet]))

@@ -36,6 +36,7 @@ from executor.local.unit import Unit
 from executor.local.voice import listen
 from executor.recording.config import Recording
 from scepsy.errors import BackendError, InputError, ScepsyError
+from scepsy.files.failure import decode_json, explain, fail
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 
@@ -463,5 +464,16 @@ def has_no_weights(folder: Path) -> bool:
 
 
 def left_options(folder: Path) -> LocalOptions:
-    """The options that ``apply`` left for the supervisor."""
-    return msgspec.json.decode(read_own(folder / "options.json"), type=LocalOptions)
+    """The options that ``apply`` left for the supervisor. Raises ``InputError`` when they are damaged or missing."""
+    path = folder / "options.json"
+    try:
+        data = read_own(path)
+    except OSError as error:
+        raise fail(path, f"cannot be read: {error.strerror} (apply again)") from error
+    document = decode_json(path, data)
+    try:
+        return msgspec.convert(document, LocalOptions)
+    except msgspec.ValidationError as error:
+        raise fail(path, explain(error, document, LocalOptions)[1]) from error
+    except (RecursionError, OverflowError) as error:
+        raise fail(path, f"cannot be options: {error} (apply again)") from error

@@ -21,6 +21,7 @@ from executor.replay import replay
 from scepsy.backend import Stream, Workload
 from scepsy.errors import BackendError
 from scepsy.files.atomic import write_bytes
+from scepsy.files.failure import fail, read_bytes
 from scepsy.records import COMPLETED, Records
 from scepsy.rng import stream
 from scepsy.value import Value, require, require_finite
@@ -123,7 +124,15 @@ def read_rows(folder: Path) -> list[Row] | None:
     """The rows of a complete run folder; None when it is not complete."""
     if not (folder / "meta.json").exists():
         return None
-    return [msgspec.json.decode(line) for line in (folder / "requests.jsonl").read_bytes().splitlines() if line]
+    path = folder / "requests.jsonl"
+    rows = []
+    for number, line in enumerate(read_bytes(path).splitlines(), start=1):
+        try:
+            if line:
+                rows.append(msgspec.json.decode(line, type=dict[str, float]))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise fail(path, f"is no measured request ({error}): must be whole (remove its folder)", line=number) from error
+    return rows
 
 
 def sweep(

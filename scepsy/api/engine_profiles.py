@@ -1,12 +1,12 @@
 """Profiles from measurements: sweep every (LLM, degree, share), fit step models and the share law, keep the errors."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
@@ -17,6 +17,7 @@ from executor.profiler.instance import profile_instance
 from executor.profiler.sweep import Sweep, latencies_s, read_rows
 from scepsy.cluster import GpuType
 from scepsy.errors import InputError
+from scepsy.files.failure import decode_json, explain, fail, read_bytes
 from scepsy.llm import Llm
 from scepsy.profile.fits import ShareSample, StepSamples, fit_share_law, fit_step
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet
@@ -96,10 +97,39 @@ def calls_of(trace: Trace) -> dict[str, list[Call]]:
     return found
 
 
+class EngineKwargs(msgspec.Struct, frozen=True, kw_only=True):
+    """Of an engine's settings, what a fit needs."""
+
+    tensor_parallel_size: int
+
+
+class RunMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``meta.json`` of a swept instance says, as far as fits and profiles need it."""
+
+    llm: Llm
+    engine_kwargs: EngineKwargs
+    share_pct: int
+    engine: str = ""
+    date: str = ""
+    hardware: dict[str, str] = {}
+    start_s: float = 0.0
+    work: Work = NOTHING
+
+
+def meta_of(folder: Path) -> RunMeta:
+    """Read it. Raises ``InputError`` naming file and field: a measurement that is resumed may have been damaged since."""
+    path = folder / "meta.json"
+    document = decode_json(path, read_bytes(path))
+    try:
+        return msgspec.convert(document, RunMeta)
+    except msgspec.ValidationError as error:
+        raise fail(path, f"{explain(error, document, RunMeta)[1]} (or remove {folder} to measure it again)") from error
+
+
 def fit_folder(folder: Path) -> Fitted:
     """Fit the step model of one swept instance and score it on the held-out run. Raises ``InputError``."""
-    meta = json.loads((folder / "meta.json").read_text())
-    llm = Llm(**meta["llm"])
+    meta = meta_of(folder)
+    llm = meta.llm
     run = load_engine_run(folder)
     if llm.kind == "generate":
         fit = fit_step_model(run, len(run), first_tokens=True)
@@ -121,8 +151,8 @@ def fit_folder(folder: Path) -> Fitted:
         slower = held_work.cpu_s / held_work.step_s(step, shape) / (work.cpu_s / work.step_s(step, shape))
     return Fitted(
         llm=llm.name,
-        tensor_parallel=int(meta["engine_kwargs"]["tensor_parallel_size"]),
-        share_pct=int(meta["share_pct"]),
+        tensor_parallel=meta.engine_kwargs.tensor_parallel_size,
+        share_pct=meta.share_pct,
         step=step,
         residual_pct=residual,
         held_out={name: (float(value) if np.isfinite(value) else None) for name, value in scored.items()},
@@ -135,7 +165,7 @@ def fit_folder(folder: Path) -> Fitted:
 
 def _work_of(run_folder: Path) -> Work:
     """What the engine did in one run; nothing where it was not metered."""
-    return Work(**json.loads((run_folder / "meta.json").read_text()).get("work", {}))
+    return meta_of(run_folder).work
 
 
 def fit_pooling(run: EngineRun) -> tuple[StepModel, float]:
@@ -222,8 +252,7 @@ def profile_trace(
                     local=local, options=options or Sweep(), uuids=uuids, say=say,
                 )  # fmt: skip
                 folders.append(folder)
-                meta = json.loads((folder / "meta.json").read_text())
-                start_s.append((llms[name].parameters / 1e9, float(meta.get("start_s", 0.0))))
+                start_s.append((llms[name].parameters / 1e9, meta_of(folder).start_s))
                 advance()
     found = [fit_folder(folder) for folder in folders]
     law = fit_shares(found, gpu) or default_law
@@ -237,9 +266,9 @@ def profile_trace(
 def _profile(fitted: Fitted, llm: Llm, gpu: GpuType, engine: EngineLimits, out: Path) -> Profile:
     if fitted.share_pct != 100:
         raise InputError(f"shares are up to {fitted.share_pct}: must include 100, which profiles describe")
-    meta = json.loads((out / f"{fitted.llm}-tp{fitted.tensor_parallel}-share100" / "meta.json").read_text())
+    meta = meta_of(out / f"{fitted.llm}-tp{fitted.tensor_parallel}-share100")
     held = fitted.held_out.get("latency_mean_err_pct")
-    source = f"measured: {meta['engine']} on {meta['hardware']['machine']}, {meta['date']}"
+    source = f"measured: {meta.engine} on {meta.hardware.get('machine', '?')}, {meta.date}"
     if held is not None:
         source += f"; held-out mean latency {held:+.1f} %"
     if fitted.held_out_slowdown is not None:

@@ -262,13 +262,11 @@ def discover(
     from executor.cluster.discover import discover as find
     from executor.cluster.topology import nvlink_domains
     from scepsy.files.cluster import save_cluster
+    from scepsy.files.failure import read_text
     from scepsy.profile import catalogue
 
     files = read_pairs("--topology", topology or [])
-    try:
-        nvlink = {node: nvlink_domains(Path(file).read_text(), file) for node, file in files.items()}
-    except OSError as error:
-        raise InputError(f"--topology: {error.filename} cannot be read: {error.strerror}") from error
+    nvlink = {node: nvlink_domains(read_text(file), file) for node, file in files.items()}
     api = connect(read_options(None, None, None, None), context)
     types = read_pairs("--gpu-type", gpu_type or [])
     found = find(api, catalogue.gpu_types(), name=name, driver=driver, types=types, nvlink=nvlink)

@@ -1,6 +1,5 @@
 """``scepsy profile``: where step models come from, and how well they hold."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,12 +114,9 @@ def fit(
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}: give a readable file") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}): give the calibration file as published") from error
+    from scepsy.files.failure import decode_json, read_bytes
+
+    return decode_json(path, read_bytes(path))
 
 
 def _fit_share(grid: Any, path: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,9 @@ from scepsy.errors import InputError
 Step = str | int
 Lines = Mapping[tuple[Step, ...], int]
 
+WHOLE_BYTES = 1 << 30
+"""A document longer than this is refused: it would not be one of ours, and decoded it takes many times as much memory."""
+
 _PATH = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
 _WORDS = {
@@ -163,11 +166,19 @@ def reading(path: str | Path) -> Iterator[None]:
 
 def read_bytes(path: str | Path) -> bytes:
     """Read a whole file. Raises ``InputError`` when it is missing, a folder, unreadable or empty."""
-    with reading(path):
-        data = Path(path).read_bytes()
+    with reading(path), Path(path).open("rb") as file:
+        data = file.read(WHOLE_BYTES + 1)
+    if len(data) > WHOLE_BYTES:
+        raise fail(path, f"is longer than {WHOLE_BYTES >> 20} MiB: must be shorter (is this the right file?)")
     if not data.strip():
         raise fail(path, "is empty: must hold a document (was it cut off while being written?)")
     return data
+
+
+def read_text(path: str | Path) -> str:
+    """Read a whole UTF-8 text file. Raises ``InputError`` as ``read_bytes`` does, and when it is not UTF-8."""
+    with reading(path):
+        return read_bytes(path).decode("utf-8-sig")
 
 
 def decode_json(path: str | Path, data: bytes, line: int | None = None) -> Any:

@@ -28,6 +28,10 @@ from scepsy.workload import Run, Trace, TraceSource
 FORMAT, VERSION = "scepsy.trace", 1
 _COUNT_DIGITS = 12
 
+LINE_BYTES = 64 << 20
+"""A run whose line is longer is refused: a small packed file could unpack to one line of gigabytes. A call takes some 200 bytes
+beside its prefix hashes, so this holds a run of 10^5 calls."""
+
 Progress = Callable[[int], None]
 """Called with the bytes of the file consumed since the last call; the file's size is the total."""
 
@@ -146,7 +150,12 @@ class _Opened:
     def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
         with reading(self._path):
             try:
-                yield from file
+                while line := file.readline(LINE_BYTES + 1):
+                    if len(line) > LINE_BYTES:
+                        raise fail(
+                            self._path, f"holds a line of more than {LINE_BYTES >> 20} MiB: must be shorter (a run per line)"
+                        )
+                    yield line
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 raise fail(
                     self._path, f"is a damaged gzip file ({error}): must be whole (was it cut off? copy it again)"

@@ -141,13 +141,15 @@ def _requests(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}: a run folder needs requests.jsonl and meta.json") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 (byte {error.object[error.start]:#04x}): must be UTF-8 text") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             values = [row[name] for name in (*_TIMES, "input_toks", "output_toks")]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} line {number}: {error!r}: must be a request with its lengths and engine times") from error
         if any(value is None for value in values) or not row["output_toks"] or not row["input_toks"]:
             dropped += 1  # failed or aborted: it has no end to compare with
@@ -167,7 +169,7 @@ def _meta(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}: a run folder needs requests.jsonl and meta.json") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(document, dict):
         raise InputError(f"{path}: is a {type(document).__name__}: must be an object")
