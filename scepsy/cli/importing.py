@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scepsy.cli.output import command, emit_json, progress, show_table, stderr, stdout
+from scepsy.cli.statistics import show_statistics, statistics_of
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def import_(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse when anything is dropped, estimated, repaired, given twice or unfinished.")
     ] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Show what `scepsy trace stats` shows, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Import recordings of another tool; the format is found out.
@@ -77,10 +79,14 @@ def import_(
         summary = summing.summary()
         notes = (*imported.source.notes, *tally.notes(), *_said(summary))
         writer.source = replace(imported.source, notes=notes)
+    document = _document(output, found.format, found.reason, summary, tally)
     if as_json:
-        emit_json(_document(output, found.format, found.reason, summary, tally))
+        emit_json(document | ({"statistics": statistics_of(output)[0]} if stats else {}))
         return
     _show(output, found.format, found.reason, summary, notes)
+    if stats:
+        stdout.print()
+        show_statistics(*statistics_of(output))
 
 
 def _format_and_files(items: Sequence[str], format_: str | None) -> tuple[str | None, list[str]]:
