@@ -6,7 +6,6 @@ else estimated from the text. Messages that two inputs begin with are shared pre
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -20,6 +19,7 @@ from scepsy.importers.prompts import TEXT_BLOCK_TOKENS, Texts
 from scepsy.importers.recorded.dependencies import GUESS, JOIN, LONE
 from scepsy.importers.records import Sample, json_records
 from scepsy.importers.source import Source
+from scepsy.importers.spool import Spool
 from scepsy.importers.tally import Tally
 from scepsy.importers.threads import Observed, parents_by_time
 from scepsy.importers.usage import Usage, settled
@@ -31,15 +31,14 @@ INPUTS = ("gen_ai.input.messages", "gen_ai.prompt", "input.value")
 OUTPUTS = ("gen_ai.output.text", "gen_ai.output.messages", "gen_ai.completion", "output.value")
 
 
-@dataclass
-class _Span:
+class _Span(msgspec.Struct, array_like=True):
     """One call and the fingerprints of its texts."""
 
     seen: Seen
     output: bytes
     earlier: frozenset[bytes]
     """Fingerprints of the assistant's messages in its input."""
-    waits: set[str] = field(default_factory=set)
+    waits: set[str] = msgspec.field(default_factory=set)
 
 
 def _open(sources: Sequence[Source], options: Mapping[str, str], tally: Tally) -> Imported:
@@ -52,17 +51,17 @@ def _open(sources: Sequence[Source], options: Mapping[str, str], tally: Tally) -
 def _seen(sources: Sequence[Source], tally: Tally) -> Iterator[Seen]:
     texts = Texts()
     for source in sources:
-        runs: dict[str, list[_Span]] = {}
-        for record in json_records(source, tally, "spans"):
-            try:
-                span = _span(mapping(record.value), texts, tally)
-            except Absurd as error:
-                tally.drop(str(error), source, record.line)
-                continue
-            if span is not None:
-                runs.setdefault(span.seen.run, []).append(span)
-        for spans in runs.values():
-            yield from _linked(spans, tally)
+        with Spool(_Span) as spool:
+            for record in json_records(source, tally, "spans"):
+                try:
+                    span = _span(mapping(record.value), texts, tally)
+                except Absurd as error:
+                    tally.drop(str(error), source, record.line)
+                    continue
+                if span is not None:
+                    spool.add(span.seen.run, span)
+            for spans in spool.groups():
+                yield from _linked(spans, tally)
 
 
 def _span(raw: Mapping[str, Any], texts: Texts, tally: Tally) -> _Span | None:
