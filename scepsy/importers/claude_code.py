@@ -13,6 +13,7 @@ once.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any
 
 from scepsy.importers.assemble import Seen
@@ -112,7 +113,7 @@ class _Told:
         if record.get("isSidechain") is True:  # old versions do not name sub-agents: the first line of one does here
             above = self.lines[parent].agent if parent in self.lines else ""
             agent = label(record.get("agentId")) or above or f"sidechain-{uuid}"
-        line = _Line(parent, at_s, label(record.get("sessionId")), agent)
+        line = _Line(intern(parent), at_s, intern(label(record.get("sessionId"))), intern(agent))
         if kind == "assistant":
             self._assistant(record, uuid, line)
         elif kind == "user":
@@ -122,7 +123,7 @@ class _Told:
             line.result_of = label(get(record, "toolUseResult.agentId"))
             made = record.get("isMeta") is True or record.get("isCompactSummary") is True
             line.human = not (line.agent or line.results or made)
-        self.lines[uuid] = line
+        self.lines[intern(uuid)] = line
 
     def _assistant(self, record: Mapping[str, Any], uuid: str, line: _Line) -> None:
         message = mapping(record.get("message"))
@@ -130,7 +131,8 @@ class _Told:
         if llm == "<synthetic>" or record.get("isApiErrorMessage") is True:
             self._tally.facts["messages that the program made itself (errors), left out"] += 1
             return
-        line.call = f"{line.session}:{label(message.get('id')) or label(record.get('requestId')) or uuid}"
+        key = f"{line.session}:{label(message.get('id')) or label(record.get('requestId')) or uuid}"
+        line.call = intern(key)
         found = self.messages.get(line.call)
         if found is None:
             found = self.messages[line.call] = _Message(line.session, line.agent, llm or "unknown", uuid, line.at_s)
