@@ -1,36 +1,79 @@
-"""``scepsy trace export``: a trace as spans for tracing tools."""
+"""``scepsy trace export``: a trace in formats that other tools show or replay."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scepsy.cli.output import command, emit_json, stdout
+from scepsy.cli.output import command, emit_json, progress, stdout
 from scepsy.errors import InputError
+
+if TYPE_CHECKING:
+    from scepsy.files.trace import TraceReader
+    from scepsy.workload import Run
 
 
 @command
 def export(
-    format_: Annotated[str, typer.Argument(metavar="FORMAT", help="otel (OpenTelemetry GenAI) or openinference.")],
+    format_: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT", help="otel, openinference, mooncake, agentic-mooncake (Dynamo), aiperf or inference-perf."
+        ),
+    ],
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="OTLP JSON to write, one export request per line.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write (inference-perf: folder).")],
+    only: Annotated[
+        str | None, typer.Option(metavar="LLM", help="Only this LLM's calls; all else becomes waiting time.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Write a trace as OTLP spans: a root span per run, a child per call, links to what it waited for.
+    """Write a trace in another tool's format; what that format cannot hold is said.
 
     Example: `scepsy trace export otel rag.jsonl -o rag.otlp.jsonl`
     """
-    from scepsy.files.otlp import save_otlp
-    from scepsy.files.trace import load_trace
+    from scepsy.files.exports.base import Lost
+    from scepsy.files.exports.registry import EXPORTERS
+    from scepsy.files.trace import TraceReader
 
-    if format_ not in ("otel", "openinference"):
-        raise InputError(f"format is {format_!r}: must be otel or openinference")
-    read = load_trace(trace)
-    save_otlp(output, read, "otel" if format_ == "otel" else "openinference")
+    if format_ not in EXPORTERS:
+        raise InputError(f"format is {format_!r}: must be one of {', '.join(EXPORTERS)}")
+    exporter, lost, counted = EXPORTERS[format_], Lost(), {"runs": 0}
+    with progress(f"exporting {format_}", trace.stat().st_size if trace.is_file() else None) as advance:
+        reader = TraceReader(trace, advance)
+        calls = exporter.save(output, _runs(reader, only, counted), reader, lost)
+    said = lost.said()
     if as_json:
-        emit_json({"spans": str(output), "format": format_, "runs": len(read.runs)})
-    else:
-        stdout.print(f"{output}: {len(read.runs)} runs", soft_wrap=True, highlight=False)
+        emit_json(
+            {
+                "spans": str(output),
+                "file": str(output),
+                "format": format_,
+                "runs": counted["runs"],
+                "calls": calls,
+                "lost": said,
+            }
+        )
+        return
+    stdout.print(f"{output}: {counted['runs']} runs, {calls} calls", soft_wrap=True, highlight=False)
+    for line in said:
+        stdout.print(f"  not held: {line}", soft_wrap=True, highlight=False, markup=False)
+    stdout.print(
+        f"  reads back with: scepsy trace {exporter.imports_as} {output}", soft_wrap=True, highlight=False, markup=False
+    )
+
+
+def _runs(reader: "TraceReader", only: str | None, counted: dict[str, int]) -> "Iterator[Run]":
+    from scepsy.dag import project
+
+    for run in reader:
+        kept = run if only is None else project(run, only)
+        if kept is not None:
+            counted["runs"] += 1
+            yield kept
+    if only is not None and not counted["runs"]:
+        raise InputError(f"--only is {only!r}: no run of {reader.path} calls it (see: scepsy trace stats {reader.path})")
 
 
 def register(app: typer.Typer) -> None:

@@ -1,5 +1,6 @@
 """Traces as OTLP JSON spans: OpenTelemetry GenAI or OpenInference attributes, one line per run, lengths only."""
 
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,8 @@ import msgspec
 
 from scepsy.dag import timed
 from scepsy.files.atomic import atomic_path
+from scepsy.files.exports.base import Lost
+from scepsy.files.trace import TraceReader
 from scepsy.workload import Call, Run, Trace
 
 Convention = Literal["otel", "openinference"]
@@ -28,9 +31,36 @@ def save_otlp(path: str | Path, trace: Trace, convention: Convention = "otel", *
     Times count from ``epoch_s`` (Unix seconds); runs without a recorded clock get nominal times. Prefix hashes have no place
     in either convention and are left out.
     """
+    _save(Path(path), trace.runs, convention, epoch_s)
+
+
+def save_genai(path: Path, runs: Iterable[Run], reader: TraceReader, lost: Lost) -> int:
+    """An exporter: GenAI conventions."""
+    return _export(path, runs, reader, lost, "otel")
+
+
+def save_openinference(path: Path, runs: Iterable[Run], reader: TraceReader, lost: Lost) -> int:
+    """An exporter: OpenInference."""
+    return _export(path, runs, reader, lost, "openinference")
+
+
+def _export(path: Path, runs: Iterable[Run], reader: TraceReader, lost: Lost, convention: Convention) -> int:
+    def counted() -> Iterator[Run]:
+        for run in runs:
+            if any(call.prefix_hashes for call in run.calls):
+                lost.counts["runs written without their prompts' prefix blocks"] += 1
+            yield run
+
+    return _save(path, counted(), convention, 0.0)
+
+
+def _save(path: Path, runs: Iterable[Run], convention: Convention, epoch_s: float) -> int:
+    calls = 0
     with atomic_path(path) as aside, aside.open("wb") as file:
-        for run in trace.runs:
+        for run in runs:
             file.write(msgspec.json.encode(run_spans(timed(run), convention, epoch_s)) + b"\n")
+            calls += len(run.calls)
+    return calls
 
 
 def run_spans(run: Run, convention: Convention, epoch_s: float) -> dict[str, Any]:

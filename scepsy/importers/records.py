@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import ijson
@@ -310,7 +311,7 @@ def take_sample(source: Source) -> Sample:
 def _json_sample(source: Source, stream: Stream, first: bytes) -> Sample:
     if _is_lines(first):
         values, size = [], 0
-        for line in (first, *_some(stream)):
+        for line in chain((first,), _some(stream)):
             size += len(line)
             try:
                 values.append(decode(line) if len(line) <= WHOLE_BYTES else skeleton(line[: SAMPLE_BYTES * 4]))
