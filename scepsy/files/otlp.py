@@ -24,6 +24,9 @@ CLIENT = 3
 
 INTERNAL = 1
 
+COMPLETE = "scepsy.links"
+"""Attribute of a root span: ``complete`` says that the links between its calls are all that there are."""
+
 
 def save_otlp(path: str | Path, trace: Trace, convention: Convention = "otel", *, epoch_s: float = 0.0) -> None:
     """Write a trace as spans, atomically: a root span per run, a child per call, links to the calls it waited for.
@@ -71,7 +74,8 @@ def run_spans(run: Run, convention: Convention, epoch_s: float) -> dict[str, Any
     ends = [call.end_s for call in run.calls if call.end_s is not None]
     root = _span(trace_id, root_id, run.workflow, begin_s, begin_s + max(ends) + run.tail_s, kind=INTERNAL)
     root["attributes"] = _attributes(
-        {"openinference.span.kind": "CHAIN"} if convention == "openinference" else {"gen_ai.operation.name": "invoke_agent"}
+        ({"openinference.span.kind": "CHAIN"} if convention == "openinference" else {"gen_ai.operation.name": "invoke_agent"})
+        | {COMPLETE: "complete"}
     )
     spans = [root]
     for call in run.calls:

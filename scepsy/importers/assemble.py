@@ -8,9 +8,9 @@ Rules per run:
 1. An observation given twice is kept once: the one that ended, else the last.
 2. A call that contains another call wraps it: it is left out, and lends its token counts to the only call inside where that has
    none. Failed calls are left out; one that another call of its LLM follows under the same span was retried.
-3. Recorded dependencies (``waits``) are taken as they are. A run without any gets them from nesting and time: a call
-   waits for those siblings before it that ended last with nothing whole in between, and the first inside a span for what
-   the span waited for.
+3. Recorded dependencies (``waits``) are taken as they are. A run without any (that is not ``complete``) gets them
+   from nesting and time: a call waits for those siblings before it that ended last with nothing whole in between, and the
+   first inside a span for what the span waited for.
 """
 
 import heapq
@@ -64,6 +64,8 @@ class Seen(msgspec.Struct, array_like=True, kw_only=True):
     prefix: tuple[int, ...] = ()
     name: str = ""
     """Of a root: what the run is called, where nothing else says so."""
+    complete: bool = False
+    """Whether the recording says that the run's ``waits`` are all there are, even where there are none."""
 
 
 def assemble(seen: Iterable[Seen], tally: Tally, *, workflow: str = "", default: str = "default") -> Iterator[Run]:
@@ -267,7 +269,7 @@ def _end(item: Seen) -> float:
 
 def _parents(items: Mapping[str, Seen], calls: Mapping[str, Seen]) -> tuple[dict[str, tuple[str, ...]], list[float]]:
     """Whom each call waited for, and the confidence of each inferred dependency."""
-    if any(item.waits for item in calls.values()):
+    if any(item.waits for item in calls.values()) or any(item.complete for item in items.values()):
         return {id_: _resolved(item, items, calls) for id_, item in calls.items()}, []
     nodes = _tree(items, calls)
     found: dict[str, tuple[str, ...]] = {}

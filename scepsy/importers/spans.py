@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from scepsy.errors import InputError
+from scepsy.files.otlp import COMPLETE
 from scepsy.importers.assemble import Seen, assemble
 from scepsy.importers.base import Imported
 from scepsy.importers.fields import DEEPEST, LATEST_S, Absurd, count, embedded, estimated_tokens, get, label, moment_s, seconds
@@ -187,7 +188,8 @@ def _observed(span: Span, reading: Reading | None, by_session: bool, tally: Tall
         kind = embedded(get(attributes, "openinference.span.kind", "gen_ai.operation.name", *_KINDS))
         return Seen(
             run=span.trace, id=f"{span.trace}:{span.id}", parent=_inside(span), start_s=span.start_s, end_s=span.end_s,
-            name=named, tool=kind in ("TOOL", "execute_tool", "tool"), waits=_links(span), session=_session(attributes),
+            name=named, complete=attributes.get(COMPLETE) == "complete",
+            tool=kind in ("TOOL", "execute_tool", "tool"), waits=_links(span), session=_session(attributes),
         )  # fmt: skip
     usage = settled(reading.usage, tally)
     estimate = usage.given is None or (usage.made is None and reading.kind == "generate")
