@@ -1,6 +1,6 @@
 """Traces as OTLP JSON spans: OpenTelemetry GenAI or OpenInference attributes, one line per run, lengths only."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -132,7 +132,7 @@ def _span_id(run: Run, call: str) -> str:
     return blake2b(f"{run.id}\x1f{call}".encode(), digest_size=8).hexdigest()
 
 
-def _attributes(values: dict[str, str | int]) -> list[dict[str, Any]]:
+def _attributes(values: Mapping[str, str | int]) -> list[dict[str, Any]]:
     return [
         {"key": name, "value": {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}}
         for name, value in values.items()
