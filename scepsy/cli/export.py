@@ -23,7 +23,7 @@ def export(
         ),
     ],
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write (inference-perf: folder).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File or folder (inference-perf) to write.")],
     only: Annotated[
         str | None, typer.Option(metavar="LLM", help="Only this LLM's calls; all else becomes waiting time.")
     ] = None,

@@ -87,7 +87,9 @@ def _outputs(function: Callable[..., Any]) -> dict[str, bool]:
         for each in get_args(hint)[1:]:
             declared = getattr(each, "param_decls", None) or ()
             if "-o" in declared or "--output" in declared:
-                found[name] = str(getattr(each, "help", "") or "").startswith("Folder")
+                told = str(getattr(each, "help", "") or "")
+                if not told.startswith("File or folder"):  # which of the two, only the command knows
+                    found[name] = told.startswith("Folder")
     return found
 
 

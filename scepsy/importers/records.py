@@ -294,11 +294,10 @@ class Sample:
 def take_sample(source: Source) -> Sample:
     """Read the beginning of an input. Raises ``InputError`` when it cannot be read at all."""
     with source.open() as stream:
-        first = b""
-        for _, line in stream.lines():
-            first = line or b""
-            break
-        if not first.strip():
+        first = stream.readline(LINE_BYTES + 1)
+        while first and first.isspace():
+            first = stream.readline(LINE_BYTES + 1)
+        if not first:
             return Sample(source, "empty")
         if first.lstrip()[:1] in (b"{", b"["):
             return _json_sample(source, stream, first)
