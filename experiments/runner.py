@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import fsum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -239,4 +240,4 @@ def estimate_s(experiment: Experiment, scale: Scale, *, folder: Path, jobs: int,
     tasks = experiment.tasks(scale)
     left = [task for task in tasks if not (folder / "rows" / f"{row_key(experiment.name, task.params)}.json").exists()]
     new = {task.question for task in left if task.question is not None and known_reference(task.question) is None}
-    return (sum(experiment.calls(t.params) / speed_per_s + SECONDS_PER_TASK_S for t in left) + len(new) * PROFILE_S) / jobs
+    return (fsum(experiment.calls(t.params) / speed_per_s + SECONDS_PER_TASK_S for t in left) + len(new) * PROFILE_S) / jobs

@@ -159,6 +159,11 @@ class Plan(Value, frozen=True, kw_only=True):
         raise KeyError(f"LLM {llm!r} has no allocation in this plan")
 
     @property
+    def placement(self) -> dict[str, tuple[tuple[Gpu, ...], ...]]:
+        """GPUs of every instance in order of its number, by LLM: the placement as planners and predictors take it."""
+        return {a.llm: tuple(i.gpus for i in self.instances if i.llm == a.llm) for a in self.allocations}
+
+    @property
     def gpu_shares(self) -> dict[Gpu, int]:
         """Percent used of each GPU that any instance touches."""
         used: dict[Gpu, int] = {}

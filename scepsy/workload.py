@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Literal
 
+import msgspec
+
 from scepsy.value import Value, require, require_finite
 
 CallKind = Literal["generate", "embed", "rerank"]
@@ -190,3 +192,7 @@ class Arrivals(Value, frozen=True, kw_only=True):
         if self.kind == "closed":
             require(self.users >= 1, "users", self.users, ">= 1 for kind 'closed'")
         require_finite("think_s", self.think_s)
+
+    def at_rate(self, rate_per_s: float) -> "Arrivals":
+        """The same arrivals at another rate (runs per second)."""
+        return msgspec.structs.replace(self, rate_per_s=rate_per_s)

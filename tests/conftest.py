@@ -1,7 +1,11 @@
 """Fixtures that every package's tests share."""
 
+import builtins
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -10,6 +14,21 @@ from hypothesis import settings
 settings.register_profile("anywhere", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
+
+
+OURS = ("scepsy.", "sim.", "executor.", "experiments.")
+_sum = builtins.sum
+
+
+def _sum_that_rounds_alike(values: Iterable[Any], /, start: Any = 0) -> Any:
+    """``sum``, refusing to add plain floats for our modules: it rounds differently from Python 3.12 on."""
+    total = _sum(values, start)
+    if type(total) is float and str(sys._getframe(1).f_globals.get("__name__", "")).startswith(OURS):
+        raise AssertionError(f"{sys._getframe(1).f_globals['__name__']} adds floats by sum(): use math.fsum, which rounds once")
+    return total
+
+
+builtins.sum = _sum_that_rounds_alike
 
 
 @pytest.fixture(scope="session")

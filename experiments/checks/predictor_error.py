@@ -14,6 +14,7 @@ ones, as everywhere in the experiments); without it they are skipped, which is s
 
 import argparse
 from collections.abc import Iterator, Sequence
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from scepsy.generate import WORKFLOWS, generate
 from scepsy.plans import Plan
 from scepsy.profile.catalogue import builtin_profiles, cluster_preset
 from scepsy.search import PLANNERS, Problem
-from scepsy.search.assemble import evaluate, latencies_of, slots_of
+from scepsy.search.assemble import evaluate, latencies_of
 from scepsy.search.goals import at_factor
 from scepsy.search.infeasible import rate_bound
 from scepsy.workload import Arrivals, Run, Trace
@@ -70,7 +71,7 @@ def rows_of(
     for part in LOADS:
         rate = part * top
         at = at_factor(problem, rate / problem.rates_per_s[0])
-        predicted = predictions(at, plan.allocations, slots_of(plan))
+        predicted = predictions(at, plan.allocations, plan.placement)
         wanted = int(min(max(runs, SPANS * rate * predicted["aggregate", "mean"]), max(100.0, most_calls / per_run)))
         workload = offering(trace, rate, wanted, binding(at, plan), seed + 1)
         records = simulate(plan, workload, profiles=problem.profiles)
@@ -95,7 +96,7 @@ def rows_of(
 
 def binding(problem: Problem, plan: Plan) -> str:
     """The LLM with the highest load."""
-    used = evaluate(problem, plan.allocations, slots_of(plan)).utilisation
+    used = evaluate(problem, plan.allocations, plan.placement).utilisation
     return max(sorted(used), key=lambda llm: used[llm])
 
 
@@ -110,11 +111,11 @@ def offering(trace: Trace, rate_per_s: float, runs: int, llm: str, seed: int) ->
         return Workload(streams=(Stream(trace=trace, arrivals=Arrivals(rate_per_s=rate)),), runs=runs, seed=seed)
 
     def work_s(run: Run) -> float:
-        return sum(nominal_s(call) for call in run.calls if call.llm == llm)
+        return fsum(nominal_s(call) for call in run.calls if call.llm == llm)
 
     drawn = list(issue(at(rate_per_s)))
     mean = float(np.mean([work_s(run) for run in trace.runs]))
-    return at(rate_per_s * rate_per_s * drawn[-1][0] * mean / sum(work_s(run) for _, _, run in drawn))
+    return at(rate_per_s * rate_per_s * drawn[-1][0] * mean / fsum(work_s(run) for _, _, run in drawn))
 
 
 def predictions(problem: Problem, allocations: Any, slots: Any) -> dict[tuple[str, str], float]:

@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any, cast
 
 import numpy as np
@@ -59,8 +60,8 @@ def runs_of(question: Question, load: float, effort: Effort) -> int:
     """Runs of one point: the same for every system."""
     reference = reference_of(question)
     rates = [rate * load for rate in reference.rates_per_s]
-    total = sum(rates)
-    per_run = sum(rate * calls for rate, calls in zip(rates, calls_per_run(question), strict=True)) / total
+    total = fsum(rates)
+    per_run = fsum(rate * calls for rate, calls in zip(rates, calls_per_run(question), strict=True)) / total
     wanted = min(effort.spans * reference.latency_s * total, effort.most_calls / per_run)
     return round(max(wanted, effort.least_runs * total / min(rates)))
 
@@ -78,8 +79,8 @@ GUESS = Reference(rates_per_s=(20.0,), latency_s=3.0)
 def expected_calls(question: Question, load: float, effort: Effort) -> float:
     """Simulated calls of one point, for time estimates: the point itself and the unloaded replay. Profiles nothing."""
     reference = known_reference(question) or GUESS
-    total = sum(reference.rates_per_s) * load
-    mean = sum(calls_per_run(question)) / len(question.workflows)
+    total = fsum(reference.rates_per_s) * load
+    mean = fsum(calls_per_run(question)) / len(question.workflows)
     runs = max(effort.least_runs, min(effort.spans * reference.latency_s * total, effort.most_calls / mean))
     return (runs + 40 * len(question.workflows)) * mean
 

@@ -67,13 +67,12 @@ def rows(params: Mapping[str, Any]) -> list[Row]:
     except Infeasible as error:
         return [base | {"search_s": time.process_time() - began, "feasible": False, "why": " ".join(str(error).split())}]
     search_s = time.process_time() - began
-    placement = {a.llm: tuple(i.gpus for i in plan.instances if i.llm == a.llm) for a in plan.allocations}
     return [
         base
         | {
             "search_s": search_s,
             "feasible": True,
-            "objective_s": evaluate(problem, plan.allocations, placement).objective_s,
+            "objective_s": evaluate(problem, plan.allocations, plan.placement).objective_s,
             "bound_s": plan.bound_latency_s,
             "optimal": plan.optimal,
             "why": "",

@@ -1,10 +1,9 @@
 """A planning problem together with the streams that decisions are tried on."""
 
-from dataclasses import dataclass, replace
-
-import msgspec
+from dataclasses import dataclass
 
 from scepsy.backend import Stream
+from scepsy.search.goals import at_factor
 from scepsy.search.problem import Problem
 
 
@@ -19,9 +18,9 @@ class Case:
         """The same question at ``factor`` times its rates."""
         if factor == 1.0:
             return self
-        targets, streams = [], []
-        for target, stream in zip(self.problem.targets, self.streams, strict=True):
-            arrivals = msgspec.structs.replace(target.arrivals, rate_per_s=(target.arrivals.rate_per_s or 0.0) * factor)
-            targets.append(msgspec.structs.replace(target, arrivals=arrivals))
-            streams.append(Stream(trace=stream.trace, arrivals=arrivals))
-        return Case(problem=replace(self.problem, targets=tuple(targets)), streams=tuple(streams))
+        there = at_factor(self.problem, factor)
+        streams = (
+            Stream(trace=stream.trace, arrivals=target.arrivals)
+            for target, stream in zip(there.targets, self.streams, strict=True)
+        )
+        return Case(problem=there, streams=tuple(streams))

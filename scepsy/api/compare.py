@@ -6,10 +6,10 @@ Run it whole, from written models to the table, with ``python -m scepsy.api.comp
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from executor.local.deployment import apply, delete
@@ -168,7 +168,7 @@ def rows_of(question: Comparison, measured: Mapping[Conditions, Records], *, kep
                 for source, shown in sources:
                     row = row_of(shown, question.plan, target.workflow, rate, seed, source)
                     if source in (AT_SPEED, "measured") and slow:
-                        row["slowdown"] = sum(slow.values()) / len(slow)
+                        row["slowdown"] = fsum(slow.values()) / len(slow)
                     if source == "measured" and "others_cores" in shown.meta:
                         row["others_cores"] = float(shown.meta["others_cores"])
                     rows.append(row)
@@ -180,7 +180,7 @@ def predict(question: Comparison, load: float) -> dict[str, dict[str, Any]]:
     loads = tuple(
         Load(
             trace=question.traces[target.workflow],
-            arrivals=msgspec.structs.replace(target.arrivals, rate_per_s=load * (target.arrivals.rate_per_s or 0.0)),
+            arrivals=target.arrivals.at_rate(load * (target.arrivals.rate_per_s or 0.0)),
             path=target.trace,
         )
         for target in question.plan.targets

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scepsy.cluster import Gpu
 from scepsy.plans import Plan
 from scepsy.predictors import critical_path
 from scepsy.predictors.aggregate import Formula, busy_seconds, call_rates_per_s, capacity_of, predict
@@ -14,15 +13,10 @@ PREDICTORS = ("aggregate", "critical-path", "paper")
 """aggregate: Σ busy seconds as replayed. paper: the literal Σ L·n/p with the trace's p. critical-path: runs as DAGs."""
 
 
-def placement_of(plan: Plan) -> Mapping[str, tuple[tuple[Gpu, ...], ...]]:
-    """Where each LLM's instances sit, as planners and predictors take it."""
-    return {a.llm: tuple(i.gpus for i in plan.instances if i.llm == a.llm) for a in plan.allocations}
-
-
 def forecast(plan: Plan, problem: Problem, predictor: str = "aggregate") -> list[dict[str, Any]]:
     """Predict ``plan`` at ``problem``'s target rates; latencies in seconds, ``None`` where a predictor gives no quantile."""
     rates = problem.rates_per_s
-    pull = stretches(problem.uses, rates, problem.index, problem.profiles, plan.allocations, placement_of(plan))
+    pull = stretches(problem.uses, rates, problem.index, problem.profiles, plan.allocations, plan.placement)
     formula: Formula = "paper" if predictor == "paper" else "measured"
     expected = predict(problem.uses, rates, problem.index, plan.allocations, formula=formula, stretch=pull)
     loads = call_rates_per_s(problem.uses, rates)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import fsum
 from time import perf_counter
 
 import msgspec
@@ -14,7 +15,7 @@ from scepsy.baselines.oracle_user import best_splits
 from scepsy.errors import Infeasible
 from scepsy.plans import Plan
 from scepsy.search import PLANNERS
-from scepsy.search.assemble import assemble, slots_of
+from scepsy.search.assemble import assemble
 from scepsy.search.climb import Climb, climb
 from scepsy.search.goals import at_factor
 from scepsy.search.problem import Problem
@@ -64,10 +65,10 @@ class Replays:
 def replays(case: Case, expected_s: float) -> Replays:
     """As many runs as last ``SPANS`` times the expected latency, within ``LEAST_CALLS`` and ``MOST_CALLS``."""
     rates = case.problem.rates_per_s
-    per_run = sum(
-        rate * sum(llm.calls_per_run for llm in use.llms) for use, rate in zip(case.problem.uses, rates, strict=True)
-    ) / sum(rates)
-    calls = min(max(LEAST_CALLS, SPANS * expected_s * sum(rates) * per_run), MOST_CALLS)
+    per_run = fsum(
+        rate * fsum(llm.calls_per_run for llm in use.llms) for use, rate in zip(case.problem.uses, rates, strict=True)
+    ) / fsum(rates)
+    calls = min(max(LEAST_CALLS, SPANS * expected_s * fsum(rates) * per_run), MOST_CALLS)
     return Replays(case, max(60, round(calls / per_run)))
 
 
@@ -117,7 +118,7 @@ def judged_plan(case: Case) -> Climb:
     seconds = [replay.latencies_s(plan) for plan in finalists]
     chosen = min(range(len(finalists)), key=lambda n: float(seconds[n]["latency_s"].mean()))
     best = finalists[chosen]
-    plan = assemble(problem, "exact+simulation", best.allocations, slots_of(best), started)
+    plan = assemble(problem, "exact+simulation", best.allocations, best.placement, started)
     means = seconds[chosen].groupby("workflow")["latency_s"].mean()
     expected = tuple(msgspec.structs.replace(e, latency_s=float(means[e.workflow])) for e in plan.expected)
     return Climb(msgspec.structs.replace(plan, expected=expected, predictor="simulation"), found.judged)

@@ -108,4 +108,4 @@ def _verdict(latency: np.ndarray[Any, np.dtype[np.float64]], alone: float, in_ti
 
 def at_rate(stream: Stream, rate_per_s: float) -> Stream:
     """The same stream at another rate."""
-    return msgspec.structs.replace(stream, arrivals=msgspec.structs.replace(stream.arrivals, rate_per_s=rate_per_s))
+    return msgspec.structs.replace(stream, arrivals=stream.arrivals.at_rate(rate_per_s))

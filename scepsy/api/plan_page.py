@@ -2,13 +2,11 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 
@@ -185,14 +183,3 @@ def write_plan_page(
     ]
     lead = f"{plan.planner} plan for {', '.join(load.workflow for load in loads)} on {plan.cluster.name}."
     return write_page(path, f"Plan {path.name.removesuffix('.html')}", lead, sections, facts)
-
-
-def rescaled(problem: Problem, factor: float) -> Problem:
-    """The same problem with every target rate times ``factor`` (the mix stays, so the curves do)."""
-    targets = tuple(
-        msgspec.structs.replace(
-            t, arrivals=msgspec.structs.replace(t.arrivals, rate_per_s=factor * float(t.arrivals.rate_per_s or 0.0))
-        )
-        for t in problem.targets
-    )
-    return replace(problem, targets=targets)

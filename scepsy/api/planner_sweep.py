@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
 import pandas as pd
 
 from scepsy.api.measure import at_rate, measure, simulator, unloaded_s
@@ -14,6 +13,7 @@ from scepsy.errors import Infeasible
 from scepsy.plans import Plan
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import evaluate
+from scepsy.search.goals import at_rates
 from scepsy.search.problem import Goal, Problem
 from scepsy.workers import delayed, parallel
 
@@ -36,9 +36,8 @@ class Planned:
 
 def problem_at(problem: Problem, rate_per_s: float, goal: Goal | None = None) -> Problem:
     """The same one-workflow question at another rate; curves of one workflow do not depend on the rate."""
-    (target,) = problem.targets
-    arrivals = msgspec.structs.replace(target.arrivals, rate_per_s=rate_per_s)
-    return replace(problem, targets=(msgspec.structs.replace(target, arrivals=arrivals),), goal=goal or problem.goal)
+    there = at_rates(problem, [rate_per_s])
+    return there if goal is None else replace(there, goal=goal)
 
 
 def highest_rate(problem: Problem) -> float:
@@ -69,8 +68,7 @@ def plan_all(problem: Problem, planners: Sequence[str], loads: Sequence[float], 
 def predicted_row(one: Planned, problem: Problem) -> dict[str, Any]:
     """What the aggregate predictor says of a plan at its rate; infinite where it saturates."""
     there = problem_at(problem, one.rate_per_s)
-    placement = {a.llm: tuple(i.gpus for i in one.plan.instances if i.llm == a.llm) for a in one.plan.allocations}
-    outlook = evaluate(there, one.plan.allocations, placement)
+    outlook = evaluate(there, one.plan.allocations, one.plan.placement)
     saturated = max(outlook.utilisation.values()) >= 1.0
     return {
         "planner": one.planner,

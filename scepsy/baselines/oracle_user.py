@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from math import comb
+from math import comb, fsum
 from time import perf_counter
 
 import numpy as np
@@ -49,7 +49,7 @@ def best_splits(problem: Problem, count: int) -> list[Plan]:
         choices = [best[m][n - 1] for m, n in enumerate(split)]
         if all(choice is not None for choice in choices):
             chosen = tuple(int(choice) for choice in choices if choice is not None)
-            cost = sum(float(options.cost_s[choice]) for options, choice in zip(space.llms, chosen, strict=True))
+            cost = fsum(float(options.cost_s[choice]) for options, choice in zip(space.llms, chosen, strict=True))
             ranked.append((cost, chosen))
     plans: list[Plan] = []
     for _, chosen in sorted(set(ranked)):

@@ -6,6 +6,7 @@ its own load: a generous reading of "user-specified".
 """
 
 from collections.abc import Sequence
+from math import fsum
 from time import perf_counter
 
 import numpy as np
@@ -38,7 +39,7 @@ def split(gpus: int, weights: Sequence[float]) -> list[int]:
     [3, 2]
     """
     spare = gpus - len(weights)
-    exact = [spare * weight / sum(weights) for weight in weights]
+    exact = [spare * weight / fsum(weights) for weight in weights]
     counts = [1 + int(part) for part in exact]
     by_remainder = sorted(range(len(weights)), key=lambda m: (-(exact[m] - int(exact[m])), m))
     for m in by_remainder[: gpus - sum(counts)]:

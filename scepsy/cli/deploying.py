@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def check_by_simulation(plan: "Plan", profiles: "ProfileSet", path: Path) -> Non
     latency_s = max((each.latency_s for each in plan.expected), default=10.0)
     if not math.isfinite(latency_s):
         raise ScepsyError(f"{path}: expected.latency_s is infinite: this plan cannot carry its target rates: {remedy}")
-    rate_per_s = sum(target.arrivals.rate_per_s or 0.0 for target in plan.targets) or 1.0
+    rate_per_s = fsum(target.arrivals.rate_per_s or 0.0 for target in plan.targets) or 1.0
     runs = min(max(math.ceil(10 * latency_s * rate_per_s), 200), 5000)
     traces, _ = plan_inputs(plan, path)
     streams = tuple(

@@ -1,5 +1,6 @@
 """``experiment list | run | report``: the evaluation, from configs to tidy tables to one page."""
 
+from math import fsum
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +70,7 @@ def run(
     with stderr.status("measuring this machine's speed, profiling what is new"):
         speed = calls_per_s()
         guesses = {e.name: estimate_s(e, scale, folder=folder, jobs=jobs, speed_per_s=speed) for e in chosen}
-    whole = sum(guesses.values())
+    whole = fsum(guesses.values())
     stderr.print(
         f"{scale.name}: about {duration(whole)} on {jobs} processes ({speed:,.0f} simulated calls/s each), without cached rows",
         highlight=False,

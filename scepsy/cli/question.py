@@ -78,7 +78,6 @@ def problem_of(
 
 def read_plan(path: Path, rate: list[float] | None) -> "tuple[Plan, tuple[Load, ...], ProfileSet]":
     """A plan with its loads (at ``rate`` where given) and profiles."""
-    import msgspec
 
     from scepsy.api.prepare import Load
     from scepsy.cli.inputs import plan_inputs
@@ -95,6 +94,6 @@ def read_plan(path: Path, rate: list[float] | None) -> "tuple[Plan, tuple[Load, 
         if rate:
             if not 0 < rate[index] < math.inf:
                 raise InputError(f"--rate is {rate[index]:g}: must be a finite number > 0 (runs per second)")
-            arrivals = msgspec.structs.replace(arrivals, rate_per_s=rate[index])
+            arrivals = arrivals.at_rate(rate[index])
         loads.append(Load(trace=trace, arrivals=arrivals, path=name))
     return result, tuple(loads), profiles

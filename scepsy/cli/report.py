@@ -24,7 +24,8 @@ def report(
 
     Example: `scepsy report rag.plan.yaml -o rag.html`
     """
-    from scepsy.api.plan_page import FACTORS, rescaled, sweep_plan, write_plan_page
+    from scepsy.api.plan_page import FACTORS, sweep_plan, write_plan_page
+    from scepsy.search.goals import at_factor
     from scepsy.search.problem import Goal
 
     if output is not None and output.suffix != ".html":
@@ -33,7 +34,7 @@ def report(
     target = output or plan_file.with_name(plan_file.name.removesuffix(".yaml").removesuffix(".plan") + ".html")
     problem = problem_of(loads, result.cluster, profiles, share_unit=10, goal=Goal(), seed=seed, jobs=jobs)
     with progress("simulating", len(FACTORS)) as advance:
-        frame = sweep_plan(result, loads, lambda factor: rescaled(problem, factor), runs=runs, seed=seed, advance=advance)
+        frame = sweep_plan(result, loads, lambda factor: at_factor(problem, factor), runs=runs, seed=seed, advance=advance)
     files = write_plan_page(target, result, loads, frame, problem, runs=runs, seed=seed)
     if as_json:
         emit_json(

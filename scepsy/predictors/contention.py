@@ -10,6 +10,7 @@ Stretching makes instances busier, so the factors are iterated to a fixed point.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 from scipy.special import gammaln
@@ -94,7 +95,7 @@ def neighbours(groups: Groups, demand: Mapping[str, float]) -> dict[str, Neighbo
         other: dict[str, Floats] = {}
         for number, slot in enumerate(slots):
             lists = [[tenant for tenant in tenants[gpu] if tenant != (llm, number)] for gpu in slot]
-            for name, index in max(lists, key=lambda names: sum(demand[name] for name, _ in names)):
+            for name, index in max(lists, key=lambda names: fsum(demand[name] for name, _ in names)):
                 if name == llm:
                     same[number, index] += 1.0
                 else:
@@ -213,7 +214,7 @@ def _state(
         load, in_flight = curve.utilisation[-1], np.append(np.zeros(a.replicas), 1.0)
     else:
         bounded = min(calls_per_s * stretch, 0.99 * capacity_of(curves, a, uses))
-        mean = sum(
+        mean = fsum(
             rate * use.calls_per_run(a.llm) * stretch * float(read_replicas(found[use.workflow], "mean_s", a.replicas, bounded))
             for use, rate in callers
         )

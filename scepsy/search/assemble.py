@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from time import perf_counter
 
 from scepsy.place.hierarchical import Placement
@@ -50,7 +51,7 @@ def evaluate(
     expected = predict(problem.uses, rates, problem.index, allocations, stretch=pull, saturated_stretch=worst)
     loads = call_rates_per_s(problem.uses, rates)
     used = {a.llm: loads[a.llm] * worst.get(a.llm, 1.0) / capacity_of(problem.index, a, problem.uses) for a in allocations}
-    objective = sum(weight * e.latency_s for weight, e in zip(problem.normal_weights, expected, strict=True))
+    objective = fsum(weight * e.latency_s for weight, e in zip(problem.normal_weights, expected, strict=True))
     return Outlook(expected=expected, utilisation=used, stretch=pull, objective_s=objective)
 
 
@@ -85,14 +86,9 @@ def accepts(problem: Problem, outlook: Outlook) -> bool:
     return all(e.latency_s <= limits.get(e.workflow, float("inf")) for e in outlook.expected)
 
 
-def slots_of(plan: Plan) -> Placement:
-    """The placement of a plan: GPUs of every instance in order of its number, by LLM."""
-    return {a.llm: tuple(i.gpus for i in plan.instances if i.llm == a.llm) for a in plan.allocations}
-
-
 def objective_of(problem: Problem, plan: Plan) -> float:
     """The aggregate's weighted latency of a plan on its GPUs at the problem's rates."""
-    return evaluate(problem, plan.allocations, slots_of(plan)).objective_s
+    return evaluate(problem, plan.allocations, plan.placement).objective_s
 
 
 def instances(problem: Problem, allocations: Sequence[Allocation], placement: Placement) -> tuple[Instance, ...]:

@@ -8,6 +8,7 @@ is *started* (cold start: weights are loaded, ``ColdStartLaw``) and every other 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 from time import perf_counter
 
 import msgspec
@@ -96,7 +97,7 @@ def diff(before: Plan, after: Plan, profiles: ProfileSet | None = None) -> PlanD
         latency_before_s={e.workflow: e.latency_s for e in before.expected},
         latency_after_s={e.workflow: e.latency_s for e in after.expected},
         cold_start_s=max(per_gpu.values(), default=0.0),
-        cold_start_gpu_s=sum(seconds.get(i.name, 0.0) * len(i.gpus) for i in started),
+        cold_start_gpu_s=fsum(seconds.get(i.name, 0.0) * len(i.gpus) for i in started),
     )
 
 

@@ -11,6 +11,7 @@ judge is deterministic (common random numbers), hence so is the climb.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import fsum
 from time import perf_counter
 
 import numpy as np
@@ -89,7 +90,7 @@ def neighbours(space: Space, allocations: tuple[Allocation, ...]) -> Iterator[tu
     found: dict[Choices, float] = {}
     for changed in _steps(space, choices):
         if changed not in found and changed != choices:
-            found[changed] = sum(float(o.cost_s[n]) for o, n in zip(space.llms, changed, strict=True))
+            found[changed] = fsum(float(o.cost_s[n]) for o, n in zip(space.llms, changed, strict=True))
     for changed in sorted(found, key=lambda c: (found[c], c)):
         if np.isfinite(found[changed]):
             yield space.allocations(changed)

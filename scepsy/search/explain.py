@@ -12,7 +12,7 @@ from scepsy.predictors.critical_path import RunModel
 from scepsy.predictors.paths import busy_seconds_by_run
 from scepsy.profile.model import kv_capacity_tokens
 from scepsy.rng import stream
-from scepsy.search.assemble import evaluate, slots_of
+from scepsy.search.assemble import evaluate
 from scepsy.search.knapsack import Items, backtrack, solve
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, Space, build_space
@@ -81,7 +81,7 @@ class Explanation:
 def explain(plan: Plan, problem: Problem, *, seed: int = 0, resamples: int = RESAMPLES) -> Explanation:
     """Explain a plan at the problem's rates. Without traced runs the bootstrap is left out (``same_choice`` is 1)."""
     space = build_space(problem)
-    outlook = evaluate(problem, plan.allocations, slots_of(plan))
+    outlook = evaluate(problem, plan.allocations, plan.placement)
     by_llm = {a.llm: a for a in plan.allocations}
     views = []
     for options in space.llms:

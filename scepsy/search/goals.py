@@ -8,6 +8,7 @@ the first that can is the answer: fewest GPUs, or the least cost per hour over a
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from math import fsum
 from time import perf_counter
 
 import msgspec
@@ -144,7 +145,7 @@ def at_factor(problem: Problem, factor: float) -> Problem:
 def at_rates(problem: Problem, rates_per_s: Sequence[float]) -> Problem:
     """The problem at other target rates, the latency goal in place of the rate goal."""
     targets = tuple(
-        msgspec.structs.replace(target, arrivals=msgspec.structs.replace(target.arrivals, rate_per_s=rate))
+        msgspec.structs.replace(target, arrivals=target.arrivals.at_rate(rate))
         for target, rate in zip(problem.targets, rates_per_s, strict=True)
     )
     goal = replace(problem.goal, kind="latency") if problem.goal.kind == "rate" else problem.goal
@@ -180,7 +181,7 @@ def _by_price(problem: Problem, space: Space) -> Iterator[tuple[int, ...]]:
     combinations = list(product(*(range(most + 1) for most in space.gpus_of)))
 
     def price(caps: tuple[int, ...]) -> float:
-        return sum(cap * each for cap, each in zip(caps, cost, strict=True))
+        return fsum(cap * each for cap, each in zip(caps, cost, strict=True))
 
     if problem.goal.kind == "cost":
         return iter(sorted(combinations, key=lambda caps: (price(caps), sum(caps), caps)))
@@ -195,7 +196,7 @@ def _loosest(problem: Problem) -> float:
     goal = problem.goal
     if goal.percentile is not None or any(target.workflow not in goal.limits_s for target in problem.targets):
         return float("inf")
-    return sum(w * goal.limits_s[t.workflow] for w, t in zip(problem.normal_weights, problem.targets, strict=True))
+    return fsum(w * goal.limits_s[t.workflow] for w, t in zip(problem.normal_weights, problem.targets, strict=True))
 
 
 def _within_percentile(problem: Problem) -> Accept:

@@ -1,7 +1,7 @@
 """Why nothing fits, in numbers: what each LLM needs at least, what would carry the load, and which rate would fit."""
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, fsum
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def rate_items(space: Space) -> list[Items]:
 def not_enough_gpus(problem: Problem, space: Space, gpus: int) -> Infeasible:
     """The error for a space whose LLMs fit one by one but not together."""
     need = {o.llm: int(o.units.min()) * space.unit_pct / 100 for o in space.llms}
-    total = sum(need.values())
+    total = fsum(need.values())
     hungriest = max(need, key=lambda llm: (need[llm], llm))
     bound = rate_bound(problem, tuple(min(b, gpus * 100 // space.unit_pct) for b in space.budgets))
     rates = ", ".join(

@@ -8,6 +8,7 @@ not, which workflow at which rate, or with how many more GPUs.
 """
 
 from dataclasses import dataclass, replace
+from math import fsum
 
 from scepsy.cluster import Cluster, Node
 from scepsy.errors import Infeasible
@@ -80,7 +81,7 @@ def subset(problem: Problem, numbers: list[int]) -> Problem:
         problem,
         targets=tuple(kept),
         uses=tuple(problem.uses[n] for n in numbers),
-        weights=weights if sum(weights) > 0 else (),
+        weights=weights if fsum(weights) > 0 else (),
         goal=replace(problem.goal, kind=kind, limits_s=limits),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import fsum
 from typing import Literal
 
 from scepsy.capabilities import TARGETS, Capabilities
@@ -79,7 +80,7 @@ class Problem:
                 )
             if target.arrivals.rate_per_s is None:
                 raise InputError(f"target {target.workflow}: arrivals.rate_per_s is not given: planning needs a rate")
-        if self.weights and (len(self.weights) != len(names) or min(self.weights) < 0 or sum(self.weights) <= 0):
+        if self.weights and (len(self.weights) != len(names) or min(self.weights) < 0 or fsum(self.weights) <= 0):
             raise InputError(f"weights is {self.weights}: must be {len(names)} numbers >= 0, not all 0")
         if not 0 < self.max_utilisation <= 1:
             raise InputError(f"max_utilisation is {self.max_utilisation}: must be in (0, 1]")
@@ -100,7 +101,7 @@ class Problem:
     def normal_weights(self) -> tuple[float, ...]:
         """Weights that sum to 1."""
         weights = self.weights or self.rates_per_s
-        return tuple(weight / sum(weights) for weight in weights)
+        return tuple(weight / fsum(weights) for weight in weights)
 
     @cached_property
     def run_models(self) -> dict[str, RunModel] | None:

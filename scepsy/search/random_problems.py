@@ -5,6 +5,7 @@ claimed about real engines: only the shape of the search matters here.
 """
 
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def random_problem(size: Size, seed: int) -> Problem:
     gain = {name: float(rng.uniform(0.05, 0.9)) for name in names}
     share_k = {name: float(rng.uniform(0.1, 0.9)) for name in names}
     gpus = size.nodes * size.gpus_per_node
-    work = sum(use.calls_per_run * service[use.llm] for w in uses for use in w.llms) / 8
+    work = fsum(use.calls_per_run * service[use.llm] for w in uses for use in w.llms) / 8
     rate = size.load * gpus / work
     targets = tuple(Target(workflow=u.workflow, arrivals=Arrivals(rate_per_s=rate * rng.uniform(0.7, 1.0))) for u in uses)
     curves = {}

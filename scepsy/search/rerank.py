@@ -8,6 +8,7 @@ allocation so far makes the same knapsack search for the critical path's optimum
 """
 
 from dataclasses import replace
+from math import fsum
 
 import msgspec
 import numpy as np
@@ -33,7 +34,7 @@ def walked_s(problem: Problem, found: Found) -> float:
     walked = latencies_of(problem, found.allocations, found.outlook)
     if walked is None:
         return found.outlook.objective_s
-    return sum(weight * w.mean_s for weight, w in zip(problem.normal_weights, walked, strict=True))
+    return fsum(weight * w.mean_s for weight, w in zip(problem.normal_weights, walked, strict=True))
 
 
 def rerank(search: Search) -> Found | None:

@@ -13,7 +13,7 @@ Units are the greatest common divisor of all shares, so that every cost is an in
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, gcd
+from math import ceil, fsum, gcd
 
 import numpy as np
 
@@ -92,7 +92,7 @@ class Space:
     def tool_s(self) -> float:
         """Weighted tool time: the part of the objective that no allocation changes."""
         uses, weights = self.problem.uses, self.problem.normal_weights
-        return sum(weight * use.tool_s for weight, use in zip(weights, uses, strict=True))
+        return fsum(weight * use.tool_s for weight, use in zip(weights, uses, strict=True))
 
     def allocations(self, choices: tuple[int, ...]) -> tuple[Allocation, ...]:
         """The allocation of each LLM, from one option number for each."""

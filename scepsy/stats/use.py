@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import fsum
 
 from scepsy.dag import latency_s, timed
 from scepsy.value import Value, require, require_finite
@@ -33,7 +34,7 @@ class WorkflowUse(Value, frozen=True, kw_only=True):
 
     def calls_per_run(self, llm: str) -> float:
         """n_m, or 0 when the workflow never calls ``llm``."""
-        return sum(use.calls_per_run for use in self.llms if use.llm == llm)
+        return fsum(use.calls_per_run for use in self.llms if use.llm == llm)
 
 
 def busy_s(intervals: Iterable[tuple[float, float]]) -> float:
@@ -70,7 +71,7 @@ class UseSums:
             spans.setdefault(call.llm, []).append((call.start_s or 0.0, call.end_s or 0.0))
         for llm, intervals in spans.items():
             self.calls[llm] = self.calls.get(llm, 0) + len(intervals)
-            self.call_s[llm] = self.call_s.get(llm, 0.0) + sum(end - start for start, end in intervals)
+            self.call_s[llm] = self.call_s.get(llm, 0.0) + fsum(end - start for start, end in intervals)
             self.busy_s[llm] = self.busy_s.get(llm, 0.0) + busy_s(intervals)
         self.runs += 1
         idle_s = latency_s(run) - busy_s(span for intervals in spans.values() for span in intervals)

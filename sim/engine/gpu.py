@@ -68,7 +68,10 @@ class GpuState:
         factor = self._factors.get((mask, number))
         if factor is None:
             own = self.tenants[number].bandwidth_demand
-            others = sum(t.bandwidth_demand for n, t in enumerate(self.tenants) if n != number and mask >> n & 1)
+            others = 0.0
+            for n, tenant in enumerate(self.tenants):
+                if n != number and mask >> n & 1:
+                    others += tenant.bandwidth_demand  # one by one: ``sum`` rounds differently from Python 3.12 on
             factor = self._factors[mask, number] = self._law.slowdown(own, others)
         return factor
 

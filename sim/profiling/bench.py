@@ -8,6 +8,7 @@ and for every instance type, so that differences between options are not noise.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
 import msgspec
@@ -183,14 +184,14 @@ class Load:
         queues and none, and would be taken for the instance's doing.
         """
         drawn = list(issue(self.open(calls_per_s, runs)))
-        done = sum(
+        done = fsum(
             work(
                 np.array([call.input_tokens for call in run.calls], dtype=float),
                 np.array([call.output_tokens for call in run.calls], dtype=float),
             )
             for _, _, run in drawn
         )
-        mean = sum(
+        mean = fsum(
             float(mix) * work(paths.input_tokens, paths.output_tokens) / paths.runs
             for mix, paths in zip(self.mix, self.paths, strict=True)
         )

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil
+from math import ceil, fsum
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,7 @@ def _callers(streams: Sequence[Stream], llm: str) -> list[Stream]:
     Load is swept, so only the mix matters: curves serve every target rate, and other workflows beside them change nothing.
     """
     calling = [stream for stream in streams if llm in stream.trace.llms]
-    total = sum(stream.arrivals.rate_per_s or 1.0 for stream in calling)
+    total = fsum(stream.arrivals.rate_per_s or 1.0 for stream in calling)
     return [
         Stream(
             trace=stream.trace,
@@ -473,7 +473,7 @@ def _capacity(bench: Bench, unloaded: Rows) -> tuple[float, float]:
     does not matter in which part of their runs the users are.
     """
     load, spec = bench.load, bench.spec
-    parallel = max(1.0, sum(float(m) * row["parallelism"] for m, row in zip(load.mix, unloaded, strict=True)) / load.mix.sum())
+    parallel = max(1.0, fsum(float(m) * row["parallelism"] for m, row in zip(load.mix, unloaded, strict=True)) / load.mix.sum())
     seats = spec.engine.max_num_seqs
     total_users = max(2, ceil(1.25 * seats / parallel))
     total_users = min(total_users, max(4, int(SATURATING_CALLS / 3 / _calls_per_run(bench))))
@@ -504,7 +504,7 @@ def _work_s(bench: Bench, inputs: Floats, outputs: Floats, cached: float) -> flo
 def _work_per_call_s(bench: Bench, cached: float) -> float:
     """The same for the mean call of all workflows in their proportion."""
     load = bench.load
-    return sum(
+    return fsum(
         float(mix) * _work_s(bench, paths.input_tokens, paths.output_tokens, cached) / paths.runs
         for mix, paths in zip(load.mix, load.paths, strict=True)
     )

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from scepsy.records import UNFINISHED
 from scepsy.workload import Call, Run
-from sim.engine.clock import ARRIVAL, ticks
+from sim.engine.clock import ARRIVAL, Kernel, ticks
 from sim.engine.prefix import Keys, salted
 from sim.engine.request import Request
 
-if TYPE_CHECKING:
-    from sim.world.world import World
+
+class Surroundings(Protocol):
+    """What a run needs of the world that it walks in."""
+
+    env: Kernel
+
+    def send(self, request: Request, llm: str, session: str) -> None:
+        """Give a call to an instance of the LLM."""
+
+    def record(self, request: Request) -> None:
+        """Keep an ended call."""
+
+    def run_ended(self, agent: Agent) -> None:
+        """The run has left."""
 
 
 class Step:
@@ -74,7 +86,7 @@ class Agent:
         "world",
     )
 
-    def __init__(self, world: World, run_id: str, walk: Walk, arrival: int, salt: int, user: int) -> None:
+    def __init__(self, world: Surroundings, run_id: str, walk: Walk, arrival: int, salt: int, user: int) -> None:
         self.world = world
         self.id = run_id
         self.walk = walk

@@ -6,6 +6,7 @@ It runs until the last run has ended.
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from math import fsum
 from typing import Any
 
 import simpy
@@ -291,10 +292,10 @@ class Control:
 
     def gpu_seconds(self) -> float:
         """GPU time held by members from placement to stop, shares counted in part, up to now."""
-        return sum(self._held_s(member) * len(member.gpus) * member.share_pct / 100 for member in self.members)
+        return fsum(self._held_s(member) * len(member.gpus) * member.share_pct / 100 for member in self.members)
 
     def _held_s(self, member: Member) -> float:
-        return sum(
+        return fsum(
             end - begin for (begin, state), (end, _) in _pairs(member.history, self.now_s) if state not in (PENDING, STOPPED)
         )
 

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from math import fsum
 from statistics import median
 
 from scepsy.errors import InputError
@@ -125,7 +126,7 @@ def _notes(
     notes.append("runs attributed by " + ", ".join(f"{rung} ({count} calls)" for rung, count in sorted(rungs.items())))
     if edges_by:
         text = ", ".join(f"{by} ({count} edges)" for by, count in sorted(edges_by.items()))
-        doubt = f"; mean confidence of those by time {sum(confidences) / len(confidences):.2f}" if confidences else ""
+        doubt = f"; mean confidence of those by time {fsum(confidences) / len(confidences):.2f}" if confidences else ""
         notes.append(f"dependencies inferred by {text}{doubt}")
     counted = Counter(call.counted_by for call in completed if call.counted_by != "usage")
     if counted:

@@ -9,7 +9,7 @@ of autoscaling/v2 (kubernetes.io, "Horizontal Pod Autoscaling"). Instances witho
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, fsum
 from typing import Any
 
 import simpy
@@ -83,11 +83,11 @@ def desired(values: Sequence[float], unready: int, target: float, tolerance: flo
     current = len(values) + unready
     if not values:
         return current
-    ratio = sum(values) / len(values) / target
+    ratio = fsum(values) / len(values) / target
     if abs(ratio - 1.0) <= tolerance:
         return current
     if ratio > 1.0 and unready:
-        ratio = sum(values) / current / target
+        ratio = fsum(values) / current / target
         return current if ratio <= 1.0 + tolerance else ceil(round(current * ratio, 9))
     return ceil(round(len(values) * ratio, 9))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
-from math import sqrt
+from math import fsum, sqrt
 from typing import Any
 
 from scepsy.backend import Workload
@@ -72,7 +72,7 @@ class PrefillEngine:
         total, model = 0.0, self.device.model
         for group in self.groups:
             served = group.served
-            total += sum(served.prefill_s(request.input_tokens, request.input_tokens) for request in group.waiting)
+            total += fsum(served.prefill_s(request.input_tokens, request.input_tokens) for request in group.waiting)
             if served.name != model:
                 total += switch_s(served.llm.weight_bytes, None, self.pool.settings)
                 model = served.name
@@ -205,7 +205,7 @@ class DecodeEngine:
         self.batches.sort(key=lambda batch: order.index(batch.served.name))
         settings = self.pool.settings
         models = {batch.served.name: batch.served for batch in self.batches}
-        switches = sum(switch_s(item.llm.weight_bytes, None, settings) for item in models.values()) if len(models) > 1 else 0.0
+        switches = fsum(switch_s(item.llm.weight_bytes, None, settings) for item in models.values()) if len(models) > 1 else 0.0
         quotas = quotas_s([batch.step_s() for batch in self.batches], switches, settings)
         self._turns = deque((batch, ticks(quota)) for batch, quota in zip(self.batches, quotas, strict=True))
 

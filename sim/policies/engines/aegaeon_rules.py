@@ -6,6 +6,7 @@ quota such that every request keeps its time-between-tokens target on average, s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def quotas_s(step_s: Sequence[float], switches_s: float, settings: Settings) -> 
     [0.333333, 0.333333]
     """
     n = [settings.tbt_target_s / step for step in step_s]
-    need = sum(1.0 / each for each in n)
+    need = fsum(1.0 / each for each in n)
     if switches_s <= 0.0:
         return [settings.max_quota_s * min(n) / each for each in n]
     alpha = max(switches_s / (min(n) * settings.max_quota_s) + need, settings.least_alpha)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import fsum
 from typing import Any, Literal
 
 from scepsy.backend import Workload
@@ -207,7 +208,7 @@ class MeshEngine:
         seat.decoding = True
         size = len(seat.left)
         share = self._share(seat.name, asked_pct)
-        others = sum(s.bandwidth_demand for s in self.seats if s.decoding and s is not seat)
+        others = fsum(s.bandwidth_demand for s in self.seats if s.decoding and s is not seat)
         cost = seat.served.step.step_s(0, 0, size, seat.context) * self.laws.share.decode_factor(size, share)
         cost *= self.laws.contention.slowdown(seat.bandwidth_demand, others)
         self.env.alarm(ticks(cost), STEP_END + self.number, partial(self._end_decode, seat))
@@ -265,7 +266,7 @@ def seats_of(mesh: Mesh, profiles: ProfileSet, gpu_type: str) -> list[Seat]:
         tenant.demand.rate_per_s * profile.llm.kv_bytes_per_token_per_gpu(mesh.size)
         for tenant, profile in zip(mesh.tenants, chosen, strict=True)
     ]
-    whole = sum(weights) or 1.0
+    whole = fsum(weights) or 1.0
     given = min(mesh.decode_pct, 100) or 100
     seats = []
     for tenant, profile, weight in zip(mesh.tenants, chosen, weights, strict=True):

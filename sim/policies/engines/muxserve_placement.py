@@ -8,6 +8,7 @@ equal to the mesh's size; throughput of LLM m with batch b_m is ``b_m / (Σ_k pr
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
+from math import fsum
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +89,7 @@ class Estimator:
         """KV memory per GPU of a mesh that holds the weights of ``llms``; negative when they do not fit."""
         profiles = [self.profiles.of(llm, self.gpu_type, size) for llm in llms]
         gpu, engine = profiles[0].gpu, profiles[0].engine
-        weights = sum(profile.llm.weight_bytes / size for profile in profiles)
+        weights = fsum(profile.llm.weight_bytes / size for profile in profiles)
         return gpu.memory_bytes * engine.memory_utilization - weights - engine.activation_bytes
 
     def batch_limits(self, size: int, demands: Sequence[Demand]) -> list[int]:
@@ -104,7 +105,7 @@ class Estimator:
         limits = []
         for demand, need, weight in zip(demands, needs, weights, strict=True):
             per_call = need * (demand.input_tokens + demand.output_tokens)
-            part = free * weight / sum(weights) if need else 0.0
+            part = free * weight / fsum(weights) if need else 0.0
             limits.append(min(MAX_BATCH, int(part / per_call)) if need else MAX_BATCH)
         return limits
 
@@ -117,7 +118,7 @@ class Estimator:
         limits = self.batch_limits(size, demands)
         batches = [min(1, limit) for limit in limits]
         while True:
-            prefill = sum(
+            prefill = fsum(
                 model.prefill_s(round(demand.input_tokens * batch), round(demand.input_tokens)) if batch else 0.0
                 for model, demand, batch in zip(models, demands, batches, strict=True)
                 if model is not None
@@ -222,7 +223,7 @@ def place(demands: Sequence[Demand], nodes: Sequence[int], estimator: Estimator)
             for mesh in meshes
             for rate, t in zip(_rates(mesh, estimator, known), mesh.tenants, strict=True)
         ]
-        rank = (sum(min(rate, want) for rate, want in rates), min(rate / want for rate, want in rates))
+        rank = (fsum(min(rate, want) for rate, want in rates), min(rate / want for rate, want in rates))
         if best is None or rank > best[0]:
             best = (rank, meshes)
     if best is None:
@@ -247,7 +248,7 @@ def _capped(mesh: Mesh, estimator: Estimator, known: Known) -> float:
     if not mesh.tenants:
         return 0.0
     rates = _rates(mesh, estimator, known)
-    return sum(min(rate, tenant.demand.rate_per_s) for rate, tenant in zip(rates, mesh.tenants, strict=True))
+    return fsum(min(rate, tenant.demand.rate_per_s) for rate, tenant in zip(rates, mesh.tenants, strict=True))
 
 
 def _fill(
