@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types layers unit test-slow test-cluster bench setup clean
+.PHONY: demo test lint types layers docs pictures unit test-slow test-cluster bench setup clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | lint | bench | test-slow | engine | test-engine | test-cluster | clean"
+	@echo "make demo | test | docs | pictures | lint | bench | test-slow | engine | test-engine | test-cluster | clean"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Scepsy needs Python >= 3.11 (set PYTHON=/path/to/python3.11)"; exit 1; }
@@ -31,10 +31,16 @@ types: $(STAMP)
 layers: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
+docs: $(STAMP)
+	$(BIN)/mkdocs build --quiet -f .mkdocs.yml
+
+pictures: $(STAMP)
+	$(BIN)/python docs/pictures.py
+
 unit: $(STAMP)
 	$(BIN)/pytest -n 2 -m "not engine and not cluster and not slow"
 
-test: lint types layers unit
+test: lint types layers docs unit
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -n 2 -m "slow and not engine and not cluster"
@@ -48,4 +54,4 @@ test-cluster: $(STAMP)
 	$(BIN)/pytest -m cluster
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .site demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 """A served model: its size, what its KV cache costs, how many of its experts a batch touches, how long a context it takes."""
 
+from math import fsum
 from typing import Literal
 
 from scepsy.value import Value, require, require_finite
@@ -134,7 +135,7 @@ class Llm(Value, frozen=True, kw_only=True):
         """Cache and state bytes that one sequence of ``context_tokens`` keeps, over all layers."""
         if not self.kv_layers:
             return float(self.kv_bytes_per_token * context_tokens + self.state_bytes_per_sequence)
-        return sum(layers.bytes_at(context_tokens) for layers in self.kv_layers) + self.state_bytes_per_sequence
+        return fsum(layers.bytes_at(context_tokens) for layers in self.kv_layers) + self.state_bytes_per_sequence
 
     @property
     def mean_context_tokens(self) -> int:

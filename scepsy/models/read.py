@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def llm_of_config(
     dtype, plain = dtype_of(c, text)
     found = quantisation_of(c, text, modelopt, where)
     weigher = Weigher(found, plain)
-    weight_bytes = sum(weigher.bytes_of(part) for part in layout.parts)
-    routed = sum(weigher.bytes_of(part) for part in layout.of("routed"))
+    weight_bytes = fsum(weigher.bytes_of(part) for part in layout.parts)
+    routed = fsum(weigher.bytes_of(part) for part in layout.of("routed"))
     head = next((part for part in layout.parts if part.name == "lm_head"), None)
     parameters = layout.parameters_of("text", "shared", "routed") + (
         layout.parameters_of("vision") if layout.counts_vision else 0
@@ -71,7 +72,7 @@ def llm_of_config(
         name=name,
         parameters=float(parameters),
         weight_bytes=round(weight_bytes),
-        kv_bytes_per_token=-(-sum(group.bytes_per_token for group in kv_groups) // 1).__int__(),
+        kv_bytes_per_token=-(-fsum(group.bytes_per_token for group in kv_groups) // 1).__int__(),
         context_limit=_context(text, layout.context_tokens),
         kind=does,
         kv_heads=layout.kv_heads,
@@ -129,7 +130,7 @@ def _caches(layout: Layout, does: Kind, asked: str, found: Quantisation | None, 
         size = KV_BYTES[name] if cache.element_bytes is None else cache.element_bytes
         groups[cache.kind, cache.window_tokens].append(cache.numbers * size)
     return name, tuple(
-        KvLayers(kind=kind, layers=len(sizes), bytes_per_token=sum(sizes), window_tokens=window)
+        KvLayers(kind=kind, layers=len(sizes), bytes_per_token=fsum(sizes), window_tokens=window)
         for (kind, window), sizes in groups.items()
     )
 

@@ -100,10 +100,11 @@ class MeshEngine:
 
     def submit(self, seat: Seat, request: Request) -> None:
         """Take a call in. Raises ``SimulationError`` when it can never fit the LLM's quota."""
-        if seat.need(request) > sum(other.quota for other in self.seats):
+        there_is = fsum(other.quota for other in self.seats)
+        if seat.need(request) > there_is:
             raise SimulationError(
                 f"a call of {request.input_tokens + request.output_tokens} tokens never fits the mesh of {seat.name}: it needs "
-                f"{seat.need(request) / 1e9:.2f} GB of KV per GPU, the mesh has {sum(s.quota for s in self.seats) / 1e9:.2f} GB"
+                f"{seat.need(request) / 1e9:.2f} GB of KV per GPU, the mesh has {there_is / 1e9:.2f} GB"
             )
         request.instance = seat.name
         seat.waiting.append(request)
@@ -236,7 +237,7 @@ class MeshEngine:
     def _share(self, job: str, asked_pct: int) -> int:
         """Percent of the SMs a job gets that starts now: what it asks for, scaled down when all ask for more than 100 %."""
         self._asked[job] = asked_pct
-        return max(1, round(asked_pct * 100 / max(100, sum(self._asked.values()))))
+        return max(1, round(asked_pct * 100 / max(100, fsum(self._asked.values()))))
 
 
 class MuxServePool:

@@ -1,0 +1,65 @@
+"""Pages of the site that are made from what is elsewhere: every command with its options, and the design notes."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from scepsy.cli import app
+
+
+def _commands(group: Any, path: str) -> list[tuple[str, Any]]:
+    found = []
+    for name in group.list_commands(None):
+        command = group.commands[name]
+        full = f"{path} {name}"
+        found += _commands(command, full) if hasattr(command, "commands") else [(full, command)]
+    return found
+
+
+def _cell(text: object) -> str:
+    return " ".join(str(text or "").split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _section(path: str, command: Any) -> str:
+    lines = [f"## {path}", "", (command.help or "").replace("\n\n\n", "\n\n"), ""]
+    rows = []
+    for parameter in command.params:
+        names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+        if not names.strip("`").startswith("-"):
+            names = f"`{parameter.metavar or parameter.name}`"
+        default = parameter.default
+        plain = default is None or callable(default) or default == ()
+        given = "required" if parameter.required else "" if plain else f"`{default}`"
+        rows.append(f"| {names} | {_cell(getattr(parameter, 'help', ''))} | {given} |")
+    if rows:
+        lines += ["| option | what it does | default |", "|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def commands_page() -> str:
+    """The page of all commands, in the order of ``scepsy --help``."""
+    intro = (
+        "# Commands\n\nEvery command takes `--json` (one document on stdout) and `--help`. Progress and notes go to stderr.\n\n"
+        "| exit code | meaning |\n|---|---|\n| 0 | done |\n| 1 | a check failed |\n| 2 | bad input or usage |\n"
+        "| 3 | infeasible: says which LLM or resource binds |\n| 4 | simulation, engine or cluster error |\n"
+        "| 130 | interrupted |\n\n"
+    )
+    return intro + "\n".join(_section(path, command) for path, command in _commands(typer.main.get_command(app), "scepsy"))
+
+
+def design_page() -> str:
+    """DESIGN.md with links that work from the site; files outside the docs are named without a link."""
+    text = (Path(__file__).parents[1] / "DESIGN.md").read_text(encoding="utf-8")
+    text = re.sub(r"\]\(docs/([\w.-]+\.md[^)]*)\)", r"](../\1)", text)
+    return re.sub(r"\[([^\]]+)\]\((?!\.\./|https?:)[^)]*\)", r"\1", text)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    files.append(File.generated(config, "reference/commands.md", content=commands_page()))
+    files.append(File.generated(config, "background/design.md", content=design_page()))
+    return files
