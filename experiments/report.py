@@ -160,16 +160,6 @@ def explained(results: Path, found: pd.DataFrame, rates: pd.DataFrame) -> Sectio
     return Section("The paper's claims, system by system", words, items)
 
 
-def _range(ratios: list[float]) -> str:
-    """Lowest to highest; infinite where the other system has no stable rate.
-
-    >>> _range([2.0, math.inf]), _range([1.25, 1.25])
-    ('2 to never stable', '1.2')
-    """
-    low, high = (f"{value:.2g}" if math.isfinite(value) else "never stable" for value in (min(ratios), max(ratios)))
-    return low if low == high else f"{low} to {high}"
-
-
 def lengths(frame: pd.DataFrame) -> Table:
     """Latency over Scepsy's by system and length of the arrivals."""
     means = frame.groupby(["system", "length"], sort=False)["latency_mean_s"].mean().unstack("length")

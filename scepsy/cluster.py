@@ -116,8 +116,3 @@ class Cluster(Value, frozen=True, kw_only=True):
         for node in self.nodes:
             for domain in node.domains:
                 yield tuple(Gpu(node=node.name, index=index) for index in domain)
-
-    @property
-    def largest_domain(self) -> int:
-        """GPUs in the largest NVLink domain: the largest tensor-parallel degree the cluster can hold."""
-        return max(len(domain) for node in self.nodes for domain in node.domains)

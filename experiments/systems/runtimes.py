@@ -131,7 +131,7 @@ def hpa_options(cluster: Cluster) -> tuple[Option, ...]:
 
 WARM_UP_S = 12.0
 """Seconds of load under which the autoscaler settles before it is measured."""
-HASTE = 15.0
+SETTLING_SPEED = 15.0
 """While it settles, the autoscaler acts this many times as fast and pods start at once."""
 
 
@@ -140,8 +140,8 @@ def hpa(case: Case, option: Option) -> Deployment:
     that fits.
 
     Measured windows are shorter than an autoscaler's minutes, so it is given a start: from one pod per LLM it runs
-    ``HASTE`` times as fast and without cold starts until it has settled. From there it acts at its published pace, cold
-    starts included.
+    ``SETTLING_SPEED`` times as fast and without cold starts until it has settled. From there it acts at its published
+    pace, cold starts included.
     """
     settings = replace(
         KEDA if option.get("keda") else HpaSettings(), metric=str(option["metric"]), target=float(option["target"])
@@ -161,7 +161,7 @@ def settled(start: Plan, case: Case, settings: HpaSettings) -> dict[str, int]:
     """Pods per LLM that the autoscaler has ready after ``WARM_UP_S`` of load, acting fast."""
     problem = case.problem
     eager = msgspec.structs.replace(problem.profiles, cold_start=ColdStartLaw(base_s=0.0, s_per_billion=0.0))
-    fast = replace(settings, sync_s=settings.sync_s / HASTE, stabilisation_s=settings.stabilisation_s / HASTE)
+    fast = replace(settings, sync_s=settings.sync_s / SETTLING_SPEED, stabilisation_s=settings.stabilisation_s / SETTLING_SPEED)
     seen: dict[str, int] = {}
 
     def watch(control: Control) -> Generator[simpy.Event, Any, None]:

@@ -1,6 +1,6 @@
 """A plan's comparison: what was predicted, what a simulation shows, what engines on this host did.
 
-Run it whole, from written models to the table, with ``python -m scepsy.api.compare`` (see docs/engines.md).
+``scepsy compare`` runs it on a plan; ``python -m experiments.checks.end_to_end`` the whole way, from models to the table.
 """
 
 import json

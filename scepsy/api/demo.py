@@ -54,7 +54,7 @@ class WorkflowResult:
         return None
 
 
-Tell = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) as the demo goes on."""
 
 
@@ -84,7 +84,7 @@ def run_workflow(
     seeds: Sequence[int],
     jobs: int,
     cache_dir: Path | None,
-    tell: Tell,
+    tell: Progress,
 ) -> WorkflowResult:
     """Profile, plan, predict and simulate one workflow; leaves its plans and profiles in ``folder``."""
     workflow = trace.workflows[0]

@@ -35,7 +35,7 @@ SEED = 1_000_003
 """Arrivals and sampled runs of the judge; measurements use small seeds."""
 SPLITS = 4
 """Whole-GPU splits that are judged, best first by the predictor."""
-LESS = (1.0, 0.9, 0.8, 0.65, 0.5)
+FALLBACK_RATE_PARTS = (1.0, 0.9, 0.8, 0.65, 0.5)
 """Parts of the target rates that a planner is asked for in turn, where it finds no plan for more."""
 
 
@@ -87,12 +87,13 @@ def fastest(plans: Sequence[Plan], case: Case) -> Plan:
 def starts(problem: Problem) -> list[Plan]:
     """Plans that a search by simulation begins with: the exact planner's, every other planner's, the best whole-GPU splits.
 
-    A planner that refuses the rates joins with its plan for the largest part of them that it accepts (``LESS``): the
-    predictor's refusal is what the judge is there to check. Raises ``Infeasible`` when the exact planner finds nothing.
+    A planner that refuses the rates joins with its plan for the largest part of them that it accepts
+    (``FALLBACK_RATE_PARTS``): the predictor's refusal is what the judge is there to check. Raises
+    ``Infeasible`` when the exact planner finds nothing.
     """
     found = [PLANNERS["exact"](problem)]
     for name in PLANNERS:
-        for part in LESS if name != "exact" else ():
+        for part in FALLBACK_RATE_PARTS if name != "exact" else ():
             try:
                 found.append(PLANNERS[name](at_factor(problem, part)))
                 break

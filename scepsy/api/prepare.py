@@ -15,7 +15,7 @@ from scepsy.stats.use import workflow_use
 from scepsy.workload import Arrivals, Trace
 from sim.profiling.curves import profile_curves
 
-Advance = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """Called with (done, total) as curves are profiled."""
 
 
@@ -93,7 +93,7 @@ def prepare(
     seed: int = 0,
     cache_dir: Path | None = None,
     jobs: int = 1,
-    progress: Advance | None = None,
+    progress: Progress | None = None,
 ) -> Problem:
     """Profile the curves of every LLM in the loads on every GPU type of the cluster, and state the problem.
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from scepsy.cluster import Gpu
 from scepsy.plans import Plan
-from scepsy.report.style import PALETTE, looks, styled
+from scepsy.report.style import looks, styled
 
 
 def latency_vs_rate(frame: pd.DataFrame, workflow: str) -> Figure:
@@ -198,8 +198,3 @@ def prediction_error(frame: pd.DataFrame) -> Figure:
         axes.set_title("How far the prediction is off (band: ±15 %)", fontsize=9, loc="left")
         axes.legend(fontsize=8)
     return figure
-
-
-def swatch(index: int) -> str:
-    """The palette's colour for tables that echo a figure."""
-    return PALETTE[index % len(PALETTE)]

@@ -74,7 +74,7 @@ SPANS = 3.0
 """Arrivals last at least this many run durations, so that the window sees the steady state."""
 IN_FLIGHT = 4
 """A KV cache must hold the longest call, and this many mean ones: with fewer in flight an engine batches nothing."""
-ROOMY = 8
+ROOMY_CALLS = 8
 """The reference type's KV cache holds this many of the longest calls, where any does: a starved one has a shape of its own."""
 SMALL_BYTES = 1_500_000_000
 """Models with fewer bytes of weights are not worth a tensor-parallel group: a step is mostly overhead."""
@@ -83,7 +83,7 @@ CACHE_MATTERS = 0.02
 SHARED_DEGREES = 2
 """How many of the degrees, smallest first, are profiled at partial shares."""
 
-Advance = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 COLUMNS = (
     "mean_s",
@@ -129,7 +129,7 @@ def profile_curves(
     seed: int = 0,
     cache_dir: Path | None = None,
     jobs: int = 1,
-    progress: Advance | None = None,
+    progress: Progress | None = None,
 ) -> list[Curve]:
     """Profile every LLM that the streams call on every GPU type for which it has a profile.
 
@@ -246,7 +246,7 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
     kinds = _kinds(of_degree, task.shares, max(longest, ceil(IN_FLIGHT * mean)))
     if not kinds:
         return []
-    roomy = [kind for kind in kinds if kind[1] == 100 and kv_capacity_tokens(of_degree[kind[0]], 100) >= ROOMY * longest]
+    roomy = [kind for kind in kinds if kind[1] == 100 and kv_capacity_tokens(of_degree[kind[0]], 100) >= ROOMY_CALLS * longest]
     reference = min(roomy or [max(kind for kind in kinds if kind[1] == 100)])
     full = _measure_reference(Bench(load, of_degree[reference[0]], reference[1], profiles), counts)
     curves: list[Curve] = []
@@ -258,7 +258,7 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
                 known[share] = full
             else:
                 several: tuple[int, ...] = tuple(count for count in counts if count == MANY) if share < 100 else ()
-                if share == 100 and kv_capacity_tokens(of_degree[degree], share) < ROOMY * longest:
+                if share == 100 and kv_capacity_tokens(of_degree[degree], share) < ROOMY_CALLS * longest:
                     several = counts[1:]
                 known[share] = _measure_briefly(Bench(load, of_degree[degree], share, profiles), full, counts, several)
         for share in offered:

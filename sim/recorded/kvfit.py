@@ -15,11 +15,13 @@ from sim.recorded.enginerun import NO_LIMIT, EngineRun
 from sim.recorded.replay import replay
 from sim.recorded.stepfit import StepFit, fit_step_model, loss
 
-AMPLE = 1.5
+ENOUGH_FACTOR = 1.5
 """A derived capacity of so many times what the run would take without a limit is left as it is: no call waited for blocks."""
-CLEAR = 0.8, 0.02
-"""A limit must leave at most this part of the error that is left without one, and so much less (mean errors of latency, decode
-time and time to the first token, each relative to its mean, added up): some limit always fits noise a little."""
+ERROR_LEFT_AT_MOST = 0.8
+ERROR_CUT_AT_LEAST = 0.02
+"""Accept a limit only if it cuts the error to ``ERROR_LEFT_AT_MOST`` of what it is without a limit, and by at least
+``ERROR_CUT_AT_LEAST``. The error is the sum of the mean errors of latency, decode time and time to the first token, each
+relative to its mean. Some limit always fits the noise a little, so a small gain proves nothing."""
 _STEP = 1.4
 """Between capacities tried over the whole range, from the longest request's to what the run would take without a limit."""
 _FINE = 8
@@ -37,7 +39,7 @@ def fit_run(run: EngineRun, requests: int, prior: StepModel | None = None) -> tu
     endless = replace(run, kv_blocks=NO_LIMIT)
     fit = fit_step_model(endless, requests, prior=prior, first_tokens=first_tokens)
     taken = replay(endless, fit.step).peak_kv_blocks
-    if AMPLE * taken < run.kv_blocks < NO_LIMIT:
+    if ENOUGH_FACTOR * taken < run.kv_blocks < NO_LIMIT:
         return run, fit
     tried: dict[int, tuple[float, StepFit]] = {}
 
@@ -52,8 +54,7 @@ def fit_run(run: EngineRun, requests: int, prior: StepModel | None = None) -> tu
     least = int((run.input_tokens + run.output_tokens).max()) // run.engine.block_tokens + 1  # the longest request did run
     ample = max(least, taken)
     best = _best(off, least, ample)
-    part, less = CLEAR
-    if best == ample or off(best) > min(part * off(ample), off(ample) - less):
+    if best == ample or off(best) > min(ERROR_LEFT_AT_MOST * off(ample), off(ample) - ERROR_CUT_AT_LEAST):
         return replace(endless, notes=(*run.notes, "KV capacity fitted: no limit was felt")), fit
     note = f"KV capacity fitted: {best * run.engine.block_tokens} tokens, with which the times fit best"
     return replace(run, kv_blocks=best, notes=(*run.notes, note)), tried[best][1]

@@ -35,11 +35,12 @@ PRIOR_SPREAD = (0.25, 0.4, 1.5, 0.25, 1.0)
 """Relative standard deviation of each coefficient of a catalogue model that was scaled from a measurement elsewhere: the root
 mean square of log(measured / scaled) over the catalogue's 13 measured models, each scaled from the nearest other one: 0.24,
 0.39, 1.56, 0.15, 1.04. Context's comes from kernel data of one vendor only, so it is widened to that of the base."""
-ALIKE = 3.0
-"""Requests that run together share iterations, and what the linear model does not say of these: their residuals are alike, so
-the noise of a row is taken to be so many times as large as its residual, against a prior and in standard errors. Of 1, 2, 3, 5,
-8 and 12 the one with which the five recorded runs that have a prior (docs/simulator.md) met the most aims, 18 of 20 (fitted on
-decode times of a third)."""
+RESIDUAL_FACTOR = 3.0
+"""The noise of a row counts this many times as large as its residual, against a prior and in standard errors.
+
+Requests that run together share iterations, so their residuals are alike and tell less than as many independent ones. Of 1,
+2, 3, 5, 8 and 12 this value met the most aims on the five recorded runs that have a prior (docs/simulator.md): 18 of 20,
+fitted on the decode times of a third."""
 _HUBER = 1.5
 """In robust standard deviations."""
 _NEGLIGIBLE = 2e-3
@@ -55,8 +56,8 @@ class StepFit:
 
     step: StepModel
     std_err_pct: dict[str, float | None]
-    """Standard error of each coefficient from the recorded seconds alone, residuals taken ``ALIKE`` times, percent of it;
-    None where it is zero: not needed."""
+    """Standard error of each coefficient from the recorded seconds alone, residuals taken ``RESIDUAL_FACTOR`` times, percent
+    of it; None where it is zero: not needed."""
     posterior_err_pct: dict[str, float | None] | None
     """The same with the prior's knowledge; None without a prior."""
     condition: float
@@ -100,8 +101,10 @@ class _Prior:
         self.spread = np.array(PRIOR_SPREAD)[self.known] * self.mean
 
     def rows(self, noise_s: float) -> tuple[Array, Array]:
-        """Rows as weighty as rows of seconds with this standard deviation (``ALIKE`` times), and their right-hand side."""
-        scale = ALIKE * noise_s / self.spread
+        """Rows as weighty as rows of seconds with this standard deviation (``RESIDUAL_FACTOR`` times), and their
+        right-hand side.
+        """
+        scale = RESIDUAL_FACTOR * noise_s / self.spread
         return np.eye(len(PARAMETERS))[self.known] * scale[:, None], self.mean * scale
 
 
@@ -216,7 +219,7 @@ def _described(theta: Array, work: Array, seconds: Array, belief: _Prior | None)
 def _std_err_pct(theta: Array, active: npt.NDArray[np.intp], rows: Array, noise: float) -> dict[str, float | None]:
     """Standard errors of the coefficients that are not zero, percent of each."""
     gram = np.linalg.pinv(rows[:, active].T @ rows[:, active])
-    errors = np.sqrt(np.clip(np.diag(gram), 0.0, None)) * ALIKE * noise
+    errors = np.sqrt(np.clip(np.diag(gram), 0.0, None)) * RESIDUAL_FACTOR * noise
     found: dict[str, float | None] = dict.fromkeys(PARAMETERS)
     for place, index in enumerate(active):
         found[PARAMETERS[index]] = float(100.0 * errors[place] / theta[index])
