@@ -1,8 +1,25 @@
 """GPUs, nodes, NVLink domains. Values only; presets and GPU types are data (``scepsy/data/gpus.yaml``)."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 from scepsy.value import Value, require, require_finite
+
+LINK_CLASSES = ("SYS", "NODE", "PHB", "PXB", "PIX")
+"""How ``nvidia-smi topo -m`` calls the ways between two GPUs that are not NVLink, the furthest first."""
+
+
+def link_rank(link: str) -> int:
+    """How good a link is, for comparison only: NVLinks by their number, then PCIe from near to far; −1: not known.
+
+    >>> [link_rank(each) for each in ("NV2", "NV1", "PIX", "SYS", "X", "?")]
+    [102, 101, 5, 1, 1000, -1]
+    """
+    match = re.fullmatch(r"NV(\d+)", link)
+    if match:
+        return 100 + int(match[1])
+    return 1000 if link == "X" else LINK_CLASSES.index(link) + 1 if link in LINK_CLASSES else -1
 
 
 class GpuType(Value, frozen=True, kw_only=True):
@@ -47,7 +64,9 @@ class Node(Value, frozen=True, kw_only=True):
     gpu_type: str
     gpus: int
     nvlink_domains: tuple[tuple[int, ...], ...] = ()
-    """GPU indices that reach each other over NVLink; empty: all GPUs of the node form one domain."""
+    """GPU indices that reach each other over NVLink, pair by pair; empty: all GPUs of the node form one domain."""
+    gpu_links: tuple[tuple[str, ...], ...] = ()
+    """Link class by GPU and GPU (NV#, PIX, PXB, PHB, NODE, SYS; X for itself); empty: all links of a domain are alike."""
     gpu_uuids: tuple[str, ...] = ()
     """Device UUIDs by index, where known (real clusters)."""
 
@@ -65,6 +84,15 @@ class Node(Value, frozen=True, kw_only=True):
         if self.gpu_uuids:
             require(len(self.gpu_uuids) == self.gpus, "gpu_uuids", self.gpu_uuids, f"{self.gpus} UUIDs")
             require(len(set(self.gpu_uuids)) == self.gpus, "gpu_uuids", self.gpu_uuids, "distinct")
+
+        for a, row in enumerate(self.gpu_links):
+            good = len(row) == len(self.gpu_links) == self.gpus and all((link == "X") == (a == b) for b, link in enumerate(row))
+            require(good and min(map(link_rank, row)) >= 0, f"gpu_links[{a}]", row, f"{self.gpus} link classes, X for itself")
+
+    def weakest_rank(self, indices: Sequence[int]) -> int:
+        """Rank of the weakest link within a group of GPUs (``link_rank``); 1000 where links are not known or not needed."""
+        pairs = combinations(indices, 2) if self.gpu_links else ()
+        return min((link_rank(self.gpu_links[a][b]) for a, b in pairs), default=1000)
 
     @property
     def domains(self) -> tuple[tuple[int, ...], ...]:
@@ -106,6 +134,13 @@ class Cluster(Value, frozen=True, kw_only=True):
             if gpu_type.name == name:
                 return gpu_type
         raise KeyError(f"GPU type {name!r} is not in cluster {self.name!r}")
+
+    def best_group(self, gpus: Sequence[Gpu], degree: int) -> tuple[Gpu, ...]:
+        """``degree`` of ``gpus``, all of one node: those whose weakest link is best, of equal ones the first."""
+        node = self.node(gpus[0].node)
+        if degree == 1 or not node.gpu_links:
+            return tuple(gpus[:degree])
+        return max(combinations(gpus, degree), key=lambda group: node.weakest_rank([gpu.index for gpu in group]))
 
     def type_of(self, gpu: Gpu) -> GpuType:
         """The type of one GPU."""

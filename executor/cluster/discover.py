@@ -1,13 +1,15 @@
 """Nodes and DRA device slices → our cluster value."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from executor.cluster.api import Api, Object
+from executor.cluster.devices import physical_gpus, published_list, set_aside
 from executor.cluster.kinds import DEVICE_CLASS, NODE
-from executor.cluster.preflight import check_version, published_devices
+from executor.cluster.preflight import check_version
+from executor.cluster.topology import Links, linked_domains
 from scepsy.cluster import Cluster, GpuType, Node
 from scepsy.errors import BackendError, InputError
 
@@ -24,30 +26,38 @@ def discover(
     driver: str = "gpu.nvidia.com",
     device_class: str = "gpu.nvidia.com",
     types: Mapping[str, str] | None = None,
-    nvlink: Mapping[str, tuple[tuple[int, ...], ...]] | None = None,
+    links: Mapping[str, Links] | None = None,
+    weakest: str = "NV",
+    say: Callable[[str], None] = lambda line: None,
 ) -> Cluster:
     """Read the cluster's GPUs from the driver's ResourceSlices.
 
-    ``known`` are the GPU types of the catalogue; ``types`` maps product names to them where that cannot be told; ``nvlink``
-    gives the NVLink domains by node (``topology.nvlink_domains``), default: all GPUs of a node are one. GPUs are numbered
-    by PCI bus, as NVML and ``nvidia-smi`` do. Raises ``BackendError`` when the driver publishes nothing, ``InputError``
-    for a product that is not known.
+    ``known`` are the GPU types of the catalogue; ``types`` maps product names to them where that cannot be told; ``links``
+    gives the links by node (``topology.read_links``), default: all GPUs of a node are one domain. Tensor-parallel groups
+    may use links of class ``weakest`` or better. GPUs are numbered by PCI bus, as NVML and ``nvidia-smi`` do. A physical
+    GPU counts once, whatever else is published of it; one that is cut by MIG has fixed partitions; one that is set aside
+    for virtual machines is left out, and ``say`` is told. Raises ``BackendError`` when the driver publishes nothing,
+    ``InputError`` for a product that is not known.
     """
     check_version(api)
     if api.get(DEVICE_CLASS, device_class) is None:
         raise BackendError(
             f"cluster {api.host} has no DeviceClass {device_class}: install the NVIDIA DRA driver (docs/kubernetes.md)"
         )
-    devices = published_devices(api, driver)
-    if not devices:
+    published = list(published_list(api, driver))
+    devices = physical_gpus(published)
+    if not devices and not published:
         raise BackendError(
             f"cluster {api.host} has no device of driver {driver}: are its kubelet plugins running on the GPU nodes? "
             f"(kubectl get resourceslices)"
         )
+    for node_name, count in sorted(set_aside(published).items()):
+        say(f"node {node_name}: {count} GPUs are set aside for virtual machines (VFIO) and left out")
+    if not devices:
+        raise BackendError(f"cluster {api.host}: every GPU of driver {driver} is set aside for virtual machines (VFIO)")
     by_node: dict[str, list[tuple[str, Object]]] = {}
-    for uuid, device in devices.items():
-        if device.get("attributes", {}).get("type", {}).get("string", "gpu") == "gpu":  # not a MIG partition of one
-            by_node.setdefault(device["node"], []).append((uuid, device))
+    for gpu in devices:
+        by_node.setdefault(gpu.device["node"], []).append((gpu.uuid, {**gpu.device, "partitions_pct": gpu.partitions_pct}))
     labels = {node["metadata"]["name"]: node["metadata"].get("labels", {}) for node in api.list_all(NODE)[0]}
     found: dict[str, GpuType] = {}
     nodes = []
@@ -61,12 +71,17 @@ def discover(
         if len(mine) > 1:
             raise InputError(f"node {node_name}: has {', '.join(sorted(t.name for t in mine))}: must have GPUs of one type")
         kind = mine.pop()
+        if kind.partitions_pct:
+            say(
+                f"node {node_name}: its GPUs are cut by MIG into shares of {', '.join(map(str, kind.partitions_pct))} %: "
+                f"plans use these shares only, and no target can pin an instance to such a partition yet"
+            )
         # The smallest found: no plan may count on memory that some GPU lacks.
         if kind.name not in found or kind.memory_bytes < found[kind.name].memory_bytes:
             found[kind.name] = kind
         host = labels[node_name].get("kubernetes.io/hostname", node_name)
-        nodes.append(_node(host, kind.name, [uuid for uuid, _ in members], (nvlink or {}).get(host, ())))
-    strange = sorted(set(nvlink or {}) - {node.name for node in nodes})
+        nodes.append(_node(host, kind.name, [uuid for uuid, _ in members], (links or {}).get(host, ()), weakest, say))
+    strange = sorted(set(links or {}) - {node.name for node in nodes})
     if strange:
         raise InputError(f"--topology names node {strange[0]}: must be one of {', '.join(node.name for node in nodes)}")
     return Cluster(name=name or re.sub(r"^https?://", "", api.host), gpu_types=tuple(found.values()), nodes=tuple(nodes))
@@ -88,7 +103,7 @@ def gpu_type(device: Object, labels: Mapping[str, str], known: Mapping[str, GpuT
             f"GPU product {product!r} with {memory} bytes is {'ambiguous' if chosen else 'not in the catalogue'}: "
             f"give --gpu-type {product!r}=NAME with NAME one of {', '.join(known)}"
         )
-    return _with_memory(chosen[0], memory)
+    return _with_partitions(_with_memory(chosen[0], memory), tuple(device.get("partitions_pct", ())))
 
 
 def quantity(text: str) -> int:
@@ -107,9 +122,27 @@ def _with_memory(kind: GpuType, memory: int) -> GpuType:
     return msgspec.structs.replace(kind, memory_bytes=min(kind.memory_bytes, memory)) if memory else kind
 
 
-def _node(host: str, kind: str, uuids: list[str], domains: Iterable[tuple[int, ...]]) -> Node:
+def _with_partitions(kind: GpuType, shares: tuple[int, ...]) -> GpuType:
+    """A type of its own, since a cluster may have such GPUs whole as well; profiles are those of the whole GPU."""
+    return msgspec.structs.replace(kind, name=f"{kind.name}-mig", partitions_pct=shares) if shares else kind
+
+
+def _node(host: str, kind: str, uuids: list[str], links: Links, weakest: str, say: Callable[[str], None]) -> Node:
+    if links and len(links) != len(uuids):
+        raise InputError(f"node {host}: has {len(uuids)} GPUs, its topology file {len(links)}: is it the file of this node?")
+    domains = linked_domains(links, weakest) if links else ()
+    if len({len(domain) for domain in domains}) > 1:
+        say(f"node {host}: its GPUs fall into groups of {', '.join(str(len(d)) for d in domains)}: {domains}")
+    classes = {cell for row in links for cell in row} - {"X"}
     try:
-        return Node(name=host, gpu_type=kind, gpus=len(uuids), nvlink_domains=tuple(domains), gpu_uuids=tuple(uuids))
+        return Node(
+            name=host,
+            gpu_type=kind,
+            gpus=len(uuids),
+            nvlink_domains=domains,
+            gpu_links=links if len(classes) > 1 else (),
+            gpu_uuids=tuple(uuids),
+        )
     except ValueError as error:
         raise InputError(f"node {host}: {error}: is the topology file of this node?") from error
 

@@ -38,6 +38,7 @@ CLAIM = Kind("ResourceClaim", "resource.k8s.io/v1", "resourceclaims")
 LEASE = Kind("Lease", "coordination.k8s.io/v1", "leases")
 QUOTA = Kind("ResourceQuota", "v1", "resourcequotas")
 POOL = Kind("InferencePool", "inference.networking.k8s.io/v1", "inferencepools")
+MONITOR = Kind("PodMonitor", "monitoring.coreos.com/v1", "podmonitors")
 
 NODE = Kind("Node", "v1", "nodes", namespaced=False)
 DEVICE_CLASS = Kind("DeviceClass", "resource.k8s.io/v1", "deviceclasses", namespaced=False)
@@ -46,7 +47,7 @@ RUNTIME_CLASS = Kind("RuntimeClass", "node.k8s.io/v1", "runtimeclasses", namespa
 RULES_REVIEW = Kind("SelfSubjectRulesReview", "authorization.k8s.io/v1", "selfsubjectrulesreviews", namespaced=False)
 ACCESS_REVIEW = Kind("SelfSubjectAccessReview", "authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False)
 
-OWNED = (DEPLOYMENT, JOB, CLAIM, SERVICE, BUDGET, POLICY, SERVICE_ACCOUNT, POOL, CONFIG_MAP)
+OWNED = (DEPLOYMENT, JOB, CLAIM, SERVICE, BUDGET, POLICY, SERVICE_ACCOUNT, POOL, MONITOR, CONFIG_MAP)
 """Every kind that a release may hold, in the order in which ``delete`` takes them down."""
 
 BY_NAME = {kind.name: kind for kind in OWNED}

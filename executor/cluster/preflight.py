@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from executor.cluster.api import Api, Object, Patience
-from executor.cluster.kinds import ACCESS_REVIEW, CLAIM, DEVICE_CLASS, NODE, POD, POOL, RULES_REVIEW, RUNTIME_CLASS, SLICE
+from executor.cluster.devices import physical_gpus, published_list
+from executor.cluster.kinds import ACCESS_REVIEW, CLAIM, DEVICE_CLASS, MONITOR, NODE, POD, POOL, RULES_REVIEW, RUNTIME_CLASS
 from executor.manifests import Rendered
 from scepsy.errors import BackendError
 
@@ -36,10 +37,10 @@ class Grant:
         return f"{self.verb} {what}{f'.{self.group}' if self.group else ''}"
 
 
-def grants() -> frozenset[Grant]:
-    """Every verb that ``rbac.yaml`` grants: the one list of what we may send."""
-    text = files("executor.cluster").joinpath("rbac.yaml").read_text()
-    return frozenset(_grants(yaml.safe_load_all(text)))
+def grants(role: str = "") -> frozenset[Grant]:
+    """Every verb that ``rbac.yaml`` grants, or one role of it: the one list of what we may send."""
+    documents = yaml.safe_load_all(files("executor.cluster").joinpath("rbac.yaml").read_text())
+    return frozenset(_grants(each for each in documents if role in ("", each["metadata"]["name"])))
 
 
 def preflight(api: Api, rendered: Rendered) -> None:
@@ -87,6 +88,10 @@ def check_apis(api: Api, rendered: Rendered) -> None:
             f"cluster {api.host} has no InferencePool ({POOL.api}): install the Gateway API inference extension's CRDs, "
             f"or leave endpoint_picker out"
         )
+    if rendered.options.pod_monitor and api.get_path(f"/apis/{MONITOR.api}") is None:
+        raise BackendError(
+            f"cluster {api.host} has no PodMonitor ({MONITOR.api}): install the Prometheus operator, or leave pod_monitor out"
+        )
 
 
 def check_rights(api: Api, rendered: Rendered) -> None:
@@ -96,9 +101,14 @@ def check_rights(api: Api, rendered: Rendered) -> None:
         *(() if target == "dra" else ("resourceclaims", "deviceclasses", "resourceslices")),
         *(() if target == "mps" else ("runtimeclasses",)),
         *(() if rendered.options.endpoint_picker else ("inferencepools",)),
-        "jobs",  # experiments only
+        *(() if rendered.options.pod_monitor else ("podmonitors",)),
     }
-    needed = {grant for grant in grants() if grant.resource not in skipped and not grant.subresource}
+    # What a release may hold is listed whatever the plan; the rest is needed only where the plan has such objects.
+    needed = {
+        grant
+        for grant in grants("scepsy-deployer")
+        if not grant.subresource and (grant.resource not in skipped or (grant.verb == "list" and grant.namespaced))
+    }
     review = api.create(
         RULES_REVIEW, {"apiVersion": RULES_REVIEW.api, "kind": RULES_REVIEW.name, "spec": {"namespace": api.namespace}}
     )
@@ -165,20 +175,6 @@ def _quota_aside() -> Iterator[None]:
             raise
 
 
-def published_devices(api: Api, driver: str) -> dict[str, Object]:
-    """Every device that a DRA driver publishes, by UUID, with its node's name under ``node``."""
-    found: dict[str, Object] = {}
-    for each in api.list_all(SLICE)[0]:
-        spec = each["spec"]
-        if spec.get("driver") != driver:
-            continue
-        for device in spec.get("devices", []):
-            uuid = device.get("attributes", {}).get("uuid", {}).get("string")
-            if uuid:
-                found[uuid] = {**device, "node": spec.get("nodeName", "")}
-    return found
-
-
 def _check_node(name: str, found: dict[str, Object]) -> None:
     node = found.get(name)
     if node is None:
@@ -199,7 +195,7 @@ def _check_devices(api: Api, rendered: Rendered, hosts: Mapping[str, str]) -> No
         raise BackendError(
             f"cluster {api.host} has no DeviceClass {options.device_class}: install the NVIDIA DRA driver (docs/kubernetes.md)"
         )
-    devices = published_devices(api, options.driver)
+    devices = {gpu.uuid: gpu.device for gpu in physical_gpus(published_list(api, options.driver))}
     for engine in rendered.engines:
         for gpu in engine.gpus:
             node, _, uuid = gpu.partition("/")

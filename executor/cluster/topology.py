@@ -1,56 +1,94 @@
-"""``nvidia-smi topo -m`` → NVLink domains. Pure: DRA device slices do not say which GPUs NVLink ties together."""
+"""``nvidia-smi topo -m`` → how the GPUs of a node are linked. Pure: DRA device slices do not say.
+
+The classes are the tool's own: NV# is a bonded set of # NVLinks, then PIX, PXB, PHB, NODE and SYS, ever further over PCIe.
+A tensor-parallel group runs at the speed of its weakest link, so a domain is a set of GPUs that are linked pair by pair: on a
+hybrid cube mesh (DGX-1) NVLink ties all eight together, but no group of eight is.
+"""
 
 import re
+from collections.abc import Sequence
 
+import networkx as nx
+
+from scepsy.cluster import LINK_CLASSES, link_rank
 from scepsy.errors import InputError
+
+Links = tuple[tuple[str, ...], ...]
+"""Link class by GPU and GPU; ``X`` on the diagonal."""
 
 _GPU = re.compile(r"^GPU(\d+)$")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_OLD = {"SOC": "SYS"}
+"""Names that older drivers print."""
 
 
-def nvlink_domains(text: str, source: str = "topology") -> tuple[tuple[int, ...], ...]:
-    """Connected components of the GPUs under NV# links, from the matrix that ``nvidia-smi topo -m`` prints.
+def read_links(text: str, source: str = "topology") -> Links:
+    """The GPU part of the matrix. Raises ``InputError`` when there is no such matrix in ``text`` or a class is not known.
 
-    A GPU without any NVLink is a domain of its own. Raises ``InputError`` when there is no such matrix in ``text``.
-
-    >>> nvlink_domains('''        GPU0    GPU1    GPU2    CPU Affinity
-    ... GPU0     X      NV12    SYS     0-31
-    ... GPU1    NV12     X      SYS     0-31
-    ... GPU2    SYS     SYS      X      32-63
+    >>> read_links('''        GPU0    GPU1    CPU Affinity
+    ... GPU0     X      NV12    0-31
+    ... GPU1    NV12     X      0-31
     ... ''')
-    ((0, 1), (2,))
+    (('X', 'NV12'), ('NV12', 'X'))
     """
     rows = [_ANSI.sub("", line).split() for line in text.splitlines()]
     header = next((row for row in rows if row and _GPU.match(row[0]) and "X" not in row), None)
     if header is None:
         raise InputError(f"{source}: no GPU matrix found: must be the output of `nvidia-smi topo -m`")
     columns = [int(match[1]) for cell in header if (match := _GPU.match(cell))]
-    links: dict[int, set[int]] = {index: set() for index in columns}
-    seen = []
+    found: dict[int, tuple[str, ...]] = {}
     for row in rows:
         if row is header or not row or not (match := _GPU.match(row[0])):
             continue
         index, cells = int(match[1]), row[1 : 1 + len(columns)]
-        if len(cells) != len(columns) or index not in links:
+        if len(cells) != len(columns):
             raise InputError(f"{source}: row {row[0]} has {len(cells)} links: must have {len(columns)}, one per GPU")
-        seen.append(index)
-        links[index] |= {other for other, cell in zip(columns, cells, strict=True) if re.fullmatch(r"NV\d+", cell)}
-    if sorted(seen) != sorted(columns) or columns != list(range(len(columns))):
+        found[index] = tuple(_OLD.get(cell, cell) for cell in cells)
+    if sorted(found) != sorted(columns) or columns != list(range(len(columns))):
         raise InputError(
-            f"{source}: rows {sorted(seen)} and columns {columns} differ: must both be GPU0 to GPU{len(columns) - 1}"
+            f"{source}: rows {sorted(found)} and columns {columns} differ: must both be GPU0 to GPU{len(columns) - 1}"
         )
-    return _components(links)
+    links = tuple(found[index] for index in columns)
+    _check(links, source)
+    return links
 
 
-def _components(links: dict[int, set[int]]) -> tuple[tuple[int, ...], ...]:
+def linked_domains(links: Links, weakest: str = "NV") -> tuple[tuple[int, ...], ...]:
+    """A partition of the GPUs into groups that are linked pair by pair, each pair by ``weakest`` or better.
+
+    ``NV`` stands for any number of NVLinks. The largest group is taken first, of equal ones the one whose weakest link
+    is best, then the first by number. A GPU without such a link is a domain of its own.
+
+    >>> linked_domains((("X", "NV1", "SYS"), ("NV1", "X", "SYS"), ("SYS", "SYS", "X")))
+    ((0, 1), (2,))
+    """
+    least = link_rank("NV1" if weakest == "NV" else weakest)
+    graph = nx.Graph()
+    graph.add_nodes_from(range(len(links)))
+    graph.add_edges_from((a, b) for a in range(len(links)) for b in range(a) if link_rank(links[a][b]) >= least)
     found: list[tuple[int, ...]] = []
-    left = set(links)
-    while left:
-        frontier = {min(left)}
-        part: set[int] = set()
-        while frontier:
-            part |= frontier
-            frontier = {other for index in frontier for other in links[index]} - part
-        found.append(tuple(sorted(part)))
-        left -= part
-    return tuple(found)
+    while graph:
+        best = max(map(sorted, nx.find_cliques(graph)), key=lambda c: (len(c), weakest_rank(links, c), [-i for i in c]))
+        found.append(tuple(best))
+        graph.remove_nodes_from(best)
+    return tuple(sorted(found))
+
+
+def weakest_rank(links: Links, gpus: Sequence[int]) -> int:
+    """Rank of the weakest link within a group (``scepsy.cluster.link_rank``); a single GPU has the best there is."""
+    return min((link_rank(links[a][b]) for a in gpus for b in gpus if a != b), default=10**6)
+
+
+def nvlink_domains(text: str, source: str = "topology") -> tuple[tuple[int, ...], ...]:
+    """``linked_domains`` over NVLink of the printed matrix."""
+    return linked_domains(read_links(text, source))
+
+
+def _check(links: Links, source: str) -> None:
+    for a, row in enumerate(links):
+        for b, cell in enumerate(row):
+            if (cell == "X") != (a == b) or link_rank(cell) < 0:
+                known = f"NV#, {', '.join(LINK_CLASSES)}, and X for itself"
+                raise InputError(f"{source}: GPU{a} to GPU{b} is {cell!r}: must be {known}")
+            if links[b][a] != cell:
+                raise InputError(f"{source}: GPU{a} to GPU{b} is {cell}, and back {links[b][a]}: must be the same")

@@ -11,7 +11,7 @@ from typing import Any
 from executor.manifests.domains import Domain, uuid_of
 from executor.manifests.names import CLAIM_DEVICE_LIMIT, CLAIM_POD_LIMIT, DOMAIN, GPUS, digest, labels
 from executor.manifests.options import RenderOptions
-from executor.manifests.pods import Manifest, container_security, deployment
+from executor.manifests.pods import Manifest, container_security, deployment, placing, tolerations
 from scepsy.errors import InputError
 from scepsy.plans import Instance, Plan
 
@@ -75,7 +75,11 @@ def _taken(domain: Domain, instance: Instance) -> Manifest:
 def mps_env(instance: Instance) -> dict[str, str]:
     """What makes an MPS client keep to its share: percent of the SMs, and memory per visible device.
 
-    The daemon itself is left at 100 %: a client's environment can only lower what the daemon allows.
+    The daemon itself is left at 100 %: a client's environment can only lower what the daemon allows. The memory limit
+    holds for each *process* on each device, counted in the order of ``CUDA_VISIBLE_DEVICES``. vLLM runs one worker process
+    per rank, and rank r allocates on device r alone; its API server and scheduler hold no device memory. So one worker
+    fills each entry, and naming the same limit for every device caps the instance as planned, whatever TP is. What would
+    break this is a second worker on one device (``--data-parallel-size`` in ``engine_args``), which is refused.
 
     >>> from scepsy.cluster import Gpu
     >>> one = Instance(llm="a", index=0, gpus=(Gpu(node="n", index=3),), share_pct=40, memory_bytes=32 * 2**30)
@@ -191,7 +195,8 @@ def _daemon(plan: Plan, domain: Domain, options: RenderOptions) -> Manifest:
             "runtimeClassName": options.runtime_class,
             "automountServiceAccountToken": False,
             "serviceAccountName": f"{options.release}-engine",
-            "tolerations": [GPU_TOLERATION],
+            "tolerations": tolerations(options),
+            **placing(options),
             "securityContext": {
                 "runAsUser": options.uid,
                 "runAsGroup": options.uid,
@@ -206,10 +211,6 @@ def _daemon(plan: Plan, domain: Domain, options: RenderOptions) -> Manifest:
     made = deployment(name, {**mine, DOMAIN: name}, selector, pod)
     made["metadata"]["annotations"] = {GPUS: gpus_text(plan, domain)}
     return made
-
-
-GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
-"""GPU nodes are often tainted so that only pods which need them land there."""
 
 
 def _hami(domain: Domain, instance: Instance, uuids: list[str]) -> Binding:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor.engine import MODULE, vllm_args
-from executor.manifests.devices import GPU_TOLERATION, Binding, binding, gpus_text
+from executor.manifests.devices import Binding, binding, gpus_text
 from executor.manifests.domains import Domain
 from executor.manifests.names import ENGINE, GPUS, INSTANCE, LLM, WAVE, digest, labels, slug
 from executor.manifests.options import RenderOptions
@@ -13,12 +13,15 @@ from executor.manifests.pods import (
     container_security,
     deployment,
     http_probes,
+    placing,
     pod_security,
     pre_stop_s,
     requests,
     scratch_env,
     scratch_volumes,
+    tolerations,
 )
+from scepsy.errors import InputError
 from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile
 
@@ -76,6 +79,7 @@ def engine(
     The Deployment's name is a digest of its pod, so an equal engine of another plan has the same name; what differs
     between plans without touching the pod (index, wave) stays out of the template.
     """
+    _check_args(instance, options)
     tie = binding(plan, domain, instance, options, held_by)
     spec = _pod_spec(instance, profile, domain.node, tie, options)
     gpus = gpus_text(plan, instance)
@@ -107,14 +111,38 @@ def engine(
     )
 
 
+def _models(options: RenderOptions) -> Manifest:
+    if options.models_claim:
+        return {"persistentVolumeClaim": {"claimName": options.models_claim, "readOnly": True}}
+    if options.models_host_path:
+        return {"hostPath": {"path": options.models_host_path, "type": "Directory"}}
+    return {}
+
+
+_SEVERAL_WORKERS = ("--data-parallel-size", "-dp", "--data-parallel-size-local")
+
+
+def _check_args(instance: Instance, options: RenderOptions) -> None:
+    """The memory cap is per process, so two workers of one engine on one GPU would have it twice."""
+    given = options.engine_args.get(instance.llm, ())
+    found = next((each for each in given if each.partition("=")[0] in _SEVERAL_WORKERS), "")
+    if found and instance.share_pct < 100:
+        raise InputError(
+            f"engine_args of {instance.llm} has {found}: must not be used on shared GPUs, where the memory cap holds for each "
+            f"process and every data-parallel rank is one (plan more instances instead)"
+        )
+
+
 def _annotations(tie: Binding) -> dict[str, Any]:
     return {"annotations": tie.annotations} if tie.annotations else {}
 
 
 def _pod_spec(instance: Instance, profile: Profile, node: str, tie: Binding, options: RenderOptions) -> Manifest:
-    volumes, mounts = scratch_volumes("" if any(m["mountPath"] == "/dev/shm" for m in tie.mounts) else options.shm)
-    if options.models_claim:
-        volumes.append({"name": "models", "persistentVolumeClaim": {"claimName": options.models_claim, "readOnly": True}})
+    own_shm = any(mount["mountPath"] == "/dev/shm" for mount in tie.mounts)
+    volumes, mounts = scratch_volumes("" if own_shm else options.shm, options.cache_claim)
+    models = _models(options)
+    if models:
+        volumes.append({"name": "models", **models})
         mounts.append({"name": "models", "mountPath": "/models", "readOnly": True})
     env = [*scratch_env(), *({"name": key, "value": value} for key, value in tie.env.items())]
     if options.hf_secret:
@@ -147,7 +175,8 @@ def _pod_spec(instance: Instance, profile: Profile, node: str, tie: Binding, opt
         "automountServiceAccountToken": False,
         "serviceAccountName": f"{options.release}-engine",
         "enableServiceLinks": False,
-        "tolerations": [GPU_TOLERATION],
+        "tolerations": tolerations(options),
+        **placing(options),
         "terminationGracePeriodSeconds": pre_stop_s(options) + options.drain_s + 10,
         "securityContext": pod_security(options.uid),
         **extra,

@@ -2,7 +2,7 @@
 
 from executor.manifests.engines import PORT, engine_labels, service_name
 from executor.manifests.names import LLM, labels, slug
-from executor.manifests.options import RenderOptions
+from executor.manifests.options import Peer, RenderOptions
 from executor.manifests.pods import Manifest
 
 
@@ -35,36 +35,44 @@ def inference_pool(llm: str, options: RenderOptions) -> Manifest:
 
 
 def engine_policy(options: RenderOptions) -> Manifest:
-    """Only the gateway reaches the engines: vLLM's own key check leaves half of its endpoints open."""
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": f"{options.release}-engine", "labels": labels(options.release, "engine", "vllm")},
-        "spec": {
-            "podSelector": {"matchLabels": _component(options, "engine")},
-            "policyTypes": ["Ingress"],
-            "ingress": [
-                {
-                    "from": [{"podSelector": {"matchLabels": _component(options, "gateway")}}],
-                    "ports": [{"protocol": "TCP", "port": PORT}],
-                }
-            ],
-        },
-    }
+    """Only the gateway reaches the engines: vLLM's own key check leaves half of its endpoints open.
+
+    Beside it come an endpoint picker, which reads the engines' metrics, and whoever the options name.
+    """
+    gateway = {"podSelector": {"matchLabels": _component(options, "gateway")}}
+    peers = [gateway, *_picker(options), *map(_peer, (*options.calls_from, *options.metrics_from))]
+    return _policy("engine", "vllm", [{"from": peers, "ports": [{"protocol": "TCP", "port": PORT}]}], options)
 
 
 def gateway_policy(options: RenderOptions) -> Manifest:
-    """Without API keys, only pods of the same namespace may call the gateway."""
+    """Without API keys, only pods of the same namespace may call the gateway, and whoever reads its metrics."""
+    return _policy("gateway", "gateway", [{"from": [{"podSelector": {}}, *map(_peer, options.metrics_from)]}], options)
+
+
+def _policy(component: str, name: str, ingress: list[Manifest], options: RenderOptions) -> Manifest:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": f"{options.release}-gateway", "labels": labels(options.release, "gateway", "gateway")},
+        "metadata": {"name": f"{options.release}-{component}", "labels": labels(options.release, component, name)},
         "spec": {
-            "podSelector": {"matchLabels": _component(options, "gateway")},
+            "podSelector": {"matchLabels": _component(options, component)},
             "policyTypes": ["Ingress"],
-            "ingress": [{"from": [{"podSelector": {}}]}],
+            "ingress": ingress,
         },
     }
+
+
+def _picker(options: RenderOptions) -> list[Manifest]:
+    if not options.endpoint_picker:
+        return []
+    return [{"podSelector": {"matchLabels": options.endpoint_picker_pods or {"inferencepool": options.endpoint_picker}}}]
+
+
+def _peer(peer: Peer) -> Manifest:
+    made: Manifest = {"namespaceSelector": {"matchLabels": peer.namespace}} if peer.namespace else {}
+    if peer.pods or not peer.namespace:
+        made["podSelector"] = {"matchLabels": peer.pods} if peer.pods else {}
+    return made
 
 
 def service_account(component: str, options: RenderOptions) -> Manifest:

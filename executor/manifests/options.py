@@ -19,6 +19,24 @@ class Resources(Value, frozen=True, kw_only=True):
     memory: str
 
 
+class Peer(Value, frozen=True, kw_only=True):
+    """Pods that a network policy lets in: by labels of their namespace and of themselves; both empty: any of this namespace."""
+
+    namespace: dict[str, str] = msgspec.field(default_factory=dict)
+    """Labels of the namespace, such as ``kubernetes.io/metadata.name: monitoring``; empty: the release's own."""
+    pods: dict[str, str] = msgspec.field(default_factory=dict)
+    """Labels of the pods; empty: all."""
+
+
+class Toleration(Value, frozen=True, kw_only=True):
+    """A taint that engines may stand on, as Kubernetes has it."""
+
+    key: str = ""
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
 class RenderOptions(Value, frozen=True, kw_only=True):
     """Everything about the manifests that is not in the plan."""
 
@@ -35,6 +53,12 @@ class RenderOptions(Value, frozen=True, kw_only=True):
     """What an engine loads, by LLM name (a hub name, or a path below /models); absent: the LLM's name."""
     models_claim: str = ""
     """PersistentVolumeClaim with model files, mounted read-only at /models; empty: engines download."""
+    models_host_path: str = ""
+    """Directory on every node with model files, mounted read-only at /models instead of a claim; breaks the restricted Pod
+    Security profile, which allows no host directories."""
+    cache_claim: str = ""
+    """PersistentVolumeClaim that all engines download into and compile into (ReadWriteMany across nodes); empty: each pod has
+    its own and loses it with the pod."""
     hf_secret: str = ""
     """Secret whose key ``token`` is the hub token; empty: none."""
     api_keys_secret: str = ""
@@ -60,8 +84,25 @@ class RenderOptions(Value, frozen=True, kw_only=True):
     """How long an engine may load before it is restarted."""
     drain_s: int = 30
     """How long an engine that is told to stop may finish what it has begun."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints that engines may stand on beside ``nvidia.com/gpu``."""
+    node_selector: dict[str, str] = msgspec.field(default_factory=dict)
+    """Labels that the gateway's nodes must have; engines are pinned to the plan's nodes anyway."""
+    priority_class: str = ""
+    """PriorityClass of all pods; empty: the cluster's default."""
     endpoint_picker: str = ""
     """Service of an endpoint picker; set: an InferencePool per LLM is rendered for it."""
+    endpoint_picker_pods: dict[str, str] = msgspec.field(default_factory=dict)
+    """Labels of the picker's pods, which must read the engines' metrics; empty: ``inferencepool: <endpoint_picker>``, as the
+    inference extension's own chart labels them."""
+    calls_from: tuple[Peer, ...] = ()
+    """Who may call engines beside our gateway: the proxies of an inference gateway."""
+    metrics_from: tuple[Peer, ...] = ()
+    """Who may read metrics of engines and gateway: Prometheus. The engines' port is one, so it may call them as well."""
+    pod_monitor: bool = False
+    """Render PodMonitors for the Prometheus operator (monitoring.coreos.com/v1); wants ``metrics_from``."""
+    dashboard: bool = False
+    """Render a ConfigMap with a Grafana dashboard, labelled ``grafana_dashboard`` for Grafana's sidecar."""
 
     def __post_init__(self) -> None:
         for field, limit in (("release", 20), ("namespace", 63)):
@@ -73,6 +114,18 @@ class RenderOptions(Value, frozen=True, kw_only=True):
                 f"a DNS label of at most {limit} characters (a-z, 0-9, -)",
             )
         require(self.release[0].isalpha(), "release", self.release, "a name that begins with a letter")
+        require(
+            not (self.models_claim and self.models_host_path),
+            "models_host_path",
+            self.models_host_path,
+            "empty where models_claim is given: model files come from one place",
+        )
+        require(
+            not self.models_host_path or self.models_host_path.startswith("/"),
+            "models_host_path",
+            self.models_host_path,
+            "an absolute path",
+        )
         require(self.uid >= 1, "uid", self.uid, ">= 1 (engines never run as root)")
         require(self.gateway_replicas >= 1, "gateway_replicas", self.gateway_replicas, ">= 1")
         require(self.start_timeout_s >= 10, "start_timeout_s", self.start_timeout_s, ">= 10")

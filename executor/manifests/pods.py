@@ -38,9 +38,10 @@ def scratch_env() -> list[Manifest]:
     return [{"name": name, "value": value} for name, value in _CACHES.items()]
 
 
-def scratch_volumes(shm: str = "") -> tuple[list[Manifest], list[Manifest]]:
-    """(volumes, mounts) of the writable places: /tmp, the caches, and /dev/shm when a size is given."""
-    volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}, {"name": "scratch", "emptyDir": {}}]
+def scratch_volumes(shm: str = "", cache_claim: str = "") -> tuple[list[Manifest], list[Manifest]]:
+    """(volumes, mounts) of the writable places: /tmp, the caches (kept in ``cache_claim`` if given), and /dev/shm."""
+    cache: Manifest = {"persistentVolumeClaim": {"claimName": cache_claim}} if cache_claim else {"emptyDir": {}}
+    volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}, {"name": "scratch", **cache}]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "scratch", "mountPath": SCRATCH}]
     if shm:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}})
@@ -83,3 +84,20 @@ def deployment(name: str, labels: Manifest, selector: Manifest, pod: Manifest, *
             "template": pod,
         },
     }
+
+
+def placing(options: RenderOptions) -> Manifest:
+    """What a pod spec says of its priority; nothing by default."""
+    return {"priorityClassName": options.priority_class} if options.priority_class else {}
+
+
+def tolerations(options: RenderOptions) -> list[Manifest]:
+    """GPU nodes are often tainted so that only pods which need them land there; then the wanted ones."""
+    wanted = [
+        {key: value for key in ("key", "operator", "value", "effect") if (value := getattr(each, key))}
+        for each in options.tolerations
+    ]
+    return [GPU_TOLERATION, *(each for each in wanted if each != GPU_TOLERATION)]
+
+
+GPU_TOLERATION: Manifest = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}

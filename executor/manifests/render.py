@@ -10,6 +10,7 @@ from executor.manifests.devices import holder
 from executor.manifests.domains import Domain, domains, start_waves
 from executor.manifests.engines import Engine, engine
 from executor.manifests.gateway import gateway_config, gateway_config_map, gateway_objects
+from executor.manifests.monitoring import dashboard_config_map, pod_monitors
 from executor.manifests.names import CONTENT, PLAN, digest, labels
 from executor.manifests.network import (
     engine_policy,
@@ -49,14 +50,15 @@ class Rendered:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the target does not quite do; to be shown to whoever applies this."""
-        limited = [engine.instance for engine in self.engines if engine.share_pct < 100]
-        if self.options.target == "hami" and limited:
-            return (
-                f"HAMi limits kernel launches, not kernels replayed from CUDA graphs: {limited[0]} and {len(limited) - 1} more "
-                f"may take more than their share while they decode (--enforce-eager in engine_args prevents it, at a price)",
-            )
-        return ()
+        """What the target does not quite do, and what the options leave open; to be shown to whoever applies this."""
+        return tuple(_notes(self.options, [engine.instance for engine in self.engines if engine.share_pct < 100]))
+
+    @property
+    def unpinned(self) -> tuple[str, ...]:
+        """Images that are named by a tag: nodes may run different builds of them."""
+        specs = [obj["spec"]["template"]["spec"] for obj in self.objects if obj["kind"] == "Deployment"]
+        images = [c["image"] for spec in specs for c in (*spec.get("initContainers", ()), *spec["containers"])]
+        return tuple(image for image in dict.fromkeys(images) if "@sha256:" not in image)
 
     @property
     def objects(self) -> Iterator[Manifest]:
@@ -80,6 +82,12 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
     if refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise Infeasible(refused[0] + more)
+    cut = next((i for i in plan.instances if plan.cluster.type_of(i.gpus[0]).partitions_pct), None)
+    if cut is not None:
+        raise Infeasible(
+            f"target {options.target} cannot run instance {cut.name}: node {cut.gpus[0].node} has GPUs cut by MIG, and an "
+            f"instance cannot be pinned to a partition (turn MIG off there, or plan for other nodes)"
+        )
     known: dict[tuple[str, str, int], Profile] = {(p.llm.name, p.gpu.name, p.tensor_parallel): p for p in profiles.profiles}
     plan_hash = plan_digest(plan, profiles, options)
     holders: list[Manifest] = []
@@ -98,6 +106,10 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
     base += [llm_service(llm, options) for llm in llms]
     if options.endpoint_picker:
         base += [inference_pool(llm, options) for llm in llms]
+    if options.pod_monitor:
+        base += pod_monitors(options)
+    if options.dashboard:
+        base.append(dashboard_config_map(options))
     made = Rendered(
         options=options,
         plan_hash=plan_hash,
@@ -113,6 +125,18 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
     for each in made.objects:
         _stamp(each, plan_hash)
     return made
+
+
+def _notes(options: RenderOptions, limited: list[str]) -> Iterator[str]:
+    if options.target == "hami" and limited:
+        yield (
+            f"HAMi limits kernel launches, not kernels replayed from CUDA graphs: {limited[0]} and {len(limited) - 1} more "
+            f"may take more than their share while they decode (--enforce-eager in engine_args prevents it, at a price)"
+        )
+    if options.endpoint_picker and not options.calls_from:
+        yield "an inference gateway's proxies call engines: the NetworkPolicy shuts them out until calls_from names them"
+    if options.pod_monitor and not options.metrics_from:
+        yield "PodMonitors are rendered, but the NetworkPolicy shuts Prometheus out until metrics_from names it"
 
 
 def plan_digest(plan: Plan, profiles: ProfileSet, options: RenderOptions) -> str:

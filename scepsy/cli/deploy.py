@@ -17,6 +17,8 @@ from scepsy.cli.deploying import (
     show_dry,
     show_status,
     teller,
+    warn_unpinned,
+    write_base,
 )
 from scepsy.cli.output import command, emit_json, stderr, stdout
 from scepsy.errors import InputError
@@ -49,9 +51,10 @@ def render(
     release: Release = None,
     options: Settings = None,
     profiles: Profiles = None,
+    kustomize: Annotated[Path | None, typer.Option(help="Folder to write a Kustomize base into, instead of printing.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print a plan's Kubernetes manifests, for `kubectl apply -f -`.
+    """Print a plan's Kubernetes manifests, for `kubectl apply -f -`, or write them as a Kustomize base.
 
     Example: `scepsy render rag.plan.yaml --target dra | kubectl apply --server-side -f -`
     """
@@ -59,6 +62,9 @@ def render(
 
     chosen = read_options(options, target, namespace, release)
     made = _render(*read_plan(plan, profiles), chosen)
+    if kustomize is not None:
+        write_base(kustomize, made, as_json=as_json)
+        return
     as_text = to_json if as_json or output == "json" else to_yaml
     typer.echo(as_text(made.objects, chosen.namespace), nl=False)
 
@@ -140,6 +146,7 @@ def apply(
     from executor.cluster.apply import apply as bring
 
     done = bring(api, made, limits=read_limits(900.0 if timeout is None else timeout, gate), tell=teller())
+    warn_unpinned(made)
     document = {
         "plan": done.plan_hash,
         "kept": done.kept,
@@ -250,6 +257,10 @@ def discover(
     driver: Annotated[str, typer.Option(help="DRA driver whose devices count.")] = "gpu.nvidia.com",
     topology: Annotated[list[str] | None, typer.Option(help="NODE=FILE: output of `nvidia-smi topo -m` there.")] = None,
     gpu_type: Annotated[list[str] | None, typer.Option(help="PRODUCT=NAME: which GPU type a product is.")] = None,
+    tp_over: Annotated[
+        Literal["NV", "PIX", "PXB", "PHB", "NODE", "SYS"],
+        typer.Option(help="Weakest link that a tensor-parallel group may use: NVLink, or a class of PCIe path."),
+    ] = "NV",
     as_json: Json = False,
 ) -> None:
     """Write the cluster file: nodes and GPUs with their UUIDs, from the DRA driver's ResourceSlices.
@@ -260,16 +271,16 @@ def discover(
     import msgspec
 
     from executor.cluster.discover import discover as find
-    from executor.cluster.topology import nvlink_domains
+    from executor.cluster.topology import read_links
     from scepsy.files.cluster import save_cluster
     from scepsy.files.failure import read_text
     from scepsy.profile import catalogue
 
     files = read_pairs("--topology", topology or [])
-    nvlink = {node: nvlink_domains(read_text(file), file) for node, file in files.items()}
+    links = {node: read_links(read_text(file), file) for node, file in files.items()}
     api = connect(read_options(None, None, None, None), context)
     types = read_pairs("--gpu-type", gpu_type or [])
-    found = find(api, catalogue.gpu_types(), name=name, driver=driver, types=types, nvlink=nvlink)
+    found = find(api, catalogue.gpu_types(), name=name, driver=driver, types=types, links=links, weakest=tp_over, say=_note)
     if output is not None:
         save_cluster(output, found)
         if not as_json:
@@ -284,10 +295,14 @@ def register(app: typer.Typer, panel: str) -> None:
         app.command(rich_help_panel=panel)(each)
 
 
+def _note(line: str) -> None:
+    stderr.print(f"note: {line}", highlight=False, markup=False)
+
+
 def _render(plan: "Plan", profiles: "ProfileSet", options: "RenderOptions") -> "Rendered":
     from executor.manifests import render as make
 
     made = make(plan, profiles, options)
     for note in made.notes:
-        stderr.print(f"note: {note}", highlight=False, markup=False)
+        _note(note)
     return made

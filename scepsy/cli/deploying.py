@@ -122,6 +122,31 @@ def read_pairs(option: str, items: list[str]) -> dict[str, str]:
     return found
 
 
+def write_base(folder: Path, made: "Rendered", *, as_json: bool) -> None:
+    """Write a Kustomize base. Raises ``InputError`` when the folder cannot be written."""
+    from executor.manifests.kustomize import kustomize_base
+
+    written = kustomize_base(made)
+    warn_unpinned(made)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in written.items():
+            (folder / name).write_text(text)
+    except OSError as error:
+        raise InputError(f"--kustomize is {str(folder)!r}: cannot be written: {error.strerror}") from error
+    if as_json:
+        emit_json({"plan": made.plan_hash, "files": sorted(written)})
+    else:
+        stdout.print(f"wrote {folder}: {', '.join(sorted(written))}", highlight=False)
+
+
+def warn_unpinned(made: "Rendered") -> None:
+    """Say which images are named by a tag."""
+    if made.unpinned:
+        line = f"note: not pinned by digest (NAME@sha256:…), so nodes may run different builds: {', '.join(made.unpinned)}"
+        stderr.print(line, highlight=False, markup=False)
+
+
 def require_client() -> None:
     """Raise ``InputError`` when the Kubernetes client is not installed: it is an extra."""
     if importlib.util.find_spec("kubernetes") is None:

@@ -15,6 +15,7 @@ from ortools.sat.python import cp_model
 
 from scepsy.cluster import Gpu
 from scepsy.place.hierarchical import Layout, Placement, spread
+from scepsy.place.links import arrange
 from scepsy.plans import Allocation
 
 EFFORT = 2.0
@@ -62,7 +63,8 @@ def pack_exactly(
     bound = int(-(-solver.best_objective_bound // 1)) if minimise else 0
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return Packing("unknown", None, 0, max(bound, 0))
-    placement = spread({a.llm: _deal(solver, where, a, count[k], groups[k]) for k, a in enumerate(allocations)})
+    dealt = {a.llm: _deal(solver, where, a, count[k], groups[k]) for k, a in enumerate(allocations)}
+    placement = spread(arrange(where.uneven, dealt))
     used = len({gpu for slots in placement.values() for slot in slots for gpu in slot})
     return Packing("optimal" if status == cp_model.OPTIMAL else "feasible", placement, used, bound or used)
 

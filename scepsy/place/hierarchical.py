@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scepsy.cluster import Cluster, Gpu
+from scepsy.place.links import Uneven, arrange, uneven_domains
 from scepsy.plans import Allocation
 from scepsy.predictors.aggregate import Integers
 
@@ -33,6 +34,8 @@ class Layout:
     """GPU numbers by type."""
     grids: Mapping[str, Integers]
     """By type, one row of GPU numbers per domain, short rows filled up with the number of a GPU that is always full."""
+    uneven: tuple[Uneven, ...] = ()
+    """The domains whose links are not all alike."""
 
 
 ORDERS: tuple[Callable[[Allocation], tuple[int, int, str]], ...] = (
@@ -59,7 +62,9 @@ def layout(cluster: Cluster) -> Layout:
         for n, row in enumerate(rows):
             grid[n, : len(row)] = row
         grids[name] = grid
-    return Layout(gpus=cluster.gpus, gpu_type=types, domains=tuple(domains), of_type=of_type, grids=grids)
+    return Layout(
+        gpus=cluster.gpus, gpu_type=types, domains=tuple(domains), of_type=of_type, grids=grids, uneven=uneven_domains(cluster)
+    )
 
 
 def pack(where: Layout, allocations: Sequence[Allocation], free_pct: Integers | None = None) -> Placement | None:
@@ -72,7 +77,9 @@ def pack(where: Layout, allocations: Sequence[Allocation], free_pct: Integers | 
         free = np.full(len(where.gpus), 100, dtype=np.int64) if free_pct is None else free_pct.copy()
         slots = _place(where, free, sorted(allocations, key=order), {allocation.llm: [] for allocation in allocations})
         if slots is not None:
-            return spread(slots)
+            begun = [100] * len(where.gpus) if free_pct is None else free_pct.tolist()
+            taken = frozenset(gpu for gpu, free_now in zip(where.gpus, begun, strict=True) if free_now < 100)
+            return spread(arrange(where.uneven, slots, taken))
     return None
 
 
@@ -87,7 +94,8 @@ def pack_around(where: Layout, allocations: Sequence[Allocation], kept: Placemen
         return None
     ordered = sorted(allocations, key=ORDERS[0])
     slots = _place(where, free, ordered, {a.llm: list(kept.get(a.llm, ())) for a in ordered})
-    return None if slots is None else spread(slots)
+    held = frozenset(gpu for groups in kept.values() for slot in groups for gpu in slot)
+    return None if slots is None else spread(arrange(where.uneven, slots, held))
 
 
 def _place(

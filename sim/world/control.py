@@ -242,7 +242,7 @@ class Control:
                 continue
             fitting = [gpu for gpu in domain if self._free[gpu] >= member.share_pct]
             if len(fitting) >= degree:
-                return tuple(fitting[:degree])
+                return self._plan.cluster.best_group(fitting, degree)
         return None
 
     def _begin_start(self, member: Member, start_s: float) -> None:

@@ -351,7 +351,8 @@ def node_objects(node: Any) -> Iterator[tuple[str, Object]]:
             },
             "status": {
                 "conditions": [{"type": "Ready", "status": "True"}],
-                "allocatable": {"cpu": "256", "memory": "2Ti", "pods": "500"},
+                "allocatable": {"cpu": "256", "memory": "2Ti", "pods": "500", **_hami_resources(node.gpus)},
+                "capacity": {"cpu": "256", "memory": "2Ti", "pods": "500", **_hami_resources(node.gpus)},
             },
         },
     )
@@ -382,6 +383,11 @@ def node_objects(node: Any) -> Iterator[tuple[str, Object]]:
             },
         },
     )
+
+
+def _hami_resources(gpus: int) -> dict[str, str]:
+    """What HAMi's device plugin and scheduler account for: slots, MiB and percent of every GPU."""
+    return {"nvidia.com/gpu": str(10 * gpus), "nvidia.com/gpumem": str(81920 * gpus), "nvidia.com/gpucores": str(100 * gpus)}
 
 
 @dataclass

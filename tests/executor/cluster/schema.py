@@ -21,6 +21,60 @@ Wrong = tuple[int, str]
 """(HTTP status, message), as the real server words them."""
 
 
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+_TEXT_MAP = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+def _closed(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+_METADATA = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
+CUSTOM: dict[tuple[str, str], dict[str, Any]] = {
+    ("inference.networking.k8s.io/v1", "InferencePool"): _closed(
+        ("spec",),
+        apiVersion={"type": "string"},
+        kind={"type": "string"},
+        metadata=_METADATA,
+        spec=_closed(
+            ("selector", "targetPorts"),
+            appProtocol={"enum": ["http", "kubernetes.io/h2c"]},
+            selector=_closed(("matchLabels",), matchLabels={**_TEXT_MAP, "minProperties": 1, "maxProperties": 64}),
+            targetPorts={"type": "array", "minItems": 1, "maxItems": 8, "items": _closed(("number",), number=_PORT)},
+            endpointPickerRef={
+                # The CRD's own rule: a port is required where the kind is Service or left out.
+                **_closed(
+                    ("name", "port"),
+                    group={"type": "string"},
+                    kind={"enum": ["Service"]},
+                    name={"type": "string", "minLength": 1},
+                    port=_closed(("number",), number=_PORT),
+                    failureMode={"enum": ["FailOpen", "FailClose"]},
+                )
+            },
+        ),
+    ),
+    ("monitoring.coreos.com/v1", "PodMonitor"): _closed(
+        ("spec",),
+        apiVersion={"type": "string"},
+        kind={"type": "string"},
+        metadata=_METADATA,
+        spec=_closed(
+            ("selector", "podMetricsEndpoints"),
+            selector=_closed(matchLabels=_TEXT_MAP),
+            podTargetLabels={"type": "array", "items": {"type": "string"}},
+            podMetricsEndpoints={
+                "type": "array",
+                "items": _closed(port={"type": "string"}, path={"type": "string"}, interval={"type": "string"}),
+            },
+        ),
+    ),
+}
+"""What we render of two CRDs, in short: InferencePool of gateway-api-inference-extension v1.6.0
+(config/crd/bases/inference.networking.k8s.io_inferencepools.yaml), PodMonitor of the Prometheus operator's API reference
+(monitoring.coreos.com/v1). Fields that we never set are left out, so a misspelt one is refused as the CRD would."""
+
+
 def structural_fault(obj: dict[str, Any]) -> Wrong | None:
     """The first thing a real API server would refuse about ``obj``, or None."""
     found = _schema(str(obj["apiVersion"]), str(obj["kind"]))
@@ -135,12 +189,15 @@ def _document(name: str) -> dict[str, Any]:
 
 @functools.cache
 def _schema(api_version: str, kind: str) -> tuple[dict[str, Any], Any] | None:
+    definitions = referencing.Resource.from_contents(_document(f"v{MINOR}.0-local-strict/_definitions.json"))
+    registry: Any = definitions @ referencing.Registry()  # type: ignore[operator]
+    if (api_version, kind) in CUSTOM:
+        schema = {"$defs": _definitions(MINOR), **CUSTOM[api_version, kind]}
+        return schema, jsonschema.Draft202012Validator(schema)
     short = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
     try:
         schema = _document(f"v{MINOR}.0-local-strict/{kind.lower()}-{short}.json")
     except FileNotFoundError:
         return None
-    definitions = referencing.Resource.from_contents(_document(f"v{MINOR}.0-local-strict/_definitions.json"))
-    registry: Any = definitions @ referencing.Registry()  # type: ignore[operator]
     registry = referencing.Resource.from_contents(schema) @ registry
     return schema, jsonschema.Draft202012Validator(schema, registry=registry)

@@ -216,18 +216,21 @@ def table(bench: Bench, faults: tuple[str, ...], every: bool) -> dict[str, Outco
 
 
 def judge(capsys: pytest.CaptureFixture[str], title: str, found: dict[str, Outcome]) -> None:
-    """Print the counts; fail with every case that did not survive."""
-    by_operation = Counter(case.partition(":")[0] for case in found)
-    outcomes = list(found.values())
+    """Print the table of the guide (tried, met, survived by operation and fault); fail with every case that did not survive."""
+    rows: dict[tuple[str, str], list[Outcome]] = {}
+    for case, outcome in found.items():
+        rows.setdefault((case.partition(":")[0], case.rpartition(": ")[2]), []).append(outcome)
     with capsys.disabled():
         print(
-            f"\n{title}: {len(found)} faults injected ({', '.join(f'{name} {n}' for name, n in by_operation.items())}), "
-            f"{sum(o.met for o in outcomes)} met, {sum(o.survived for o in outcomes)} survived, "
-            f"{sum(len(o.orphaned) for o in outcomes)} orphaned, {sum(len(o.doubled) for o in outcomes)} doubled"
+            f"\n{title}\n\n| operation | fault | tried | met | survived | orphaned | doubled |\n|---|---|---|---|---|---|---|"
         )
+        for (operation, fault), outcomes in rows.items():
+            met, survived = sum(o.met for o in outcomes), sum(o.survived for o in outcomes)
+            orphaned, doubled = sum(len(o.orphaned) for o in outcomes), sum(len(o.doubled) for o in outcomes)
+            print(f"| {operation} | {fault} | {len(outcomes)} | {met} | {survived} | {orphaned} | {doubled} |")
     assert {case: outcome for case, outcome in found.items() if not outcome.survived} == {}
     # A run whose requests come in another order may be over before a late call number comes up.
-    assert sum(o.met for o in outcomes) >= 0.95 * len(outcomes)
+    assert sum(o.met for o in found.values()) >= 0.95 * len(found)
 
 
 def test_every_write_and_every_kind_of_read_may_be_the_last(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -298,7 +298,7 @@ def test_what_a_target_cannot_do_is_refused() -> None:
 
 def test_what_hami_does_not_limit_is_said() -> None:
     assert "not kernels replayed from CUDA graphs" in render(plans.one_node(), PROFILES, options("hami")).notes[0]
-    assert render(plans.one_node(), PROFILES).notes == ()
+    assert "CUDA graphs" not in " ".join(render(plans.one_node(), PROFILES).notes)
 
 
 def test_unknown_devices_and_profiles_are_named() -> None:
