@@ -7,6 +7,7 @@ hybrid cube mesh (DGX-1) NVLink ties all eight together, but no group of eight i
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import networkx as nx
 
@@ -63,7 +64,7 @@ def linked_domains(links: Links, weakest: str = "NV") -> tuple[tuple[int, ...], 
     ((0, 1), (2,))
     """
     least = link_rank("NV1" if weakest == "NV" else weakest)
-    graph = nx.Graph()
+    graph: Any = nx.Graph()
     graph.add_nodes_from(range(len(links)))
     graph.add_edges_from((a, b) for a in range(len(links)) for b in range(a) if link_rank(links[a][b]) >= least)
     found: list[tuple[int, ...]] = []
