@@ -59,9 +59,12 @@ def test_bench_format(benchmark, tmp_path, name):
     command = [sys.executable, "-c", IMPORT, "trace", "import", name, str(into), "-o", str(tmp_path / "t.jsonl"), "--json"]
 
     def run() -> None:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         benchmark.extra_info["calls"] = json.loads(done.stdout)["calls"]
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        benchmark.extra_info["CPU s"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     benchmark.pedantic(run, rounds=1)
     benchmark.extra_info["MB"] = into.stat().st_size / 1e6
