@@ -3,7 +3,8 @@
 ``metadata`` (nanoseconds since 1970), ``metrics`` with units, ``error``.
 
 Requests of one user session (``x_correlation_id``) wait for each other by ``turn_index``. ``output_sequence_length``
-includes reasoning. Warm-up requests are left out; failed and cancelled ones are counted.
+includes reasoning. The first releases have ``timestamp_ns``, ``ttft`` and ``credit_phase``. Warm-up requests are left out;
+failed and cancelled ones are counted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +22,13 @@ UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "sec": 1.0, "s": 1.0, "seconds": 
 
 def requests(record: Mapping[str, Any], tally: Tally) -> Iterator[Timed]:
     """The request of one record. Raises ``Absurd``."""
-    if label(get(record, "metadata.benchmark_phase")) == "warmup":
+    if label(get(record, "metadata.benchmark_phase", "metadata.credit_phase")) == "warmup":
         tally.facts["warm-up requests, left out"] += 1
         return
-    start_s = moment_s(get(record, "metadata.request_start_ns"), "metadata.request_start_ns")
+    start_s = moment_s(get(record, "metadata.request_start_ns", "metadata.timestamp_ns"), "metadata.request_start_ns")
     id_ = label(get(record, "metadata.x_request_id")) or f"{label(get(record, 'metadata.session_num'))}-{start_s}"
     failed = get(record, "error") is not None or get(record, "metadata.was_cancelled") is True
-    latency_s, ttft_s = _seconds(record, "request_latency"), _seconds(record, "time_to_first_token")
+    latency_s, ttft_s = _seconds(record, "request_latency"), _seconds(record, "time_to_first_token", "ttft")
     end_s = moment_s(get(record, "metadata.request_end_ns"), "metadata.request_end_ns")
     if start_s is not None and latency_s is not None:
         end_s = start_s + latency_s
@@ -55,10 +56,11 @@ def _tokens(record: Mapping[str, Any], *names: str) -> int | None:
     return None
 
 
-def _seconds(record: Mapping[str, Any], name: str) -> float | None:
-    value, unit = _value(record, name)
-    if value is None:
+def _seconds(record: Mapping[str, Any], *names: str) -> float | None:
+    name = next((name for name in names if _value(record, name)[0] is not None), None)
+    if name is None:
         return None
+    value, unit = _value(record, name)
     if unit not in UNITS_S:
         raise Absurd(f"metrics.{name}.unit is unknown: must be one of {', '.join(UNITS_S)}")
     return seconds(value, f"metrics.{name}", unit_s=UNITS_S[unit])
@@ -71,6 +73,8 @@ def _open(sources: Sequence[Source], options: Mapping[str, str], tally: Tally) -
 AIPERF = Importer(
     summary="AIPerf per-request records (profile_export.jsonl): requests with their times",
     open=_open,
-    detect=Fields(("metadata.request_start_ns", "metadata.request_end_ns", "metrics|error")),
+    detect=Fields(
+        ("metadata.request_start_ns|metadata.timestamp_ns", "metadata.worker_id|metadata.request_end_ns", "metrics|error")
+    ),
     options=OPTIONS,
 )

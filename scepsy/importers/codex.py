@@ -82,6 +82,10 @@ class _Session:
     total: Counts = (0, 0, 0)
     input_s: float | None = None
     """The last input that no call has begun with yet."""
+    later_s: float | None = None
+    """The last input since the call gave something out: the next call's."""
+    ended_s: float | None = None
+    """When the call before ended, as far as it is known."""
     begin_s: float | None = None
     output_s: float | None = None
     tools: dict[str, float] = field(default_factory=dict)
@@ -106,8 +110,14 @@ class _Session:
         elif kind == "response_item":
             yield from self._item(payload, str(what), at_s)
 
+    def _input(self, at_s: float) -> None:
+        if self.begin_s is None:
+            self.input_s = at_s
+        else:
+            self.later_s = at_s
+
     def _begin_turn(self, at_s: float) -> None:
-        self.input_s = at_s
+        self._input(at_s)
         if self.by_turn and self.turn_calls:
             self.turn, self.turn_calls, self.last = self.turn + 1, 0, ""
             self.tools.clear()
@@ -115,16 +125,18 @@ class _Session:
     def _item(self, payload: Any, what: str, at_s: float) -> Iterator[Seen]:
         call = label(get(payload, "call_id", "id"))
         if what in INPUT_ITEMS or (what == "message" and get(payload, "role") != "assistant"):
-            self.input_s = at_s
+            self._input(at_s)
             if call in self.tools:
                 start_s = self.tools.pop(call)
                 if self.copying:
                     return
                 yield Seen(run=self._run(), id=f"{self.name}:tool-{call}", start_s=start_s, end_s=max(start_s, at_s), tool=True)
         elif what in OUTPUT_ITEMS or what == "message":
-            if self.begin_s is None:
-                self.begin_s = at_s if self.input_s is None else self.input_s
-            self.output_s = at_s
+            if self.begin_s is None and self.input_s is None and self.ended_s is not None:
+                self.ended_s = at_s  # some versions write what a call gave out after its token count
+            else:
+                self.begin_s = self.begin_s or (at_s if self.input_s is None else self.input_s)
+                self.output_s = at_s
             if what.endswith("_call"):
                 self.tools[call] = at_s
 
@@ -145,11 +157,13 @@ class _Session:
             last = total if less else (total[0] - self.total[0], total[1] - self.total[1], total[2] - self.total[2])
         self.total = total or self.total
         begin_s, end_s = self.begin_s, self.output_s
-        self.begin_s = self.output_s = None
+        if begin_s is None or end_s is None:
+            before_s = self.ended_s if self.input_s is None else self.input_s
+            begin_s, end_s = (at_s if before_s is None else before_s), at_s
+        self.input_s, self.ended_s = self.later_s, end_s
+        self.begin_s = self.output_s = self.later_s = None
         if last is None or (total is not None and self._copied(last, total)):
             return
-        if begin_s is None or end_s is None:
-            begin_s, end_s = (self.input_s if self.input_s is not None else at_s), at_s
         self.calls += 1
         self.turn_calls += 1
         given, cached, made = last

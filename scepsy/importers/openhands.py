@@ -2,7 +2,8 @@
 
 ``metrics.token_usages`` has one entry per call that reported usage, ``metrics.response_latencies`` one per call. Both name the
 response's id, and so does the event of the history that the response caused; that event's time is the call's end. Calls whose
-response has no event (a condenser's, a refused one) are placed right after the call before them.
+response has no event (a condenser's, a refused one) are placed right after the call before them. Releases whose metrics hold no
+tokens yet have them in the history's responses; their calls begin at the event before.
 The agent works step by step: a call waits for the one before it.
 """
 
@@ -19,7 +20,7 @@ from scepsy.importers.prompts import APPEND_ONLY, HISTORY_BLOCK_TOKENS, Historie
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 
-FIELDS = ("instance_id", "metrics.token_usages|metrics.response_latencies", "history")
+FIELDS = ("instance_id", "history", "metrics|metadata.llm_config|metadata.agent_class")
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,12 @@ class _Reader:
         usages = [
             entry for entry in items(get(record, "metrics.token_usages"), "metrics.token_usages") if isinstance(entry, dict)
         ]
+        history = items(record.get("history"), "history")
+        events = [event for entry in history for event in _events(entry)]
+        usages = usages or list(_told_usages(history))
         if not usages:
             self._tally.drop("instances without token usage")
             return
-        events = [event for entry in items(record.get("history"), "history") for event in _events(entry)]
         if not events:
             raise Absurd("history has no event with a time: must have some")
         latencies = self._latencies(record, usages)
@@ -127,9 +130,13 @@ class _Reader:
         models = _models(events, usages)
         before_s, before = begin_s, ""
         for place, usage in enumerate(usages):
-            latency_s = latencies.get(place, 0.0)
             response = label(usage.get("response_id"))
             end_s = ends.get(response) if response else None
+            if place not in latencies and end_s is not None:
+                began_s = max((event.at_s for event in events if event.at_s < end_s), default=end_s)
+                latencies[place] = end_s - max(began_s, before_s)
+                self._tally.facts["calls without a latency, begun at the event before them"] += 1
+            latency_s = latencies.get(place, 0.0)
             if end_s is None:
                 end_s = before_s + latency_s
                 self._tally.counts["calls that no event of the history shows, placed after the call before them"] += 1
@@ -166,6 +173,21 @@ def _events(entry: Any) -> Iterator[_Event]:
         response=label(response),
         model=label(get(entry, "tool_call_metadata.model_response.model")),
     )
+
+
+def _told_usages(history: Any) -> Iterator[dict[str, Any]]:
+    """The tokens that the history's responses tell, one per response."""
+    met: set[str] = set()
+    for entry in history:
+        if isinstance(entry, list):
+            yield from _told_usages(entry)
+            continue
+        response = get(entry, "tool_call_metadata.model_response")
+        usage, id_ = get(response, "usage"), label(get(response, "id"))
+        if isinstance(usage, dict) and id_ and id_ not in met:
+            met.add(id_)
+            cached = get(usage, "prompt_tokens_details.cached_tokens")
+            yield usage | {"model": get(response, "model"), "response_id": id_, "cache_read_tokens": cached}
 
 
 def _models(events: Sequence[_Event], usages: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -73,6 +73,19 @@ def test_openhands_times_come_from_history_and_latencies():
     assert tally.counts == {"calls that no event of the history shows, placed after the call before them": 1}
 
 
+def test_openhands_without_metrics_takes_tokens_from_the_responses(tmp_path):
+    one = records("openhands")[0]
+    one["metrics"] = {"accumulated_cost": 0.5}
+    for n, event in enumerate(one["history"]):
+        if "tool_call_metadata" in event:
+            event["tool_call_metadata"]["model_response"]["usage"] = {"prompt_tokens": 100 + n // 2, "completion_tokens": 7}
+    path = rows(tmp_path / "o.jsonl", one)
+    assert find_format(gather([path], Tally()), IMPORTERS).format == "openhands"
+    (run,), tally = imported("openhands", path)
+    assert (lengths(run), times(run)) == ([(101, 7), (102, 7), (103, 7)], [(0.5, 4.0), (6.0, 9.0), (9.5, 15.0)])
+    assert tally.facts["calls without a latency, begun at the event before them"] == 3
+
+
 def test_openhands_attempts_are_runs_and_the_same_one_again_is_not(tmp_path):
     one = records("openhands")[0]
     later = json.loads(json.dumps(one).replace("2025-05-01T10", "2025-05-01T11"))
@@ -125,6 +138,27 @@ def test_claude_code_blocks_are_one_call_and_sub_agents_fork_and_join():
     assert whole.calls[5].gap_s == 25.0
 
 
+def test_claude_code_replies_that_were_counted_when_they_began_are_estimated(tmp_path):
+    lines = records("claude-code")
+    for line in lines:
+        if line["type"] == "assistant":
+            line["message"] |= {"stop_reason": None, "usage": line["message"]["usage"] | {"output_tokens": 1}}
+            line["message"]["content"] = [{"type": "text", "text": "x" * 400}]
+    (first, _), tally = imported("claude-code", rows(tmp_path / "x.jsonl", *lines))
+    assert [call.output_tokens for call in first.calls] == [300, 100, 100, 100, 100]  # three lines, then one each
+    assert tally.estimated == {"output from its text, 4 bytes a token": 6}
+
+
+def test_claude_code_threads_go_through_lines_of_every_kind(tmp_path):
+    lines = records("claude-code")
+    for line in lines:
+        if line.get("uuid") == "u2":
+            line["type"] = "progress"
+    runs, _ = imported("claude-code", rows(tmp_path / "x.jsonl", *lines))
+    assert [len(run.calls) for run in runs] == [5, 1]
+    assert parents(runs[0])[1] == ("c0",)
+
+
 def test_claude_code_resumed_sessions_and_sub_agents_in_their_own_files(tmp_path):
     lines = records("claude-code")
     main = rows(tmp_path / "main.jsonl", *(line for line in lines if not line.get("agentId")))
@@ -165,6 +199,28 @@ def test_codex_without_totals_or_without_last_usage(tmp_path):
         (line["payload"].get("info") or {}).pop("total_token_usage", None)
     runs, _ = imported("codex", rows(tmp_path / "rollout-b.jsonl", *lines))
     assert [lengths(run) for run in runs] == [[(900, 60), (1000, 30)], [(1200, 45)]]
+
+
+def test_codex_versions_that_write_what_a_call_gave_out_after_its_tokens(tmp_path):
+    lines = records("codex")
+    later: list[Any] = []
+    outputs: list[Any] = []
+    for line in lines:
+        kind, payload = line["type"], line["payload"]
+        given_out = kind == "response_item" and (
+            payload["type"] in ("reasoning", "function_call") or payload.get("role") == "assistant"
+        )
+        if given_out:
+            outputs.append(line)
+            continue
+        later.append(line)
+        if payload.get("info") and outputs:
+            later += [output | {"timestamp": line["timestamp"]} for output in outputs]
+            outputs.clear()
+    runs, tally = imported("codex", rows(tmp_path / "a.jsonl", *later))
+    assert [lengths(run) for run in runs] == [[(900, 60), (1000, 30)], [(1200, 45)]]
+    assert [times(run) for run in runs] == [[(0.0, 3.1), (5.0, 7.1)], [(0.0, 3.1)]]
+    assert tally.tool_s == pytest.approx(1.9)
 
 
 def test_codex_forks_begin_with_a_copy(tmp_path):
