@@ -18,6 +18,7 @@ import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import fsum
 
 import msgspec
 
@@ -129,7 +130,7 @@ def _run(group: Sequence[Seen], origin_s: float, tally: Tally, workflow: str, de
     items = _once(group, tally)
     tools = [item.end_s - item.start_s for item in items.values() if item.tool and item.end_s is not None]
     if tools:
-        tally.tool_s = (tally.tool_s or 0.0) + sum(max(0.0, spent) for spent in tools)
+        tally.tool_s = (tally.tool_s or 0.0) + fsum(max(0.0, spent) for spent in tools)
     calls = _leaves(items, tally)
     _count_retries([item for item in items.values() if item.llm], tally)
     calls = {id_: done for id_, item in calls.items() if (done := _counted(item, tally)) is not None}

@@ -9,6 +9,7 @@ The agent works step by step: a call waits for the one before it.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
 from scepsy.importers.assemble import Seen
@@ -105,7 +106,7 @@ class _Reader:
             unused = [id_ for id_ in by_id if id_ not in named]
             if unused:
                 self._tally.dropped["calls with a latency and no token counts"] += len(unused)
-                lost_s = sum(by_id[id_] for id_ in unused)
+                lost_s = fsum(by_id[id_] for id_ in unused)
                 self._tally.facts["milliseconds in calls with a latency and no token counts"] += round(1000 * lost_s)
             return {place: by_id[id_] for place, id_ in enumerate(named) if id_ in by_id}
         if len(entries) == len(usages):

@@ -8,6 +8,7 @@ call. Attempts of a retrying agent follow one another.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
 import msgspec
@@ -87,7 +88,7 @@ def _run(document: Mapping[str, Any], run_id: str, options: Mapping[str, str], t
         tally.estimate(rule)
     known = [step.tool_s for step in steps if step.tool_s is not None]
     if known:
-        tally.tool_s = (tally.tool_s or 0.0) + sum(known)
+        tally.tool_s = (tally.tool_s or 0.0) + fsum(known)
     return Run(id=run_id, workflow=options.get("workflow", "swe-agent"), calls=tuple(calls), tail_s=steps[-1].tool_s or 0.0)
 
 

@@ -5,6 +5,7 @@ requests have an ``errors`` entry. Results of vLLM that has no ``start_times`` y
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import fsum
 from typing import Any
 
 from scepsy.importers.base import Imported, Importer
@@ -45,7 +46,7 @@ def _request(columns: Mapping[str, list[Any]], place: int, llm: str, id_: str) -
     if start_s is not None and (ttft_s := seconds(cells.get("ttfts"), "ttfts")) is not None:
         first_s = start_s + ttft_s
         if "itls" in cells:
-            last_s = first_s + sum(seconds(gap, "itls") or 0.0 for gap in items(cells["itls"], "itls"))
+            last_s = first_s + fsum(seconds(gap, "itls") or 0.0 for gap in items(cells["itls"], "itls"))
     return Timed(
         id=id_, start_s=start_s, first_s=first_s, last_s=last_s, llm=llm, failed=bool(cells.get("errors")),
         input_tokens=count(cells.get("input_lens"), "input_lens"), output_tokens=count(cells.get("output_lens"), "output_lens"),
