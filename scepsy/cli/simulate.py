@@ -31,6 +31,9 @@ def simulate(
     drain: Annotated[float | None, typer.Option(help="Seconds after the last arrival; later runs are unfinished.")] = None,
     timeline: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace here (.json).")] = None,
     records: Annotated[Path | None, typer.Option(help="Write PREFIX.runs.parquet and PREFIX.calls.parquet.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="compiled (fast, static plans only), simpy (everything) or auto. Results are equal.")
+    ] = "simpy",
     as_json: Json = False,
 ) -> None:
     """Replay the plan's trace against the plan, token by token.
@@ -52,12 +55,13 @@ def simulate(
         system=system,
         drain_s=drain,
         timeline=timeline,
+        engine=engine,
     )
     if records is not None:
         save_records(records, outcome)
     summary = summarise(outcome, wall_s=wall_s)
     if as_json:
-        emit_json(summary)
+        emit_json(summary | {"engine": outcome.meta.get("engine", "simpy")})
         return
     show_table(
         f"Simulated {summary['simulated_s']:.4g} s in {wall_s:.2f} s ({summary['calls_per_wall_s']:.0f} calls/s)",
@@ -89,6 +93,7 @@ def _replay(
     system: str = "static",
     drain_s: float | None = None,
     timeline: Path | None = None,
+    engine: str = "simpy",
 ) -> "tuple[Records, float]":
     """Simulate; with wall seconds. The spinner is on stderr."""
     import msgspec
@@ -117,6 +122,7 @@ def _replay(
                 queue_order=queue_order,
                 policies=SYSTEMS[system],
                 timeline=watched,
+                engine=engine,
             )
     wall_s = time.perf_counter() - began
     if watched is not None and timeline is not None:

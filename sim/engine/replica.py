@@ -46,6 +46,24 @@ class ReplicaSpec:
     tensor_parallel: int = 1
 
 
+def check_fits(spec: ReplicaSpec, input_tokens: int, output_tokens: int) -> None:
+    """Raise ``SimulationError`` for a call that can never fit."""
+    never = f"a call of {input_tokens} input and {output_tokens} output tokens never fits instance {spec.name}"
+    tokens, most = input_tokens + max(output_tokens - 1, 0), spec.kv_blocks * spec.engine.block_tokens
+    if tokens > most:
+        raise SimulationError(f"{never}: it needs KV for {tokens} tokens, the instance holds {most}")
+    if input_tokens + output_tokens > spec.context_limit:
+        raise SimulationError(f"{never}: {spec.llm} takes a context of {spec.context_limit} tokens")
+
+
+def stalled(name: str, now_s: float, waiting: int, input_tokens: int, free: int, total: int) -> SimulationError:
+    """What is said of an instance whose waiting calls do not fit, although it is empty."""
+    return SimulationError(
+        f"instance {name} is stalled at {now_s:.6f} s: {waiting} calls wait, none runs, and "
+        f"the next ({input_tokens} input tokens) does not fit {free} free of {total} KV blocks"
+    )
+
+
 class Work(NamedTuple):
     """What an instance did between two events: one iteration with prompt tokens, or a span of decode iterations."""
 
@@ -193,7 +211,7 @@ class Replica:
         """Take a call in, or reject it when the queue is full. Raises ``SimulationError`` for one that can never fit."""
         tokens = request.input_tokens + request.output_tokens
         if tokens > self._longest:
-            self._check_fits(request)
+            check_fits(self.spec, request.input_tokens, request.output_tokens)
         request.instance = self.name
         idle = self._alarm is None
         if (
@@ -230,19 +248,6 @@ class Replica:
                 self._head_changed()
 
         self.env.alarm(max(0, at - self.env.now), ARRIVAL, promote)
-
-    def _check_fits(self, request: Request) -> None:
-        tokens = request.input_tokens + max(request.output_tokens - 1, 0)
-        if tokens > self.pool.total * self._block_tokens:
-            raise SimulationError(
-                f"a call of {request.input_tokens} input and {request.output_tokens} output tokens never fits instance "
-                f"{self.name}: it needs KV for {tokens} tokens, the instance holds {self.pool.total * self._block_tokens}"
-            )
-        if request.input_tokens + request.output_tokens > self.spec.context_limit:
-            raise SimulationError(
-                f"a call of {request.input_tokens} input and {request.output_tokens} output tokens never fits instance "
-                f"{self.name}: {self.spec.llm} takes a context of {self.spec.context_limit} tokens"
-            )
 
     def _wake(self) -> None:
         if not self._waking:
@@ -452,10 +457,8 @@ class Replica:
             if preempted:
                 return True
             head, pool = self.waiting.peek(), self.pool
-            raise SimulationError(
-                f"instance {self.name} is stalled at {now / TICKS_PER_S:.6f} s: {len(self.waiting)} calls wait, none runs, and "
-                f"the next ({head.input_tokens} input tokens) does not fit {pool.free} free of {pool.total} KV blocks"
-            )
+            waiting = len(self.waiting)
+            raise stalled(self.name, now / TICKS_PER_S, waiting, head.input_tokens, pool.free, pool.total)
         if self._draws:
             self._switch(now)
         if self.observer is not None:

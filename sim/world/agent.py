@@ -73,6 +73,7 @@ class Agent:
         "calls_left",
         "end",
         "failed",
+        "gone",
         "id",
         "in_flight",
         "missing",
@@ -98,7 +99,7 @@ class Agent:
         self.calls_left = len(walk.steps)
         self.missing = walk.parents.copy() if self.calls_left > 1 else walk.parents
         self.in_flight = 0
-        self.failed = False
+        self.failed = self.gone = False
         self.end = -1
         self.status = UNFINISHED
         self.served_tokens = 0
@@ -145,7 +146,7 @@ class Agent:
         self.calls_left -= 1
         if self.calls_left:
             self._go_on(request)
-        if self.calls_left == 0 or (self.failed and self.in_flight == 0):
+        if not self.gone and (self.calls_left == 0 or (self.failed and self.in_flight == 0)):
             if walk.tail and not self.failed:
                 world.env.alarm(walk.tail, ARRIVAL, self._leave)
             else:
@@ -162,4 +163,5 @@ class Agent:
                 self._issue_after_gap(child)
 
     def _leave(self, _: Any) -> None:
+        self.gone = True
         self.world.run_ended(self)

@@ -4,7 +4,7 @@ import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -15,12 +15,14 @@ from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
 from scepsy.version import __version__
+from sim.compiled.engine import Case, refusal, simulate_compiled
+from sim.compiled.machine import TooLong
 from sim.engine.ahead import make_replica
 from sim.engine.clock import TICKS_PER_S, Kernel
 from sim.engine.gpu import GpuState
 from sim.engine.prefix import PrefixKeys
 from sim.engine.queue import CallQueue, OrderedQueue, Queue
-from sim.engine.replica import Replica
+from sim.engine.replica import ReplicaSpec
 from sim.engine.spec import replica_spec, spec_of
 from sim.policies.orders import QUEUE_ORDERS
 from sim.policies.routers import ROUTERS
@@ -33,6 +35,31 @@ __all__ = ["build", "instance_use", "queue_maker", "run_to_the_end", "simulate",
 
 T = TypeVar("T")
 
+ENGINES = ("auto", "simpy", "compiled")
+
+
+class Metered(Protocol):
+    """What is read of an instance at the end."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def spec(self) -> ReplicaSpec: ...
+    @property
+    def busy_ticks(self) -> int: ...
+    @property
+    def decode_ticks(self) -> int: ...
+    @property
+    def kv_block_ticks(self) -> int: ...
+    @property
+    def peak_blocks(self) -> int: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def prefilled_tokens(self) -> int: ...
+    @property
+    def preemptions(self) -> int: ...
+
 
 def simulate(
     plan: Plan,
@@ -44,43 +71,84 @@ def simulate(
     policies: Sequence[Policy] = (),
     timeline: Timeline | None = None,
     sink: Sink | None = None,
+    engine: str = "simpy",
 ) -> Records:
     """Replay the workload on the plan's instances; bind the keyword arguments with ``partial`` to get a ``Backend``.
 
-    ``policies`` act on the running cluster (``sim.world.control``); ``timeline`` watches it
-    (``sim.world.timeline``). With ``sink``, batches of records go there as they come and the returned tables
-    are empty. Raises ``InputError`` for an unknown name, an LLM without profile or a plan that cannot be built, and
-    ``SimulationError`` when the simulated system cannot go on.
+    ``engine``: "simpy" models everything; "compiled" (``sim.compiled``) is faster, has the same results, and raises
+    ``InputError`` for what it does not model; "auto" takes it where it models the case and numba is there. The metadata
+    say which. ``policies`` act on the running cluster (``sim.world.control``), ``timeline`` watches it
+    (``sim.world.timeline``). With ``sink``, batches of records go there as they come and the returned tables are empty.
+
+    Raises ``InputError`` for an unknown name, an LLM without profile or a plan that cannot be built, ``SimulationError``
+    when the simulated system cannot go on.
     """
     kept: dict[str, list[pa.RecordBatch]] = {"runs": [], "calls": []}
 
     def keep(table: str, batch: pa.RecordBatch) -> None:
         kept[table].append(batch)
 
-    recorder = Recorder(sink or keep)
-    world = build(plan, workload, profiles=profiles, router=router, queue_order=queue_order, recorder=recorder)
-    if timeline is not None:
-        watch(world, timeline)
-    if policies:
-        make_router = ROUTERS[router]
-        control = Control(world, plan, profiles, lambda llm: make_router(llm, workload.seed), queue_maker(queue_order))
-        for policy in policies:
-            world.env.process(policy(control))
-    run_to_the_end(world)
-    recorder.close()
+    _named(ROUTERS, "router", router)
+    queue_maker(queue_order)
+    case = Case(plan, workload, profiles, router, queue_order)
+    chosen = _engine(engine, case, policies=bool(policies), timeline=timeline is not None)
+    meters: Sequence[Metered] = ()
+    if chosen == "compiled":
+        try:
+            now, meters = simulate_compiled(case, sink or keep)
+        except TooLong:
+            if engine != "auto" or sink is not None:
+                raise
+            chosen, kept = "simpy", {"runs": [], "calls": []}
+    if chosen == "simpy":
+        now, meters = _with_simpy(case, policies, timeline, sink or keep)
     meta = {
         "source": "simulated",
         "seed": str(workload.seed),
         "planner": plan.planner,
         "router": router,
         "queue_order": queue_order,
+        "engine": chosen,
         "version": __version__,
-        "simulated_s": repr(world.env.now / TICKS_PER_S),
-        "instances": json.dumps([instance_use(replica, world.env.now) for replica in world.replicas]),
+        "simulated_s": repr(now / TICKS_PER_S),
+        "instances": json.dumps([instance_use(each, now) for each in meters]),
     }
     return Records(
         runs=pa.Table.from_batches(kept["runs"], RUN_SCHEMA), calls=pa.Table.from_batches(kept["calls"], CALL_SCHEMA), meta=meta
     )
+
+
+def _engine(engine: str, case: Case, *, policies: bool, timeline: bool) -> str:
+    """The engine to use. Raises ``InputError`` for an unknown name, or when the compiled core does not model the case."""
+    if engine not in ENGINES:
+        raise InputError(f"engine is {engine!r}: must be one of {', '.join(ENGINES)}")
+    if engine == "simpy":
+        return "simpy"
+    _check_llms(case.plan, case.workload)
+    case.specs = [replica_spec(case.plan, instance, case.profiles) for instance in case.plan.instances]
+    why = refusal(case, policies=policies, timeline=timeline)
+    if why is None:
+        return "compiled"
+    if engine == "compiled":
+        raise InputError(f"engine is 'compiled', which does not model this case: {why} (use 'simpy' or 'auto')")
+    return "simpy"
+
+
+def _with_simpy(case: Case, policies: Sequence[Policy], timeline: Timeline | None, sink: Sink) -> tuple[int, Sequence[Metered]]:
+    """Simulate with the SimPy engine; return its clock, and the instances."""
+    plan, workload, profiles, router = case.plan, case.workload, case.profiles, case.router
+    recorder = Recorder(sink)
+    world = build(plan, workload, profiles=profiles, router=router, queue_order=case.queue_order, recorder=recorder)
+    if timeline is not None:
+        watch(world, timeline)
+    if policies:
+        make_router = ROUTERS[router]
+        control = Control(world, plan, profiles, lambda llm: make_router(llm, workload.seed), queue_maker(case.queue_order))
+        for policy in policies:
+            world.env.process(policy(control))
+    run_to_the_end(world)
+    recorder.close()
+    return world.env.now, world.replicas
 
 
 def build(plan: Plan, workload: Workload, *, profiles: ProfileSet, router: str, queue_order: str, recorder: Recorder) -> World:
@@ -152,9 +220,9 @@ def _check_llms(plan: Plan, workload: Workload) -> None:
                 )
 
 
-def instance_use(replica: Replica, now: int) -> dict[str, float | int | str]:
+def instance_use(replica: Metered, now: int) -> dict[str, float | int | str]:
     """What one instance did in all: the entries of ``meta["instances"]``."""
-    blocks = replica.pool.total
+    blocks = replica.spec.kv_blocks
     return {
         "instance": replica.name,
         "llm": replica.spec.llm,
