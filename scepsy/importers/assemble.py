@@ -136,7 +136,7 @@ def _run(group: Sequence[Seen], origin_s: float, tally: Tally, workflow: str, de
     calls = {id_: done for id_, item in calls.items() if (done := _counted(item, tally)) is not None}
     if not calls:
         return None
-    parents, confidences = _parents(items, calls)
+    parents, confidences = _parents(items, calls, tally)
     for confidence in confidences:
         tally.infer(confidence)
     first = min(calls.values(), key=lambda item: (item.start_s, item.id))
@@ -180,6 +180,10 @@ def _once(group: Sequence[Seen], tally: Tally) -> dict[str, Seen]:
     items: dict[str, Seen] = {}
     for item in group:
         other = items.get(item.id)
+        if other is not None and item.llm and other.llm and other.start_s != item.start_s:
+            tally.facts["calls of an id that another call has, told apart by their begin"] += 1
+            item.id = f"{item.id}~{len(items)}"
+            other = None
         if other is not None and item.llm:
             tally.duplicates += 1
         if other is None or other.end_s is None or (item.end_s is not None and item != other):
@@ -268,10 +272,12 @@ def _end(item: Seen) -> float:
     return item.start_s if item.end_s is None else item.end_s
 
 
-def _parents(items: Mapping[str, Seen], calls: Mapping[str, Seen]) -> tuple[dict[str, tuple[str, ...]], list[float]]:
+def _parents(
+    items: Mapping[str, Seen], calls: Mapping[str, Seen], tally: Tally
+) -> tuple[dict[str, tuple[str, ...]], list[float]]:
     """Whom each call waited for, and the confidence of each inferred dependency."""
     if any(item.waits for item in calls.values()) or any(item.complete for item in items.values()):
-        return {id_: _resolved(item, items, calls) for id_, item in calls.items()}, []
+        return {id_: _resolved(item, items, calls, tally) for id_, item in calls.items()}, []
     nodes = _tree(items, calls)
     found: dict[str, tuple[str, ...]] = {}
     confidences: list[float] = []
@@ -291,7 +297,7 @@ def _parents(items: Mapping[str, Seen], calls: Mapping[str, Seen]) -> tuple[dict
     return found, confidences
 
 
-def _resolved(item: Seen, items: Mapping[str, Seen], calls: Mapping[str, Seen]) -> tuple[str, ...]:
+def _resolved(item: Seen, items: Mapping[str, Seen], calls: Mapping[str, Seen], tally: Tally) -> tuple[str, ...]:
     """Recorded dependencies; one on a call that was left out goes on to what that call waited for."""
     found: dict[str, None] = {}
     pending, met = list(reversed(item.waits)), {item.id}
@@ -304,6 +310,8 @@ def _resolved(item: Seen, items: Mapping[str, Seen], calls: Mapping[str, Seen]) 
             found[id_] = None
         elif id_ in items:
             pending.extend(reversed(items[id_].waits))
+        else:
+            tally.counts["recorded dependencies on calls that are not there, left out"] += 1
     return tuple(found)
 
 

@@ -3,7 +3,9 @@
 import copy
 import json
 import math
+import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +136,36 @@ def mutate(value: Any, chance: random.Random) -> Any:
     return copy.deepcopy(chance.choice(ABSURD))
 
 
+def numbers(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where numbers stand, one place of each kind."""
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers(inner, (*at, key))
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield at
+
+
+@pytest.mark.parametrize(("name", "path"), [each for each in EVERY if each.values[0] != "recording"])
+def test_a_text_where_a_number_is_meant_is_not_shown(tmp_path, name, path):
+    """Only a gateway's own recordings, which are ours, are read by a schema whose messages show what was found."""
+    form, value = decoded(path)
+    kinds = (
+        {tuple(step for step in at if isinstance(step, str)): at for at in numbers(value)} if form in ("json", "lines") else {}
+    )
+    for at in kinds.values():
+        changed = copy.deepcopy(value)
+        inner = changed
+        for step in at[:-1]:
+            inner = inner[step]
+        inner[at[-1]] = f"{CANARY} a prompt that went astray"
+        broken = tmp_path / f"m{path.suffix}"
+        broken.write_bytes(encoded(form, changed))
+        _, stdout, stderr = run_import(name, broken, "-o", tmp_path / "t.jsonl")
+        assert CANARY not in stdout + stderr, at
+
+
 @pytest.mark.parametrize(("name", "path"), EVERY)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=int(os.environ.get("SCEPSY_FUZZ", "15")), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), changes=st.integers(1, 4), cut=st.integers(0, 400))
 def test_mutations_are_imported_with_what_was_lost_or_refused(tmp_path, name, path, seed, changes, cut):
     chance = random.Random(seed)
