@@ -99,10 +99,21 @@ def _unraisable(hook: Any) -> None:
         sys.__unraisablehook__(hook)
 
 
+def _open_streams() -> None:
+    """Standard streams that were closed at the start lead nowhere now; else the program's files would take their numbers."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def arm() -> None:
     """Take signals in hand; from the main thread of a program of its own only."""
     global _armed
     _armed = True
+    _open_streams()
     _set(dict.fromkeys(TOLD, _die))
     sys.unraisablehook = _unraisable
     # Worker processes' helper notes, after a signal, that it removes what they left: nothing that a user could mend.

@@ -42,6 +42,9 @@ ASYNC_SINCE = (0, 14)
 _QUANTISED = re.compile(r"fp8|fp4|awq|gptq|int[48]|w[48]a|gguf|bnb|quant")
 """In the names under which quantised weights are published."""
 
+LONGEST = 1e15
+"""Seconds and tokens beyond this are no recorded ones (and integers beyond 2^63 have no place in an array)."""
+
 _TIMES = ("queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts")
 
 
@@ -154,7 +157,7 @@ def _requests(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         if any(value is None for value in values) or not row["output_toks"] or not row["input_toks"]:
             dropped += 1  # failed or aborted: it has no end to compare with
             continue
-        if not all(isinstance(value, int | float) and np.isfinite(value) and value >= 0 for value in values):
+        if not all(isinstance(value, int | float) and 0 <= value < LONGEST for value in values):
             raise InputError(f"{path} line {number}: {dict(zip(_TIMES, values, strict=False))}: must be finite numbers >= 0")
         rows.append(row)
     if len(rows) < 10:

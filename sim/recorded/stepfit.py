@@ -200,6 +200,8 @@ def loss(run: EngineRun, result: Replay, requests: int, first_tokens: bool) -> f
 
 def _described(theta: Array, work: Array, seconds: Array, belief: _Prior | None) -> StepFit:
     active = np.flatnonzero(theta > 0)
+    if not len(active):
+        raise InputError("no step model fits the run: its times do not grow with its tokens: must be measured times in seconds")
     scaled = work[:, active] / np.linalg.norm(work[:, active], axis=0)
     residual = seconds - work @ theta
     noise = float(np.sqrt(residual @ residual / max(len(seconds) - len(active), 1)))
