@@ -14,6 +14,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
+from math import fsum
 from typing import Literal, Protocol
 
 import aiohttp
@@ -138,7 +139,7 @@ async def outstanding(session: aiohttp.ClientSession, gateway: str) -> dict[str,
 async def work_done(session: aiohttp.ClientSession, url: str) -> tuple[float, float]:
     """(calls in hand, sum of the counters of work) of one engine; nothing in hand when it does not tell."""
     told = samples(await fetch(session, url), (*WORK, *IN_HAND))
-    parts = {group: sum(value for (name, _), value in told.items() if name in group) for group in (IN_HAND, WORK)}
+    parts = {group: fsum(value for (name, _), value in told.items() if name in group) for group in (IN_HAND, WORK)}
     return parts[IN_HAND], parts[WORK]
 
 

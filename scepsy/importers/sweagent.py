@@ -139,7 +139,7 @@ def _shared_out(total: int, weights: Sequence[int]) -> list[int]:
     """
     if total < len(weights):
         return list(weights)
-    left, weight = total, sum(weights)
+    left, weight = total, fsum(weights)
     parts = []
     for place, own in enumerate(weights):
         part = max(1, min(round(left * own / weight + 1e-9), left - (len(weights) - place - 1)))
