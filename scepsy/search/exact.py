@@ -8,8 +8,9 @@ from scepsy.search.assemble import Outlook
 from scepsy.search.infeasible import limits_too_tight, not_enough_gpus
 from scepsy.search.problem import Problem
 from scepsy.search.rerank import rerank
+from scepsy.search.seeds import other_plans
 from scepsy.search.space import Space
-from scepsy.search.within import Accept, Found, Search, accept_all
+from scepsy.search.within import Accept, Found, Search, accept_all, no_seeds
 
 
 def best_within(
@@ -24,7 +25,8 @@ def best_within(
     """The best accepted allocation that packs onto ``caps`` GPUs by type; any one with ``first_only``. Raises
     ``Infeasible``."""
     caps = caps or space.gpus_of
-    search = Search(problem, space, tables, caps, accept, first_only=first_only)
+    whole = caps == space.gpus_of
+    search = Search(problem, space, tables, caps, accept, seeds=other_plans if whole else no_seeds, first_only=first_only)
     search.run()
     found = search.best if first_only else rerank(search)
     if found is not None:

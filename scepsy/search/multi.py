@@ -8,13 +8,12 @@ not, which workflow at which rate, or with how many more GPUs.
 """
 
 from dataclasses import dataclass, replace
-from math import fsum
 
 from scepsy.cluster import Cluster, Node
 from scepsy.errors import Infeasible
 from scepsy.plans import Plan
 from scepsy.search.goals import at_rates, plan_exact
-from scepsy.search.problem import Problem
+from scepsy.search.problem import Problem, subset
 
 STEPS = 10
 """Bisections of a workflow's rate: 1/1024 of its target."""
@@ -68,22 +67,6 @@ def plan_admitted(problem: Problem) -> Plan:
             raise
         refused = [str(answer) for answer in admit(problem) if not answer.served]
         raise Infeasible("; ".join(refused) if refused else str(error)) from error
-
-
-def subset(problem: Problem, numbers: list[int]) -> Problem:
-    """The problem with only these targets, in this order."""
-    kept = [problem.targets[n] for n in numbers]
-    names = {target.workflow for target in kept}
-    limits = {name: limit for name, limit in problem.goal.limits_s.items() if name in names}
-    weights = tuple(problem.weights[n] for n in numbers) if problem.weights else ()
-    kind = problem.goal.kind if limits or problem.goal.kind == "rate" else "latency"
-    return replace(
-        problem,
-        targets=tuple(kept),
-        uses=tuple(problem.uses[n] for n in numbers),
-        weights=weights if fsum(weights) > 0 else (),
-        goal=replace(problem.goal, kind=kind, limits_s=limits),
-    )
 
 
 def with_more_gpus(problem: Problem, more: int) -> Problem:

@@ -1,7 +1,7 @@
 """What every planner is asked, and the one signature they all have."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import fsum
 from typing import Literal
@@ -138,3 +138,19 @@ def _compiled(runs: tuple[Run, ...]) -> RunModel:
 
 Planner = Callable[[Problem], Plan]
 """Raises ``Infeasible`` naming the LLM or the resource that binds, and by how much. Deterministic."""
+
+
+def subset(problem: Problem, numbers: list[int]) -> Problem:
+    """The problem with only these targets, in this order."""
+    kept = [problem.targets[n] for n in numbers]
+    names = {target.workflow for target in kept}
+    limits = {name: limit for name, limit in problem.goal.limits_s.items() if name in names}
+    weights = tuple(problem.weights[n] for n in numbers) if problem.weights else ()
+    kind = problem.goal.kind if limits or problem.goal.kind == "rate" else "latency"
+    return replace(
+        problem,
+        targets=tuple(kept),
+        uses=tuple(problem.uses[n] for n in numbers),
+        weights=weights if fsum(weights) > 0 else (),
+        goal=replace(problem.goal, kind=kind, limits_s=limits),
+    )

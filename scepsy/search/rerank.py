@@ -60,7 +60,7 @@ def rerank(search: Search) -> Found | None:
 def _leader(problem: Problem, search: Search) -> Found:
     ranked = sorted(search.pool, key=lambda found: (found.outlook.objective_s, found.allocations))[:POOL]
     recent = search.pool[-1:]
-    return min([*ranked, *recent], key=lambda found: (walked_s(problem, found), found.allocations))
+    return min([*ranked, *search.seeded, *recent], key=lambda found: (walked_s(problem, found), found.allocations))
 
 
 def exposed_items(problem: Problem, space: Space, at: Found) -> list[Items]:

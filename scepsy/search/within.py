@@ -12,7 +12,7 @@ GPUs, until
    by the clock, so the answer is the same on every machine; where it runs out, the next relaxed cost is the bound.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,7 +29,8 @@ from scepsy.search.problem import Problem
 from scepsy.search.space import Space
 
 CANDIDATES = 12
-"""Allocations that are predicted on their GPUs, in order of relaxed cost, before settling for the bound."""
+"""Accepted allocations, in order of relaxed cost, before settling for the bound. Those that do not pack, or that their
+neighbours slow beyond the limits, do not count: many of them can lie before the first that is accepted."""
 PACKED_INSTANCES = 8000
 """Instances that are packed in all: so many divided by an allocation's instances are the allocations tried."""
 VISITS = 600_000
@@ -53,6 +54,14 @@ class Found:
     proof: Proof
 
 
+Seeds = Callable[["Search"], Iterable[tuple[Allocation, ...]]]
+
+
+def no_seeds(search: "Search") -> Iterable[tuple[Allocation, ...]]:
+    """No other planner is asked."""
+    return ()
+
+
 @dataclass
 class Search:
     """One search within a budget of whole GPUs by type."""
@@ -69,9 +78,14 @@ class Search:
     """Allocations considered, and whether it is known if they pack."""
     pool: list[Found] = field(default_factory=list)
     """Everything accepted, in order of discovery."""
-    predicted: int = 0
+    seeded: list[Found] = field(default_factory=list)
+    """Of these, what came from other planners."""
+    settled: int = 0
+    """Allocations of the last walk that pack and are accepted: only these use up ``CANDIDATES``."""
     instances: int = 0
     """Instances of the relaxed optimum."""
+    seeds: Seeds = no_seeds
+    """Allocations of other planners, asked for where the relaxed optimum does not settle it."""
     first_only: bool = False
     """Stop at the first accepted allocation: enough to know that there is one."""
     slowed: bool = field(init=False)
@@ -105,9 +119,20 @@ class Search:
             return self.best
         if self.best is None or self.best.outlook.objective_s > self.bound_s * (1 + 1e-12):
             self._incumbents()
+            if not self.first_only:
+                self._ask_others()
         if self.first_only and self.best is not None:
             return self.best
-        return self._close()
+        found = self._close()
+        if found is None and self.first_only:  # asked last, where the answer is often no
+            self._ask_others()
+        return self.best
+
+    def _ask_others(self) -> None:
+        for allocations in self.seeds(self):
+            self.seed(allocations)
+            if self.first_only and self.best is not None:
+                return
 
     def _close(self) -> Found | None:
         """Walk up from the relaxed optimum until it meets the incumbent, or effort runs out."""
@@ -119,10 +144,10 @@ class Search:
         ahead = cheapest_first(
             self.space, self.items, self.tables, self.budgets, lambda: self.upper_s - tool, prune=alone, effort=effort
         )
-        self.predicted = 0
+        self.settled = 0
         most = max(8, PACKED_INSTANCES // max(1, self.instances))
         for tried, (relaxed, choices) in enumerate(ahead):
-            if self.predicted >= CANDIDATES or tried >= most:
+            if self.settled >= CANDIDATES or tried >= most:
                 bound, closed = relaxed + tool, False
                 break
             if not self.consider(choices):
@@ -157,16 +182,30 @@ class Search:
         placement, known = self._pack(allocations, prove)
         if placement is None:
             return known
+        self._judge(allocations, placement)
+        return True
+
+    def seed(self, allocations: tuple[Allocation, ...]) -> None:
+        """Consider another planner's allocations, in the space or not. Does nothing when they do not pack."""
+        placement, _ = self._pack(allocations, prove=False)
+        if placement is not None:
+            found = self._judge(allocations, placement)
+            if found is not None:
+                self.seeded.append(found)
+
+    def _judge(self, allocations: tuple[Allocation, ...], placement: Placement) -> Found | None:
+        """Predict an allocation on its GPUs, and keep it when it is accepted."""
         outlook = evaluate(self.problem, allocations, placement)
-        self.predicted += 1
         if self.nearest is None or outlook.objective_s < self.nearest.objective_s:
             self.nearest = outlook
-        if accepts(self.problem, outlook) and self.accept(allocations, outlook):
-            found = Found(allocations, placement, outlook, Proof())
-            self.pool.append(found)
-            if outlook.objective_s < self.upper_s:
-                self.best = found
-        return True
+        if not (accepts(self.problem, outlook) and self.accept(allocations, outlook)):
+            return None
+        self.settled += 1
+        found = Found(allocations, placement, outlook, Proof())
+        self.pool.append(found)
+        if outlook.objective_s < self.upper_s:
+            self.best = found
+        return found
 
     def _pack(self, allocations: tuple[Allocation, ...], prove: bool) -> tuple[Placement | None, bool]:
         if self.nogoods.excludes(allocations):

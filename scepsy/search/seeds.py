@@ -1,0 +1,89 @@
+"""Plans of other planners for the exact search to begin with, so that it is never worse than they are.
+
+The walk in order of relaxed cost can meet thousands of allocations that do not pack before the first that does. A plan
+that another planner found packs already. For workflows that share no LLM there is also the union of their separate plans.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from math import fsum
+
+import numpy as np
+
+from scepsy.baselines.independent import plan_independent
+from scepsy.baselines.whole_gpus import plan_equal, plan_proportional
+from scepsy.errors import Infeasible
+from scepsy.plans import Allocation
+from scepsy.search.hierarchical import plan_hierarchical
+from scepsy.search.knapsack import solve
+from scepsy.search.problem import Problem, subset
+from scepsy.search.space import build_space
+from scepsy.search.within import Found, Search, accept_all, cost_items
+
+QUICK_LLMS = 6
+"""Up to so many LLMs the hierarchical planner takes a fraction of a second; with more it is asked only when nothing else
+was found."""
+SPLITS = 4
+"""Splits of the GPUs among workflows whose separate plans are made, best first by relaxed cost."""
+MOST_SPLITS = 20_000
+
+Allocations = tuple[Allocation, ...]
+
+
+def other_plans(search: Search) -> Iterator[Allocations]:
+    """Allocations of the other planners for the search's problem, the hierarchical one's and separate plans included."""
+    problem = search.problem
+    quick = len(search.space.llms) <= QUICK_LLMS
+    for planner in (plan_independent, plan_equal, plan_proportional, *((plan_hierarchical,) if quick else ())):
+        try:
+            yield planner(problem).allocations
+        except Infeasible:
+            continue
+    yield from separate_plans(problem)
+    if not quick and search.best is None:
+        try:
+            yield plan_hierarchical(problem).allocations
+        except Infeasible:
+            return
+
+
+def separate_plans(problem: Problem) -> Iterator[Allocations]:
+    """For workflows that share no LLM on GPUs of one type: the union of exact plans of each on GPUs of its own."""
+    llms = [llm.llm for use in problem.uses for llm in use.llms]
+    if len(problem.targets) < 2 or len(set(llms)) != len(llms) or len(problem.cluster.gpu_types) != 1:
+        return
+    alone = [_Alone(subset(problem, [number])) for number in range(len(problem.targets))]
+    gpus = alone[0].space.gpus_of[0]
+    if gpus ** (len(alone) - 1) > MOST_SPLITS:
+        return
+    splits = [(*part, gpus - sum(part)) for part in product(range(1, gpus), repeat=len(alone) - 1) if sum(part) < gpus]
+    weights = problem.normal_weights
+
+    def relaxed_s(split: tuple[int, ...]) -> float:
+        return fsum(w * one.relaxed_s(own) for w, one, own in zip(weights, alone, split, strict=True))
+
+    for split in sorted((s for s in splits if np.isfinite(relaxed_s(s))), key=relaxed_s)[:SPLITS]:
+        parts = [one.best(own) for one, own in zip(alone, split, strict=True)]
+        if all(parts):
+            joined = {a.llm: a for part in parts if part for a in part.allocations}
+            yield tuple(joined[llm] for llm in llms)
+
+
+class _Alone:
+    """One workflow as if the others did not exist."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.space = build_space(problem)
+        self.tables = solve(cost_items(self.space), self.space.budgets)
+        self._found: dict[int, Found | None] = {}
+
+    def relaxed_s(self, gpus: int) -> float:
+        """Relaxed latency on so many GPUs; infinite when they do not carry the rate."""
+        return float(self.tables[0][gpus * 100 // self.space.unit_pct]) + self.space.tool_s
+
+    def best(self, gpus: int) -> Found | None:
+        """The exact search's best on so many GPUs."""
+        if gpus not in self._found:
+            self._found[gpus] = Search(self.problem, self.space, self.tables, (gpus,), accept_all).run()
+        return self._found[gpus]
