@@ -105,6 +105,16 @@ def label(value: Any, limit: int = 200) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def model_name(value: Any) -> str:
+    """A model's name as a label; of a cloud's resource path (``projects/…/models/NAME``) only what it ends in.
+
+    >>> model_name("projects/p/locations/eu/publishers/google/models/gemini-2.5-flash"), model_name("Qwen/Qwen3-8B")
+    ('gemini-2.5-flash', 'Qwen/Qwen3-8B')
+    """
+    name = label(value)
+    return name.rpartition("/models/")[2] if name.startswith(("projects/", "publishers/", "accounts/")) else name
+
+
 def count(value: Any, name: str) -> int | None:
     """A number of tokens or the like: whole, from 0 to 2**31; None when absent. Raises ``Absurd``."""
     if value is None or value == "":

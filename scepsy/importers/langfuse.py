@@ -13,7 +13,7 @@ from typing import Any
 from scepsy.importers.assemble import Seen, assemble
 from scepsy.importers.base import Imported, Importer, choice
 from scepsy.importers.detect import Fields
-from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, get, label, moment_s, seconds
+from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, get, label, model_name, moment_s, seconds
 from scepsy.importers.records import Record, json_records, take_sample
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
@@ -30,6 +30,7 @@ _CACHED = (
     "prompt_details.cached_tokens", "prompt_tokens_details.cached_tokens",
     "input_tokens_details.cached_tokens", "cached_content_token_count",
 )  # fmt: skip
+_MODELS = ("model", "providedModelName", "provided_model_name", "internalModelId", "model_id")
 _STORED = ("cache_creation_input_tokens", "input_cache_creation")
 _REASONING = (
     "output_reasoning", "output_reasoning_tokens", "completion_details.reasoning", "reasoning_tokens", "reasoning",
@@ -88,7 +89,9 @@ def _observation(record: Record, unit_s: float, by_session: bool, tally: Tally) 
 
 
 def _call(seen: Seen, raw: Mapping[str, Any], kind: CallKind, tally: Tally) -> Seen:
-    seen.llm = label(get(raw, "model", "providedModelName", "provided_model_name", "internalModelId", "model_id")) or "unknown"
+    seen.llm = (
+        model_name(get(raw, "model", "providedModelName", "provided_model_name", "internalModelId", "model_id")) or "unknown"
+    )
     if seen.llm == "unknown":
         tally.counts["calls that name no model, called unknown"] += 1
     usage = settled(_usage(raw), tally)

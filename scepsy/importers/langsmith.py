@@ -10,7 +10,7 @@ from typing import Any
 from scepsy.importers.assemble import Seen, assemble
 from scepsy.importers.base import Imported, Importer, choice
 from scepsy.importers.detect import Fields
-from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, get, label, moment_s, walk
+from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, get, label, model_name, moment_s, walk
 from scepsy.importers.records import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
@@ -77,7 +77,7 @@ def _run(raw: Any, trace: str, parent: str, by_thread: bool, tally: Tally) -> Se
     if kind is None:
         return seen
     seen.kind = kind
-    seen.llm = label(get(raw, *_MODELS)) or "unknown"
+    seen.llm = model_name(get(raw, *_MODELS)) or "unknown"
     if seen.llm == "unknown":
         tally.counts["calls that name no model, called unknown"] += 1
     usage = settled(_usage(raw), tally)

@@ -10,7 +10,7 @@ from typing import Any
 from scepsy.importers.assemble import Seen, assemble
 from scepsy.importers.base import Imported, Importer, choice
 from scepsy.importers.detect import Fields
-from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, get, label, moment_s
+from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, get, label, model_name, moment_s
 from scepsy.importers.records import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
@@ -66,7 +66,7 @@ def _call(raw: Any, name: str, by: str, tally: Tally) -> Seen | None:
         id=id_,
         start_s=start_s,
         end_s=moment_s(raw.get("endTime"), "endTime"),
-        llm=label(get(raw, "model_group", "model") if name == "group" else get(raw, "model", "model_group")) or "unknown",
+        llm=model_name(get(raw, "model_group", "model") if name == "group" else get(raw, "model", "model_group")) or "unknown",
         kind=kind,
         input_tokens=usage.given,
         output_tokens=usage.made,

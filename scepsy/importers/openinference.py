@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from scepsy.importers.base import Imported, Importer
 from scepsy.importers.detect import Fields
-from scepsy.importers.fields import get, label, walk
+from scepsy.importers.fields import get, label, model_name, walk
 from scepsy.importers.otel import read_call as read_genai
 from scepsy.importers.records import Sample
 from scepsy.importers.source import Source
@@ -24,7 +24,7 @@ def read_call(span: Span) -> Reading | None:
     attributes = span.attributes
     said = get(attributes, "openinference.span.kind")
     kind = KINDS.get(said.upper()) if isinstance(said, str) else None
-    llm = label(get(attributes, *_MODELS))
+    llm = model_name(get(attributes, *_MODELS))
     if kind is None or not llm:
         return None
     usage = usage_of(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from scepsy.importers.base import Imported, Importer
 from scepsy.importers.detect import Fields
-from scepsy.importers.fields import get, label
+from scepsy.importers.fields import get, label, model_name
 from scepsy.importers.source import Source
 from scepsy.importers.spans import OPTIONS, OTLP_LISTS, Reading, Span, import_spans, usage_of
 from scepsy.importers.tally import Tally
@@ -32,7 +32,7 @@ def read_call(span: Span) -> Reading | None:
     attributes = span.attributes
     operation = get(attributes, "gen_ai.operation.name", "llm.request.type")
     own = span.name == "llm_request"  # vLLM's span: no operation name, and the spelling of before 1.27
-    llm = label(get(attributes, "gen_ai.request.model", "gen_ai.response.model"))
+    llm = model_name(get(attributes, "gen_ai.request.model", "gen_ai.response.model"))
     if not llm or (operation not in KINDS and not own and not (operation is None and _counts_tokens(span))):
         return None
     kind = KINDS.get(operation, "generate") if isinstance(operation, str) else "generate"

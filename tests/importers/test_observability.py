@@ -148,6 +148,8 @@ def test_exports_of_real_frameworks(scepsy_data, tmp_path, name):
     assert (found["calls"], found["input_tokens"], found["output_tokens"]) == LANGFUSE_SUMS[name]
     if name.startswith("beeai"):  # no output counts, and two observations without anything
         assert (found["estimated_calls"], found["dropped_calls"], found["overlapping_calls"]) == (3, 2, 2)
+    if name.startswith("vertex"):
+        assert list(found["llms"]) == ["gemini-2.5-flash"]  # not the path of the project that it belongs to
     if name.startswith("claude"):
         assert any("input without cached tokens?" in text for text in found["warnings"])
         assert found["overlapping_calls"] == 1

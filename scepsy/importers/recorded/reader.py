@@ -64,12 +64,29 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _open(sources: Sequence[Source], options: Mapping[str, str], tally: Tally) -> Imported:
     recorded = [load_recording(source) for source in sources]
-    trace = to_trace(
-        (call for part in recorded for call in part.calls),
-        ", ".join(source.label for source in sources),
-        torn_lines=sum(part.torn_lines for part in recorded),
-    )
+    calls = _each_once([call for part in recorded for call in part.calls], tally)
+    for call in calls:
+        if call.outcome == "completed" and call.input_tokens >= 1:
+            tally.cached_tokens += min(call.cached_tokens, call.input_tokens)
+            if call.counted_by == "bytes":
+                tally.estimate("tokens from the recorded bytes, 4 bytes a token")
+        else:
+            tally.drop(f"{call.outcome} calls" if call.outcome != "completed" else "calls without input tokens")
+    origin = ", ".join(source.label for source in sources)
+    try:
+        trace = to_trace(
+            calls, origin, torn_lines=sum(part.torn_lines for part in recorded), found=lambda edge: tally.infer(edge.confidence)
+        )
+    except ValueError as error:
+        raise InputError(f"{origin}: {error}") from error
     return Imported(source=trace.source, runs=iter(trace.runs), prefix_block_tokens=trace.prefix_block_tokens)
+
+
+def _each_once(calls: Sequence[CallRecord], tally: Tally) -> list[CallRecord]:
+    """Calls by run and id; the last one of those given twice."""
+    kept = {(call.session, call.workflow, call.run, call.id): call for call in calls}
+    tally.duplicates += len(calls) - len(kept)
+    return list(kept.values())
 
 
 def _detect(sample: Sample) -> str | None:

@@ -1,7 +1,7 @@
 """From a recording to a trace: runs, their graph, gaps and lengths."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from math import fsum
 from statistics import median
@@ -15,8 +15,12 @@ BLOCK_TOKENS = 16
 """vLLM's KV block."""
 
 
-def to_trace(records: Iterable[CallRecord], origin: str, *, torn_lines: int = 0) -> Trace:
+def to_trace(
+    records: Iterable[CallRecord], origin: str, *, torn_lines: int = 0, found: Callable[[Edge], None] = lambda edge: None
+) -> Trace:
     """One run per recorded run id; only completed calls enter it, the notes count the others.
+
+    ``found`` is told every inferred dependency.
 
     A call's gap is the time between its last parent's end (or the run's begin) and its own begin: what tools and the
     program itself took. Calls with nothing before them begin together with the run. Raises ``InputError`` when no call
@@ -36,6 +40,8 @@ def to_trace(records: Iterable[CallRecord], origin: str, *, torn_lines: int = 0)
     runs, seen = [], Counter(run for _, run in by_run)
     for (workflow, run_id), calls in sorted(by_run.items(), key=lambda item: min(c.start_s for c in item[1])):
         edges = infer_edges(calls)
+        for edge in edges:
+            found(edge)
         edges_by.update("time" if edge.by == "time" else "content" for edge in edges)
         confidences += [edge.confidence for edge in edges if edge.by == "time"]
         name = run_id if seen[run_id] == 1 else f"{workflow}/{run_id}"
