@@ -3,8 +3,7 @@
     python -m experiments.checks.planner_scaling            # → experiments/results/planner_scaling.parquet, and a table
 
 Random problems with closed-form curves (``scepsy.search.random_problems``); profiles count as loaded. CPU seconds, since a
-shared
-machine stretches wall time. Peak memory is Python's and numpy's own (tracemalloc), from a second run.
+shared machine stretches wall time. Peak memory is Python's and numpy's own (tracemalloc), from a second run.
 """
 
 import argparse

@@ -3,10 +3,9 @@
     python -m experiments.checks.stability --cases 100 --cache DIR        # → experiments/results/stability.parquet
 
 A case draws a generated workflow, a planner and a rate between 30 and 100 % of the highest the cluster can carry; cases
-that the
-planner refuses are drawn again. Stable: every run completes, and runs of the last third of the arrivals are on average at
-most ``GROWTH`` times as slow as those of the middle third, with the intervals of both means apart (batch means); a queue that
-grows without bound fails that.
+that the planner refuses are drawn again. Stable: every run completes, and runs of the last third of the arrivals are on
+average at most ``GROWTH`` times as slow as those of the middle third, with the intervals of both means apart (batch means);
+a queue that grows without bound fails that.
 """
 
 import argparse

@@ -1,9 +1,8 @@
 """Makes ``scepsy/data/models.yaml`` from config files: ``python -m scepsy.models.generate --help``.
 
-Sources that it reads: folders of ``config.json`` files named ``org--name`` (as ai-dynamo/aiconfigurator keeps them), MLC-LLM's
-``model_preset.py`` (whole configs as a Python literal), litgpt's ``config.py`` (widths under its own names), and a
-table of encoders
-and embedders below. Each row says which source it came from. The configs themselves are not kept.
+Sources that it reads: folders of ``config.json`` files named ``org--name`` (as ai-dynamo/aiconfigurator keeps them),
+MLC-LLM's ``model_preset.py`` (whole configs as a Python literal), litgpt's ``config.py`` (widths under its own names), and
+a table of encoders and embedders below. Each row says which source it came from. The configs themselves are not kept.
 """
 
 import argparse

@@ -44,9 +44,9 @@ def llm_of_config(
 ) -> Llm:
     """The Llm that a ``config.json`` describes, served as ``name``.
 
-    ``kind`` overrides what the class name says. ``modelopt``: the folder's ``hf_quant_config.json``. ``kv_dtype``
-    ``auto``: what the
-    checkpoint asks for, as vLLM does. Raises ``InputError`` naming the field, or the family that is not understood.
+    ``kind`` overrides what the class name says. ``modelopt``: the folder's ``hf_quant_config.json``. ``kv_dtype`` ``auto``:
+    what the checkpoint asks for, as vLLM does. Raises ``InputError`` naming the field, or the family that is not
+    understood.
     """
     c = Config(fields, where)
     layout, does = layout_of(c, kind)
@@ -151,9 +151,8 @@ def _context(text: Config, positions: int) -> int:
 def read_model(name: str, path: Path, *, kind: Kind | None = None, kv_dtype: str = "auto") -> Llm:
     """The model in a folder (or the folder of a ``config.json``), served as ``name``.
 
-    Weight bytes come from ``model.safetensors.index.json`` where it lies beside the config, else from our own reading
-    of the config;
-    where both are there and differ by more than 3 %, the model's notes say so. Raises ``InputError``.
+    Weight bytes come from ``model.safetensors.index.json`` where it lies beside the config, else from our own reading of
+    the config; where both are there and differ by more than 3 %, the model's notes say so. Raises ``InputError``.
     """
     file = path / "config.json" if path.is_dir() else path
     fields = read_json(file)

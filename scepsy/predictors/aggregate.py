@@ -2,10 +2,9 @@
 
 ``L_w(λ) = tool_s + Σ_m busy_m(λ)`` and ``T_w = max λ at which no LLM saturates``. The paper writes the term of LLM m as
 ``L_m(λ·n_m)·n_m / p_m`` with the parallelism p_m of the trace. That quotient is the time a run spends with at least one
-call to m
-in flight, and p_m is a property of the hardware the trace was taken on: on a slower instance the siblings of a
-fan-out queue behind each other and p_m falls. ``Curve.busy_s`` is the same quotient with L_m and p_m as the replay
-measured them at that rate, so it is what is summed here; the literal formula stays as ``formula="paper"`` for comparison.
+call to m in flight, and p_m is a property of the hardware the trace was taken on: on a slower instance the siblings of a
+fan-out queue behind each other and p_m falls. ``Curve.busy_s`` is the same quotient with L_m and p_m as the replay measured
+them at that rate, so it is what is summed here; the literal formula stays as ``formula="paper"`` for comparison.
 
 With r replicas a curve is read at the call rate per replica. Replicas also change how a fan-out spreads, so curves are
 profiled at a few replica counts and read between them on a logarithmic scale.

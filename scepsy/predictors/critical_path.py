@@ -1,11 +1,10 @@
 """The critical path: every traced run walked as a DAG with predicted call latencies, so that parallel branches count once.
 
-The aggregate adds the LLMs' busy seconds as if they followed each other; where a run calls two LLMs at the same time it counts
-both. Here each traced run is walked (``predict.paths``) with the calls' latencies at the allocation's load: the curve's
-regression on tokens,
-times what siblings' queueing adds (``Curve.sibling_factor``). Tool gaps are stages between calls. Runs of different
-classes (some
-never call an LLM) stay apart, since every run is walked by itself, and the spread over runs gives quantiles.
+The aggregate adds the LLMs' busy seconds as if they followed each other; where a run calls two LLMs at the same time it
+counts both. Here each traced run is walked (``predict.paths``) with the calls' latencies at the allocation's load: the
+curve's regression on tokens, times what siblings' queueing adds (``Curve.sibling_factor``). Tool gaps are stages between
+calls. Runs of different classes (some never call an LLM) stay apart, since every run is walked by itself, and the spread
+over runs gives quantiles.
 
 What load adds to one run's luck is spread around its predicted latency as a log-normal: a stage of LLM m varies with the
 regression's residual, of which the part ``Curve.residual_shared`` is common to all stages of a run.

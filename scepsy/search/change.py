@@ -1,8 +1,7 @@
 """From a running plan to a better one: what changes, what it costs, and how far to go with a bound on moved instances.
 
 An instance stays when the new plan has one of the same LLM, degree and share on the same GPUs. Every other instance of the
-new plan
-is *started* (cold start: weights are loaded, ``ColdStartLaw``) and every other one of the old plan *stopped*.
+new plan is *started* (cold start: weights are loaded, ``ColdStartLaw``) and every other one of the old plan *stopped*.
 """
 
 from collections import Counter
@@ -104,12 +103,11 @@ def diff(before: Plan, after: Plan, profiles: ProfileSet | None = None) -> PlanD
 def plan_change(problem: Problem, running: Plan, max_started: int) -> Plan:
     """The best plan found that starts at most ``max_started`` instances beyond the running ones.
 
-    Two ways are tried. The exact plan, placed so that it keeps as many running instances as it can. And a local search
-    from the running plan: one LLM's option is exchanged at a time, everything else stays on its GPUs, and the exchange
-    with the lowest predicted
-    latency is taken, until none helps or the bound is used up. Where the running plan no longer carries the rates, exchanges
-    that lower the highest utilisation come first. Raises ``Infeasible`` when nothing within the bound carries the rates,
-    ``InputError`` when the running plan is for another cluster.
+    Two ways are tried. The exact plan, placed so that it keeps as many running instances as it can. And a local search from
+    the running plan: one LLM's option is exchanged at a time, everything else stays on its GPUs, and the exchange with the
+    lowest predicted latency is taken, until none helps or the bound is used up. Where the running plan no longer carries
+    the rates, exchanges that lower the highest utilisation come first. Raises ``Infeasible`` when nothing within the bound
+    carries the rates, ``InputError`` when the running plan is for another cluster.
     """
     if max_started < 0:
         raise InputError(f"max_started is {max_started}: must be >= 0")

@@ -1,8 +1,7 @@
 """What to optimise: latency at the target rates, GPUs or cost within latency limits, or the rate the cluster carries.
 
 The knapsack's tables hold the relaxed optimum of every budget at once, so budgets that cannot do it are skipped without a
-search, and
-the first that can is the answer: fewest GPUs, or the least cost per hour over all combinations of GPU types.
+search, and the first that can is the answer: fewest GPUs, or the least cost per hour over all combinations of GPU types.
 """
 
 from collections.abc import Iterator, Sequence

@@ -8,8 +8,8 @@
 3. The best divisions are placed in turn until one packs.
 
 Where the divisions are too many (large clusters), the step is coarsened until at most ``MAX_DIVISIONS`` remain. Several
-workflows that share
-no LLM are planned by an outer loop over splits of the GPUs; a split that starves one is dropped because it has no division.
+workflows that share no LLM are planned by an outer loop over splits of the GPUs; a split that starves one is dropped
+because it has no division.
 """
 
 from math import comb, factorial
@@ -70,9 +70,8 @@ def latency_share_key(options: Options, gpu_type: int) -> float:
 def choose_inside(options: Options, gpu_type: int, budget: int) -> tuple[Floats, Integers]:
     """For every number of units: the cost of the option the rule chooses, and its number (cost infinite: no option).
 
-    Rule: among the options that use exactly these units and carry the rate, the one of least latency; of equal ones the
-    one with
-    more replicas. That is where "replicas until the rate is met, the rest to TP as far as it cuts latency" ends.
+    Rule: among the options that use exactly these units and carry the rate, the one of least latency; of equal ones the one
+    with more replicas. That is where "replicas until the rate is met, the rest to TP as far as it cuts latency" ends.
     """
     cost = np.full(budget + 1, np.inf)
     choice = np.zeros(budget + 1, dtype=np.int64)

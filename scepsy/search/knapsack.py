@@ -2,9 +2,8 @@
 
 A multiple-choice knapsack (Kellerer, Pferschy, Pisinger, *Knapsack Problems*, 2004, ch. 11). ``tables[k][b]`` is the least
 cost of LLMs k … M−1 within budget b (one axis per GPU type), so ``tables[0]`` is the whole cost-versus-GPUs frontier and
-the later
-tables are exact lower bounds for what a partial allocation still has to pay. What is relaxed is geometry: that shares
-pack onto GPUs and groups into NVLink domains.
+the later tables are exact lower bounds for what a partial allocation still has to pay. What is relaxed is geometry: that
+shares pack onto GPUs and groups into NVLink domains.
 """
 
 from collections.abc import Callable, Sequence

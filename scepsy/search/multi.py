@@ -1,10 +1,8 @@
 """Several workflows on one cluster: who is admitted, and what it would take for the rest.
 
-Planning itself is joint: LLMs that workflows share carry the sum of their calls, every target rate is a hard constraint
-(so none
-starves), and weights and latency limits are per workflow (``Problem``). Here the question is the one before: does it all
-fit, and if
-not, which workflow at which rate, or with how many more GPUs.
+Planning itself is joint: LLMs that workflows share carry the sum of their calls, every target rate is a hard constraint (so
+none starves), and weights and latency limits are per workflow (``Problem``). Here the question is the one before: does it
+all fit, and if not, which workflow at which rate, or with how many more GPUs.
 """
 
 from dataclasses import dataclass, replace

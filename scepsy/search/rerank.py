@@ -1,10 +1,9 @@
 """A better judge for the last few: the critical path re-ranks what the aggregate found best.
 
 The aggregate's objective adds LLMs up; where branches run side by side some seconds of an LLM cost the run nothing. Its
-*exposure*
-e_m is how many seconds the critical path gains per busy second of m. Weighting each LLM's busy seconds by its exposure at
-the best
-allocation so far makes the same knapsack search for the critical path's optimum (a linearisation, repeated once).
+*exposure* e_m is how many seconds the critical path gains per busy second of m. Weighting each LLM's busy seconds by its
+exposure at the best allocation so far makes the same knapsack search for the critical path's optimum (a linearisation,
+repeated once).
 """
 
 from dataclasses import replace

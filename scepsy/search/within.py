@@ -6,10 +6,9 @@ certificate.
 2. Incumbents: the relaxed optimum itself, the optimum over whole GPUs, the optimum under worst-case neighbours, and the
 optimum of
    the largest smaller budget that packs.
-3. Allocations in order of relaxed cost (``best_first``): each is packed (heuristic, then CP-SAT) and predicted on its
-GPUs, until
-   the next one's relaxed cost is no better than the best found: then that is optimal. Effort is bounded by counts, never
-   by the clock, so the answer is the same on every machine; where it runs out, the next relaxed cost is the bound.
+3. Allocations in order of relaxed cost (``best_first``): each is packed (heuristic, then CP-SAT) and predicted on its GPUs,
+   until the next one's relaxed cost is no better than the best found: then that is optimal. Effort is bounded by counts,
+   never by the clock, so the answer is the same on every machine; where it runs out, the next relaxed cost is the bound.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,9 +1,8 @@
 """One LLM's calls replayed through a few simulated instances: what profiling measures, before any curve is drawn.
 
 ``Bench`` holds one instance type and the traced runs projected onto its LLM; each method is one simulation. Every instance
-has its
-GPUs to itself. The same seed gives the same arrivals, in proportion to the rate, and the same sampled runs at every load
-and for every instance type, so that differences between options are not noise.
+has its GPUs to itself. The same seed gives the same arrivals, in proportion to the rate, and the same sampled runs at every
+load and for every instance type, so that differences between options are not noise.
 """
 
 from collections.abc import Callable, Sequence

@@ -133,11 +133,10 @@ def profile_curves(
 ) -> list[Curve]:
     """Profile every LLM that the streams call on every GPU type for which it has a profile.
 
-    The streams' rates give the mix in which workflows share an LLM; the load is swept. ``shares`` are the shares to give curves
-    for, ``degrees`` limits the tensor-parallel degrees (None: all profiled ones). With ``cache_dir``, what was profiled
-    before from
-    the same runs, profiles and settings is read back. ``progress`` is called with (done, total) after each LLM and GPU
-    type. Raises ``InputError`` when an LLM has no profile, or fits no instance, on any of the GPU types.
+    The streams' rates give the mix in which workflows share an LLM; the load is swept. ``shares`` are the shares to give
+    curves for, ``degrees`` limits the tensor-parallel degrees (None: all profiled ones). With ``cache_dir``, what was
+    profiled before from the same runs, profiles and settings is read back. ``progress`` is called with (done, total) after
+    each LLM and GPU type. Raises ``InputError`` when an LLM has no profile, or fits no instance, on any of the GPU types.
     """
     llms = list(dict.fromkeys(llm for stream in streams for llm in stream.trace.llms))
     tasks = []

@@ -1,8 +1,7 @@
 """Hybrid models: some layers attend, others keep a constant state (Mamba, gated delta nets, linear attention).
 
-Only attention layers keep a KV cache; the state of the others is the same at any length. Widths follow transformers
-5.24, states
-follow vLLM's: a convolution's last ``kernel − 1`` inputs in the model's dtype, and the recurrent state in the dtype
+Only attention layers keep a KV cache; the state of the others is the same at any length. Widths follow transformers 5.24,
+states follow vLLM's: a convolution's last ``kernel − 1`` inputs in the model's dtype, and the recurrent state in the dtype
 that the config names.
 """
 

@@ -108,8 +108,7 @@ def deepseek_v4(c: Config, family: str, outer: Config | None = None) -> Layout:
     """DeepSeek V4: one key per token shared by all heads and used as value, kept for a window, and compressed beyond it.
 
     Layers with ratio r > 0 keep one more entry per r tokens; those with ratio 4 choose among them with an indexer.
-    Hyper-connections
-    carry ``hc_mult`` residual streams. Widths follow transformers 5.24's DeepseekV4.
+    Hyper-connections carry ``hc_mult`` residual streams. Widths follow transformers 5.24's DeepseekV4.
     """
     hidden, layers, heads, head = c.whole("hidden_size"), c.layers, c.whole("num_attention_heads"), c.whole("head_dim")
     ratios = ratios_of(c)
