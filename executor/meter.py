@@ -49,7 +49,8 @@ class Work:
         """
         prompt_s = step.prefill_s_per_token + step.attention_s_per_token2 * shape.before_prompt_token
         decode_s = step.decode_s_per_sequence + step.context_s_per_token * shape.context_tokens
-        return step.base_s * self.iterations + prompt_s * self.prompt_tokens + decode_s * self.decoded_tokens
+        tokens = (self.prompt_tokens + self.decoded_tokens) / self.iterations if self.iterations else 0.0
+        return step.weights_s(tokens) * self.iterations + prompt_s * self.prompt_tokens + decode_s * self.decoded_tokens
 
 
 NOTHING = Work()

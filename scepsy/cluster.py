@@ -33,6 +33,16 @@ class GpuType(Value, frozen=True, kw_only=True):
     """Peak dense BF16 rate."""
     cost_per_hour: float = 1.0
     """Relative cost, for plans that minimise it. Unit: any, the same for all types."""
+    fp8_flops_per_s: float = 0.0
+    """Peak dense FP8 rate; 0: the GPU computes FP8 weights in 16 bits."""
+    fp4_flops_per_s: float = 0.0
+    """Peak dense FP4 rate; 0: the GPU computes FP4 weights in 16 bits."""
+    interconnect_bytes_per_s: float = 0.0
+    """To the other GPUs of its node, both directions together; 0: not known."""
+    price: str = ""
+    """Where ``cost_per_hour`` comes from, and when."""
+    kind: str = ""
+    """measured, vendor data or scaled: what step models of this type rest on."""
     partitions_pct: tuple[int, ...] = ()
     """Shares a fixed partitioning allows (MIG-like), e.g. (14, 28, 42, 57, 100); empty: any whole percent."""
     source: str = ""
@@ -43,6 +53,8 @@ class GpuType(Value, frozen=True, kw_only=True):
         require_finite("bandwidth_bytes_per_s", self.bandwidth_bytes_per_s, exclusive=True)
         require_finite("flops_per_s", self.flops_per_s, exclusive=True)
         require_finite("cost_per_hour", self.cost_per_hour, exclusive=True)
+        for field in ("fp8_flops_per_s", "fp4_flops_per_s", "interconnect_bytes_per_s"):
+            require_finite(field, getattr(self, field))
         for pct in self.partitions_pct:
             require(1 <= pct <= 100, "partitions_pct", pct, "1 to 100")
 

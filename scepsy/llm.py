@@ -19,6 +19,8 @@ class KvLayers(Value, frozen=True, kw_only=True):
     """Of all these layers together."""
     window_tokens: int = 0
     """Tokens kept; 0: all of them."""
+    read_tokens: int = 0
+    """Tokens read by a decoding step at most (sparse attention chooses that many); 0: all that are kept."""
 
     def __post_init__(self) -> None:
         require(self.layers >= 1, "layers", self.layers, ">= 1")
@@ -28,6 +30,12 @@ class KvLayers(Value, frozen=True, kw_only=True):
     def bytes_at(self, context_tokens: int) -> float:
         """Bytes that a sequence of ``context_tokens`` keeps."""
         return self.bytes_per_token * (min(context_tokens, self.window_tokens) if self.window_tokens else context_tokens)
+
+    @property
+    def most_read_tokens(self) -> int:
+        """Tokens that a decoding step reads at most; 0: all of them."""
+        bounds = [tokens for tokens in (self.window_tokens, self.read_tokens) if tokens]
+        return min(bounds) if bounds else 0
 
 
 class Experts(Value, frozen=True, kw_only=True):
@@ -127,6 +135,40 @@ class Llm(Value, frozen=True, kw_only=True):
         """Weights that one token goes through."""
         return self.active_parameters or self.parameters
 
+    @property
+    def routed_bytes(self) -> int:
+        """Bytes of the routed experts' weights; 0 for a dense model."""
+        return self.experts.weight_bytes if self.experts is not None else 0
+
+    @property
+    def unbounded_kv_bytes(self) -> float:
+        """Cache bytes per token that a decoding step reads at any length: layers without a window, and not sparse."""
+        if not self.kv_layers:
+            return float(self.kv_bytes_per_token)
+        return sum(layers.bytes_per_token for layers in self.kv_layers if not layers.most_read_tokens)
+
+    @property
+    def bounded_kv_bytes(self) -> float:
+        """Bytes that a decoding step reads per sequence whatever its length: full windows, chosen entries, states read
+        and written."""
+        bounded = sum(layers.bytes_per_token * layers.most_read_tokens for layers in self.kv_layers)
+        return bounded + 2.0 * self.state_bytes_per_sequence
+
+    @property
+    def quadratic_layers(self) -> int:
+        """Layers in which a prompt token attends to every token before it."""
+        if not self.kv_layers:
+            return self.layers
+        return sum(
+            layers.layers for layers in self.kv_layers if layers.kind in ("full", "latent") and not layers.most_read_tokens
+        )
+
+    @property
+    def bounded_attention_tokens(self) -> int:
+        """Tokens that a prompt token attends to in layers with a bound, summed over those layers."""
+        kinds = ("full", "latent", "window")
+        return sum(layers.layers * layers.most_read_tokens for layers in self.kv_layers if layers.kind in kinds)
+
     def supports_tensor_parallel(self, degree: int) -> bool:
         """Whether the attention heads divide over ``degree`` GPUs (vLLM refuses to start otherwise)."""
         return degree >= 1 and self.attention_heads % degree == 0
@@ -136,6 +178,11 @@ class Llm(Value, frozen=True, kw_only=True):
         if not self.kv_layers:
             return float(self.kv_bytes_per_token * context_tokens + self.state_bytes_per_sequence)
         return fsum(layers.bytes_at(context_tokens) for layers in self.kv_layers) + self.state_bytes_per_sequence
+
+    @property
+    def uneven_cache(self) -> bool:
+        """Whether the memory per token depends on the context: windows, constant states."""
+        return self.state_bytes_per_sequence > 0 or any(layers.window_tokens for layers in self.kv_layers)
 
     @property
     def mean_context_tokens(self) -> int:

@@ -33,8 +33,17 @@ def read_cluster(name: str | None, gpus: int | None, gpu_type: str) -> "Cluster"
     raise InputError(f"--cluster is {name!r}: must be a cluster file or a preset ({presets})")
 
 
-def read_profiles(path: Path | None, llms: Sequence[str], cluster: "Cluster", renames: Sequence[str]) -> "ProfileSet":
-    """A profiles file, or the built-in profiles of the trace's LLMs; ``--as NAME=MODEL`` says which model a name stands for."""
+def read_profiles(
+    path: Path | None,
+    llms: Sequence[str],
+    cluster: "Cluster",
+    renames: Sequence[str],
+    contexts: Mapping[str, int] | None = None,
+) -> "ProfileSet":
+    """A profiles file, or the built-in profiles of the trace's LLMs; ``--as NAME=MODEL`` says which model a name stands for.
+
+    ``contexts``: mean context tokens of each LLM's calls (``catalogue.builtin_profiles``).
+    """
     from scepsy.files.profiles import load_profiles
     from scepsy.models.names import find, unknown
     from scepsy.profile import catalogue
@@ -56,7 +65,19 @@ def read_profiles(path: Path | None, llms: Sequence[str], cluster: "Cluster", re
         raise InputError(unmapped_line(unmapped))
     if wrong:
         raise unknown(wrong, catalogue.llms())
-    return catalogue.builtin_profiles(names, cluster.gpu_types)
+    return catalogue.builtin_profiles(names, cluster.gpu_types, contexts=contexts)
+
+
+def mean_contexts(traces: Sequence["Trace"]) -> dict[str, int]:
+    """Tokens of context of each LLM's calls at their end, in the mean over all calls of the traces."""
+    sums: dict[str, list[int]] = {}
+    for trace in traces:
+        for run in trace.runs:
+            for call in run.calls:
+                total = sums.setdefault(call.llm, [0, 0])
+                total[0] += call.input_tokens + call.output_tokens
+                total[1] += 1
+    return {llm: max(1, tokens // calls) for llm, (tokens, calls) in sums.items()}
 
 
 def unmapped_line(names: Sequence[str]) -> str:

@@ -65,6 +65,9 @@ def plan(
         Path | None, typer.Option("--from", help="A running plan: start at most --max-started instances.")
     ] = None,
     max_started: Annotated[int, typer.Option(help="With --from: instances that may be started.")] = 4,
+    suggest_models: Annotated[
+        bool, typer.Option("--suggest-models", help="Do not plan: propose open models for LLMs that are not known (a guess).")
+    ] = False,
     jobs: Jobs = 2,
     as_json: Json = False,
 ) -> None:
@@ -72,6 +75,9 @@ def plan(
 
     Example: `scepsy plan -t traces/rag-rerank.jsonl.gz --rate 8 --gpus 16 -o rag.plan.yaml`
     """
+    if suggest_models:
+        _suggest(trace, rename or [], as_json)
+        return
     from scepsy.capabilities import TARGETS
     from scepsy.files.plan import load_plan
     from scepsy.plans import plan_summary
@@ -123,6 +129,29 @@ def plan(
         stdout.print(line, markup=False, highlight=False)
     if output is not None:
         stdout.print(f"wrote {output}", highlight=False)
+
+
+def _suggest(traces: list[Path], renames: list[str], as_json: bool) -> None:
+    """Print an open model for every LLM of the traces that is not known, and the options that would use them."""
+    from scepsy.cli.inputs import as_options, read_traces
+    from scepsy.models.suggest import suggest
+    from scepsy.profile import catalogue
+
+    kinds = {call.llm: call.kind for read, _ in read_traces(traces) for run in read.runs for call in run.calls}
+    mapped = {rename.partition("=")[0] for rename in renames}
+    found = suggest([name for name in kinds if name not in mapped], kinds, catalogue.llms())
+    options = as_options([item.name for item in found], {item.name: item.model for item in found})
+    if as_json:
+        rows = [{"name": item.name, "model": item.model, "why": item.why} for item in found]
+        emit_json({"suggestions": rows, "options": options, "guess": True})
+        return
+    if not found:
+        stdout.print("every LLM of the traces is a known model: nothing to propose")
+        return
+    for item in found:
+        stdout.print(f"{item.name}: {item.model} ({item.why})", highlight=False, markup=False, soft_wrap=True)
+    stdout.print("This is a guess from names: it says nothing of quality. Check it, then plan with", highlight=False)
+    stdout.print(f"  {options}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _judged(problem: "Problem", loads: "tuple[Load, ...]") -> "Plan":

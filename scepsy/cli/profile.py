@@ -1,12 +1,17 @@
 """``scepsy profile``: where step models come from, and how well they hold."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scepsy.cli.output import command, emit_json, progress, show_table, stdout
 from scepsy.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scepsy.profile.model import Profile
 
 app = typer.Typer(name="profile", help="Profiles of LLMs on GPUs: run, import, fit, show, validate.", no_args_is_help=True)
 
@@ -45,6 +50,7 @@ def show(
             "gpu": profile.gpu.name,
             "tensor_parallel": profile.tensor_parallel,
             "base_ms": profile.step.base_s * 1e3,
+            "experts_ms": profile.step.experts_s * 1e3,
             "prefill_ms_per_1k_tokens": profile.step.prefill_s_per_token * 1e6,
             "decode_ms_per_sequence": profile.step.decode_s_per_sequence * 1e3,
             "context_ms_per_1k_tokens": profile.step.context_s_per_token * 1e6,
@@ -61,6 +67,7 @@ def show(
     columns = {
         "tensor_parallel": "TP",
         "base_ms": "base",
+        "experts_ms": "all experts",
         "prefill_ms_per_1k_tokens": "prefill /1k tok",
         "decode_ms_per_sequence": "decode /seq",
         "context_ms_per_1k_tokens": "context /1k tok",
@@ -81,6 +88,43 @@ def show(
     )
     for number, source in enumerate(sources, start=1):
         stdout.print(f"[{number}] {source}", markup=False, highlight=False)
+    for line in quality_lines(rows):
+        stdout.print(line, markup=False, highlight=False)
+
+
+DERIVED = (
+    "scaled coefficients: base from the weights that every iteration reads and all experts from the routed experts' bytes, "
+    "at the reference's seconds per byte; prefill and decode from the weights that one token goes through; "
+    "context from KV bytes over bandwidth, attention from its FLOP, at the efficiencies in laws.yaml (scepsy.profile.roofline)"
+)
+
+
+def quality_lines(rows: "Sequence[Profile]") -> list[str]:
+    """How good the sources of these profiles were when tested: fits by their residual, scaled ones by their family's error."""
+    from scepsy.profile import catalogue
+    from scepsy.profile.check import by_family, check_references
+
+    lines = []
+    if any(profile.source.startswith("scaled:") for profile in rows):
+        lines.append(DERIVED)
+    fitted = [profile for profile in rows if profile.residual_pct is not None]
+    if fitted:
+        worst = max(profile.residual_pct or 0.0 for profile in fitted)
+        lines.append(f"fitted step models leave at most {worst:.1f} % of median error on their own data (column residual)")
+    scaled = [profile.llm for profile in rows if profile.source.startswith("scaled:")]
+    if scaled:
+        laws = catalogue.laws()
+        checked = check_references(catalogue.references(), laws.tensor_parallel, laws.efficiencies)
+        errors = {error.family: error for error in by_family(checked)}
+        for name in dict.fromkeys(llm.family or ("dense" if llm.experts is None else "all") for llm in scaled):
+            known = name if name in errors else "all"
+            error = errors[known]
+            whose = f"models of family {name}" if known == name else f"models of all families (none of {name} was tested)"
+            lines.append(
+                f"scaled: {whose} were off by {error.decode_pct:.0f} % decoding and {error.prefill_pct:.0f} % in prefill "
+                f"at the median of {error.pairs} tests (`scepsy profile check`)"
+            )
+    return lines
 
 
 @app.command("fit")
@@ -188,6 +232,52 @@ def _fit_degrees() -> list[dict[str, Any]]:
             "p95_err_pct": errors.p95_pct,
         }
     ]
+
+
+@app.command("check")
+@command
+def check(
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Only models on this GPU type.")] = None,
+    silicon: Annotated[
+        bool,
+        typer.Option("--silicon", help="Instead: built-in profiles against measured times per output token (extra 'vendor')."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say how far off scaled step models are, by family: each known one is scaled from the nearest other model and compared.
+
+    Example: `scepsy profile check` or `scepsy profile check --silicon`
+    """
+    import msgspec
+
+    from scepsy.profile import catalogue
+    from scepsy.profile.check import by_family, check_references
+
+    if silicon:
+        from scepsy.profile.silicon_rows import compare, families, read_rows
+
+        measured = read_rows()
+        known = compare(measured)
+        found = families([row for row in known if gpu is None or row.gpu == gpu])
+        counted = f"{len(known)} of {len(measured)} measured vLLM rows"
+        title = f"Built-in profiles against {counted}: error of the time per output token, percent"
+        columns, cells = ["family", "rows", "median", "largest"], ["family", "pairs", "decode_pct", "decode_worst_pct"]
+    else:
+        laws = catalogue.laws()
+        rows = check_references(catalogue.references(), laws.tensor_parallel, laws.efficiencies, gpu)
+        found = by_family(rows) if rows else []
+        title = "Scaled from the nearest other model, error against the model's own step times, percent"
+        columns = ["family", "models x GPUs", "decode median", "decode largest", "prefill median", "prefill largest"]
+        cells = ["family", "pairs", "decode_pct", "decode_worst_pct", "prefill_pct", "prefill_worst_pct"]
+    if not found:
+        raise InputError(
+            f"--gpu is {gpu!r}: no model has step times of its own there: see `scepsy profile check` without --gpu"
+        )
+    documents = [{cell: msgspec.to_builtins(row)[cell] for cell in cells} for row in found]
+    if as_json:
+        emit_json({"families": documents})
+        return
+    show_table(title, columns, [list(document.values()) for document in documents])
 
 
 @app.command("validate")

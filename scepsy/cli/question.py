@@ -32,13 +32,13 @@ def state_problem(
 ) -> "tuple[Problem, tuple[Load, ...], ProfileSet]":
     """The planning question that a command's options ask; a latency limit under the name "" holds for every workflow."""
     from scepsy.api.prepare import loads_of
-    from scepsy.cli.inputs import read_arrivals, read_cluster, read_profiles, read_traces
+    from scepsy.cli.inputs import mean_contexts, read_arrivals, read_cluster, read_profiles, read_traces
     from scepsy.search.problem import Goal
 
     loads = loads_of(read_traces(trace), rate, read_arrivals(arrivals))
     machines = read_cluster(cluster, gpus, gpu_type)
     llms = list(dict.fromkeys(llm for load in loads for llm in load.trace.llms))
-    known = read_profiles(profiles, llms, machines, rename or [])
+    known = read_profiles(profiles, llms, machines, rename or [], mean_contexts([load.trace for load in loads]))
     wanted = goal or Goal()
     if "" in wanted.limits_s:
         wanted = replace(wanted, limits_s={load.workflow: wanted.limits_s[""] for load in loads})

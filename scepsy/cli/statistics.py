@@ -22,7 +22,18 @@ def statistics_of(trace: Path, min_calls: int = 1, min_llms: int = 1) -> tuple[d
         )
     if not tables:
         raise InputError(f"{trace}: no run has {min_calls} calls and {min_llms} LLMs: must be at least one (lower the limits)")
-    return describe(tables), reader.source.assumptions
+    document = describe(tables)
+    document["unmapped_llms"] = unmapped_llms(document)
+    return document, reader.source.assumptions
+
+
+def unmapped_llms(document: dict[str, Any]) -> list[str]:
+    """The LLMs of a trace's statistics that no known model answers to, in order."""
+    from scepsy.models.names import find
+    from scepsy.profile import catalogue
+
+    names = dict.fromkeys(name for flow in document["workflows"].values() for name in flow["llms"])
+    return [name for name in names if find(name, catalogue.llms()) is None]
 
 
 def show_statistics(document: dict[str, Any], assumptions: Sequence[str]) -> None:
@@ -31,6 +42,11 @@ def show_statistics(document: dict[str, Any], assumptions: Sequence[str]) -> Non
         _show_workflow(name, workflow)
     for assumption in assumptions:
         stdout.print(f"assumed: {assumption}", soft_wrap=True, highlight=False)
+    if document.get("unmapped_llms"):
+        from scepsy.cli.inputs import unmapped_line
+
+        line = f"to plan: {unmapped_line(document['unmapped_llms'])} (`scepsy plan --suggest-models` proposes some)"
+        stdout.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def reading_progress(path: Path) -> AbstractContextManager[Callable[..., None]]:

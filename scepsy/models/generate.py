@@ -147,6 +147,27 @@ POOLERS: dict[str, dict[str, Any]] = {
 """Embedders and rerankers: the widths of their public configs."""
 
 
+_EXPERTS_FP8 = {
+    "quant_method": "compressed-tensors",
+    "ignore": [
+        "lm_head",
+        "re:.*self_attn.*",
+        "re:.*shared_expert.*",
+        "re:.*feed_forward\\.(gate|up|down)_proj.*",
+        "re:.*mlp\\..*",
+    ],
+    "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}},
+}
+QUANTISED = {
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct": (
+        "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8",
+        _EXPERTS_FP8,
+        "routed experts in FP8 as its model card says",
+    ),
+}
+"""Checkpoints in another precision of a model whose config was read: name, quantization_config, what that rests on."""
+
+
 def from_folder(folder: Path, label: str) -> Iterator[Found]:
     """Configs in ``org--name/config.json`` or ``org--name_config.json``."""
     for path in sorted(folder.iterdir()):
@@ -158,7 +179,11 @@ def from_folder(folder: Path, label: str) -> Iterator[Found]:
             beside = path.with_name(f"{name}_hf_quant_config.json")
         else:
             continue
-        yield name.replace("--", "/"), read_json(config), read_json(beside) if beside.exists() else None, label
+        name, fields = name.replace("--", "/"), read_json(config)
+        yield name, fields, read_json(beside) if beside.exists() else None, label
+        if name in QUANTISED:
+            other, quantisation, why = QUANTISED[name]
+            yield other, {**fields, "quantization_config": quantisation}, None, f"{label}; {why}"
 
 
 def from_mlc(path: Path, label: str) -> Iterator[Found]:

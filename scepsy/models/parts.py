@@ -49,6 +49,8 @@ class Cache(Value, frozen=True, kw_only=True):
     element_bytes: float | None = None
     window_tokens: int = 0
     """Tokens kept; 0: all of them."""
+    read_tokens: int = 0
+    """Tokens that one decoding step reads at most; 0: all that are kept."""
 
 
 class Layout(Value, frozen=True, kw_only=True):

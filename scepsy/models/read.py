@@ -125,13 +125,13 @@ def _caches(layout: Layout, does: Kind, asked: str, found: Quantisation | None, 
         raise InputError(f"--kv-cache-dtype is {name!r}: must be auto or one of {', '.join(KV_BYTES)}")
     if does != "generate":
         return name, ()
-    groups: dict[tuple[str, int], list[float]] = defaultdict(list)
+    groups: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for cache in layout.caches:
         size = KV_BYTES[name] if cache.element_bytes is None else cache.element_bytes
-        groups[cache.kind, cache.window_tokens].append(cache.numbers * size)
+        groups[cache.kind, cache.window_tokens, cache.read_tokens].append(cache.numbers * size)
     return name, tuple(
-        KvLayers(kind=kind, layers=len(sizes), bytes_per_token=fsum(sizes), window_tokens=window)
-        for (kind, window), sizes in groups.items()
+        KvLayers(kind=kind, layers=len(sizes), bytes_per_token=fsum(sizes), window_tokens=window, read_tokens=read)
+        for (kind, window, read), sizes in groups.items()
     )
 
 

@@ -17,6 +17,7 @@ EncoderReader = Callable[[Config, str, Kind], Layout]
 
 TEXT: dict[str, TextReader] = {
     **dict.fromkeys(dense.STYLES, dense.read),
+    "falcon": dense.falcon,
     "mixtral": experts.mixtral,
     "phimoe": experts.phimoe,
     "qwen2_moe": experts.qwen2_moe,
@@ -26,6 +27,7 @@ TEXT: dict[str, TextReader] = {
     "granitemoeshared": experts.granitemoe,
     "minimax_m2": experts.minimax_m2,
     "minimax_m3": experts.minimax_m3,
+    "mimo_v2_flash": experts.mimo_v2_flash,
     "gpt_oss": experts.gpt_oss,
     "llama4_text": experts.llama4,
     "glm4_moe": experts.glm4_moe,
@@ -54,6 +56,7 @@ TEXT: dict[str, TextReader] = {
 """Decoders by model_type (of the text part, where a wrapper holds it)."""
 
 ALIASES: dict[str, str] = {
+    "minimax_m3_vl": "minimax_m3",
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
     "llama4": "llama4_text",
@@ -104,7 +107,7 @@ VISION: dict[str, tuple[Callable[[Config, int], int], bool]] = {
 }
 """Wrappers by model_type: how many weights the vision encoder has, and whether transformers' class for text counts them."""
 
-WRAPPERS = frozenset({*VISION, "llama4", "mistral3"})
+WRAPPERS = frozenset({*VISION, "llama4", "mistral3", "minimax_m3_vl"})
 """Types that may hold their text part in ``text_config``."""
 
 
@@ -177,7 +180,9 @@ def _vision(c: Config, model_type: str, layout: Layout) -> Layout:
         described = Config({}, f"{c.where}: vision_config")
     if described is None and model_type in ("gemma3", "gemma4") and "text_config" not in c.fields:
         return layout
-    if described is None or model_type not in VISION:
-        return vision.without_vision(layout)
+    if described is None:
+        return vision.without_vision(layout, "the file has no vision_config")
+    if model_type not in VISION:
+        return vision.without_vision(layout, "its size is not read for this family")
     weights, counted = VISION[model_type]
     return vision.with_vision(layout, weights(described, layout.hidden_size), counted=counted)

@@ -85,10 +85,10 @@ def laws() -> Laws:
 
 @functools.cache
 def references() -> tuple[Reference, ...]:
-    """The measured step models."""
+    """The step models that others are scaled from: measured ones, and mixtures of experts from vendor data."""
     return tuple(
         Reference(llm=llm(row.llm), gpu=gpu_type(row.gpu), step=row.step, residual_pct=row.residual_pct, source=row.source)
-        for row in _read("steps.yaml", list[_Step])
+        for row in (*_read("steps.yaml", list[_Step]), *_read("steps_vendor.yaml", list[_Step]))
     )
 
 
@@ -173,11 +173,14 @@ def builtin_profiles(
     gpus: Iterable[str | GpuType],
     degrees: Iterable[int] = (1, 2, 4, 8),
     engine: EngineLimits | None = None,
+    contexts: Mapping[str, int] | None = None,
 ) -> ProfileSet:
     """Profiles of the named LLMs on the named GPU types at every degree that their attention heads divide by.
 
     ``wanted`` may map the name used in a trace to a catalogue name (``{"agent:gpt-4.1": "llama-3.1-70b"}``): the
-    profile then carries the trace's name. Raises ``InputError`` for unknown names.
+    profile then carries the trace's name. ``contexts``: mean tokens of context of a name's calls, at which the memory
+    of windows
+    and constant states is counted. Raises ``InputError`` for unknown names.
     """
     wanted = dict(wanted) if isinstance(wanted, Mapping) else {name: name for name in wanted}
     found = names.all_of(wanted.values(), llms())
@@ -190,7 +193,8 @@ def builtin_profiles(
             for degree in degrees:
                 if base.supports_tensor_parallel(degree):
                     profile = built_in_profile(base, kind, degree, engine)
-                    served = msgspec.structs.replace(base, name=name)
+                    context = min((contexts or {}).get(name, 0), base.context_limit)
+                    served = msgspec.structs.replace(base, name=name, kv_context_tokens=context if base.uneven_cache else 0)
                     profiles.append(msgspec.structs.replace(profile, llm=served))
     known = laws()
     return ProfileSet(

@@ -48,26 +48,31 @@ def _errors(predicted: Array, measured: Array) -> Errors:
     return Errors(float(np.median(relative)), float(np.percentile(relative, 95)), len(relative))
 
 
-def fit_step(samples: StepSamples) -> tuple[StepModel, Errors]:
-    """Fit the five coefficients of ``StepModel``. Raises ``ValueError`` for fewer than five samples or a time <= 0."""
+def fit_step(samples: StepSamples, expert_part: float = 0.0) -> tuple[StepModel, Errors]:
+    """Fit the coefficients of ``StepModel``; ``expert_part`` (k/E of a mixture of experts) adds that of reading
+    experts. Raises ``ValueError`` for fewer than five samples or a time <= 0."""
     if len(samples.seconds) < 5:
         raise ValueError(f"{len(samples.seconds)} samples: a step model needs at least 5")
     if not np.all(samples.seconds > 0):
         raise ValueError("step seconds must be > 0")
     ones = np.ones_like(samples.seconds)
-    design = np.column_stack(
-        [ones, samples.prefill_tokens, samples.sequences, samples.context_tokens, samples.attention_token2]
-    )
+    columns = [ones, samples.prefill_tokens, samples.sequences, samples.context_tokens, samples.attention_token2]
+    if expert_part:
+        columns.append(1.0 - (1.0 - expert_part) ** (samples.prefill_tokens + samples.sequences))
+    design = np.column_stack(columns)
     scale = np.maximum(design.max(axis=0), 1e-12)
-    base, prefill, decode, context, attention = _relative_nnls(design / scale, samples.seconds) / scale
+    found = _relative_nnls(design / scale, samples.seconds) / scale
+    base, prefill, decode, context, attention = found[:5]
     step = StepModel(
         base_s=float(base),
         prefill_s_per_token=float(prefill),
         decode_s_per_sequence=float(decode),
         context_s_per_token=float(context),
         attention_s_per_token2=float(attention),
+        experts_s=float(found[5]) if expert_part else 0.0,
+        expert_part=expert_part,
     )
-    return step, _errors(design @ np.array([base, prefill, decode, context, attention]), samples.seconds)
+    return step, _errors(design @ found, samples.seconds)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class Profile(Value, frozen=True, kw_only=True):
         """Part of each GPU's peak bandwidth drawn while decoding at a whole GPU (``profile.share``, contention)."""
         if self.llm.kind != "generate" or self.step.base_s == 0.0:
             return 0.0
-        return self.llm.weight_bytes / (self.tensor_parallel * self.step.base_s * self.gpu.bandwidth_bytes_per_s)
+        read_s = self.step.base_s + self.step.experts_s
+        return self.llm.weight_bytes / (self.tensor_parallel * read_s * self.gpu.bandwidth_bytes_per_s)
 
 
 def instance_memory_bytes(profile: Profile, share_pct: int) -> int:

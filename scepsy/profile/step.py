@@ -1,12 +1,15 @@
 """The step model: how long one iteration of a continuous-batching engine takes.
 
-``step_s = base + prefill·P + attention·X + decode·B + context·C`` with P prefill tokens, X the sum over prefill chunks
+``step_s = base + experts·(1 − (1 − p)^(P+B)) + prefill·P + attention·X + decode·B + context·C`` with P prefill tokens,
+X the sum over prefill chunks
 of chunk tokens × tokens of context before or inside them (only long prompts notice), B decoding sequences, and
-C their context tokens. Linear in its coefficients, so a span of k iterations has a closed form and a fit is a
+C their context tokens. The second term is that of a mixture of experts: tokens choose a part p of the routed experts each, and
+an iteration reads the weights of those that any of its tokens chose; it is 0 for a dense model. Linear in its
+coefficients, so a span of k iterations has a closed form and a fit is a
 non-negative least squares (``profile.fits``). Source of the form: ../docs and DESIGN.md, "Step model".
 """
 
-from scepsy.value import Value, require_finite
+from scepsy.value import Value, require, require_finite
 
 
 class StepModel(Value, frozen=True, kw_only=True):
@@ -20,6 +23,10 @@ class StepModel(Value, frozen=True, kw_only=True):
     """Per iteration and token of context of the decoding sequences (KV cache read)."""
     attention_s_per_token2: float = 0.0
     """Per prefill token and token of its context."""
+    experts_s: float = 0.0
+    """Reading the weights of all routed experts of all layers once."""
+    expert_part: float = 0.0
+    """Part of a layer's routed experts that one token goes through, k/E."""
 
     def __post_init__(self) -> None:
         require_finite("base_s", self.base_s)
@@ -27,7 +34,20 @@ class StepModel(Value, frozen=True, kw_only=True):
         require_finite("decode_s_per_sequence", self.decode_s_per_sequence)
         require_finite("context_s_per_token", self.context_s_per_token)
         require_finite("attention_s_per_token2", self.attention_s_per_token2)
+        require_finite("experts_s", self.experts_s)
+        require_finite("expert_part", self.expert_part)
+        require(self.expert_part <= 1.0, "expert_part", self.expert_part, "<= 1")
         require_finite("base_s + prefill_s_per_token", self.base_s + self.prefill_s_per_token, exclusive=True)
+
+    def weights_s(self, tokens: float) -> float:
+        """Seconds of an iteration over ``tokens`` tokens for what does not grow with them: launches, and weights that are read.
+
+        >>> StepModel(base_s=0.01, prefill_s_per_token=1e-4, experts_s=0.02, expert_part=0.5).weights_s(2)
+        0.025
+        """
+        if not self.experts_s:
+            return self.base_s
+        return self.base_s + self.experts_s * (1.0 - (1.0 - self.expert_part) ** tokens)
 
     def step_s(self, prefill_tokens: int, attention_token2: float, sequences: int, context_tokens: int) -> float:
         """Seconds of one iteration at a whole GPU.
@@ -36,7 +56,7 @@ class StepModel(Value, frozen=True, kw_only=True):
         0.022
         """
         return (
-            self.base_s
+            self.weights_s(prefill_tokens + sequences)
             + self.prefill_s_per_token * prefill_tokens
             + self.attention_s_per_token2 * attention_token2
             + self.decode_s_per_sequence * sequences

@@ -37,4 +37,6 @@ def at_degree(step: StepModel, llm: Llm, degree: int, law: TensorParallelLaw) ->
         decode_s_per_sequence=amdahl(step.decode_s_per_sequence, law.decode_serial),
         context_s_per_token=step.context_s_per_token / min(degree, llm.kv_heads),
         attention_s_per_token2=step.attention_s_per_token2 / degree,
+        experts_s=step.experts_s / degree,
+        expert_part=step.expert_part,
     )

@@ -16,6 +16,7 @@ import numpy as np
 from scepsy.cluster import GpuType
 from scepsy.errors import InputError
 from scepsy.llm import Llm
+from scepsy.models.names import hf_name
 from scepsy.profile.fits import Errors, StepSamples, fit_step
 from scepsy.profile.model import EngineLimits, Profile
 
@@ -27,7 +28,18 @@ MODELS = {
 }
 """Catalogue names to the names the vendor data bundles a configuration for."""
 
-SYSTEMS = {"A100-80G": "a100_sxm", "H100-80G": "h100_sxm", "H200-141G": "h200_sxm", "L40S": "l40s", "B200": "b200_sxm"}
+SYSTEMS = {
+    "A100-80G": "a100_sxm",
+    "H100-80G": "h100_sxm",
+    "H100-PCIe": "h100_pcie",
+    "H200-141G": "h200_sxm",
+    "L4": "l4",
+    "L40S": "l40s",
+    "RTX-PRO-6000": "rtx_pro_6000_server",
+    "B200": "b200_sxm",
+    "B300": "b300_sxm",
+    "GB200": "gb200",
+}
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 CONTEXTS = (128, 512, 1024, 2048, 4096)
@@ -81,12 +93,18 @@ def vendor_profile(
     ``model`` is the vendor's name where the catalogue name is not in ``MODELS``. Raises ``InputError`` for anything
     the data does not hold.
     """
-    name, system = model or MODELS.get(llm.name), SYSTEMS.get(gpu.name)
+    name, system = model or MODELS.get(llm.name) or hf_name(llm) or None, SYSTEMS.get(gpu.name)
     if name is None:
         raise InputError(f"LLM {llm.name!r} has no vendor name: pass one, e.g. --vendor-model meta-llama/Meta-Llama-3.1-8B")
     if system is None:
         raise InputError(f"GPU type {gpu.name!r} has no vendor data: one of {', '.join(SYSTEMS)}")
-    step, errors = fit_step(vendor_samples(engine_handle(name, system, tensor_parallel)))
+    part = llm.experts.per_token / llm.experts.routed if llm.experts is not None else 0.0
+    handle = engine_handle(name, system, tensor_parallel)
+    try:
+        samples = vendor_samples(handle)
+    except Exception as error:  # the library's own errors are of no common type
+        raise InputError(f"vendor data has no kernels of {name} on {system} at TP {tensor_parallel}: {error}") from error
+    step, errors = fit_step(samples, part)
     version = importlib.metadata.version("aiconfigurator-core")
     profile = Profile(
         llm=llm,

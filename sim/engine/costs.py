@@ -26,7 +26,8 @@ class Costs:
     """Step model and share law of one (step model, law, share).
 
     ``duration = f_dec·slow·(base + c·B + d·C) + f_pre·(b·P + e·X)``; without decoding sequences ``f_pre·(base + b·P +
-    e·X)``. A pure decode iteration is rounded in two parts, without context and per token of context, so that a sum over
+    e·X)``; base is what weights cost (``StepModel.weights_s``). A pure decode iteration is rounded in two parts,
+    without context and per token of context, so that a sum over
     iterations is exact.
     """
 
@@ -49,7 +50,7 @@ class Costs:
     def _decode(self, sequences: int, slow: float) -> tuple[int, int]:
         step = self._step
         factor = self._decode_factors[sequences] * slow
-        fixed = max(1, round(factor * (step.base_s + step.decode_s_per_sequence * sequences) * TICKS_PER_S))
+        fixed = max(1, round(factor * (step.weights_s(sequences) + step.decode_s_per_sequence * sequences) * TICKS_PER_S))
         return fixed, round(factor * step.context_s_per_token * TICKS_PER_S)
 
     def mixed(self, tokens: int, area: float, sequences: int, context: int, slow: float) -> int:
@@ -57,8 +58,10 @@ class Costs:
         step = self._step
         prefill = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
         if not sequences:
-            return max(1, round(self._prefill_factors[tokens] * (step.base_s + prefill) * TICKS_PER_S))
-        decode = step.base_s + step.decode_s_per_sequence * sequences + step.context_s_per_token * context
+            return max(1, round(self._prefill_factors[tokens] * (step.weights_s(tokens) + prefill) * TICKS_PER_S))
+        decode = (
+            step.weights_s(tokens + sequences) + step.decode_s_per_sequence * sequences + step.context_s_per_token * context
+        )
         total = self._decode_factors[sequences] * slow * decode + self._prefill_factors[tokens] * prefill
         return max(1, round(total * TICKS_PER_S))
 

@@ -494,9 +494,9 @@ def _capacity(bench: Bench, unloaded: Rows) -> tuple[float, float]:
 def _work_s(bench: Bench, inputs: Floats, outputs: Floats, cached: float) -> float:
     """Engine seconds of calls in a full batch, to weigh calls against each other."""
     step, engine = bench.spec.step, bench.spec.engine
-    per_output = step.decode_s_per_sequence + step.base_s / engine.max_num_seqs
+    per_output = step.decode_s_per_sequence + step.weights_s(engine.max_num_seqs) / engine.max_num_seqs
     # Where prompts cost no more than the steps they take (an embedder fitted so), tokens share the steps that they fill.
-    per_input = step.prefill_s_per_token or step.base_s / engine.max_num_batched_tokens
+    per_input = step.prefill_s_per_token or step.weights_s(engine.max_num_batched_tokens) / engine.max_num_batched_tokens
     return float((per_input * (1 - cached) * inputs + per_output * outputs).sum())
 
 

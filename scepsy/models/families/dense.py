@@ -1,5 +1,6 @@
 """Dense decoders: a table of styles, and the few that need a line of their own."""
 
+from scepsy.models import blocks
 from scepsy.models.config import Config
 from scepsy.models.families.decoder import Style, decoder
 from scepsy.models.parts import Layout
@@ -77,3 +78,33 @@ def mtp_notes(c: Config) -> tuple[str, ...]:
         if c.has(field) and (count := c.whole(field, minimum=0)):
             return (f"{count} multi-token-prediction layer(s) left out: engines load them only for speculative decoding",)
     return ()
+
+
+def falcon(c: Config, family: str, outer: Config | None = None) -> Layout:
+    """Falcon 7B to 180B and 11B: one query-key-value matrix, parallel blocks, a plain feed-forward block."""
+    hidden, layers = c.whole("hidden_size"), c.first("num_hidden_layers", "n_layer")
+    heads = c.first("num_attention_heads", "n_head")
+    if layers > 10_000 or hidden % heads:
+        raise c.wrong("hidden_size", f"a multiple of num_attention_heads ({heads}), in at most 10000 layers")
+    new, parallel, biased = c.flag("new_decoder_architecture", False), c.flag("parallel_attn", True), c.flag("bias", False)
+    kv_heads = c.whole("num_kv_heads", heads) if new else (1 if c.flag("multi_query", True) else heads)
+    norms = c.whole("num_ln_in_parallel_attn", 2) if new else (1 if parallel else 2)
+    head, inner = hidden // heads, c.whole("ffn_hidden_size", 4 * hidden)
+    tied = blocks.tied(c, True, outer)
+    parts = blocks.embeddings(c, hidden, tied=tied, norm=2 * hidden)
+    for index in range(layers):
+        at = f"layers.{index}"
+        parts += blocks.attention(at, hidden, heads, kv_heads, head, bias=biased, out_bias=biased, out_name="dense")
+        parts += [blocks.plain(f"{at}.norms", norms * 2 * hidden)]
+        parts += blocks.mlp(f"{at}.mlp", hidden, inner, gated=False, bias=biased)
+    return Layout(
+        family=family,
+        parts=tuple(parts),
+        caches=tuple(blocks.kv_caches([0] * layers, kv_heads, head)),
+        layers=layers,
+        hidden_size=hidden,
+        attention_heads=heads,
+        kv_heads=kv_heads,
+        head_size=head,
+        context_tokens=blocks.context_of(c, 2048),
+    )

@@ -1,11 +1,13 @@
 """Mixtures of experts with grouped-query attention."""
 
+from msgspec.structs import replace
+
 from scepsy.errors import InputError
 from scepsy.models import blocks
 from scepsy.models.config import Config
-from scepsy.models.families.decoder import Moe, Style, decoder
+from scepsy.models.families.decoder import Moe, Style, decoder, expert_parts
 from scepsy.models.families.dense import mtp_notes
-from scepsy.models.parts import Layout
+from scepsy.models.parts import Cache, Layout, Part
 
 MOST_EXPERTS = 100_000
 
@@ -169,9 +171,6 @@ def minimax_m3(c: Config, family: str, outer: Config | None = None) -> Layout:
 
 def with_block_indexer(layout: Layout, sparse: Config) -> Layout:
     """MiniMax-M3's indexer: its matrices in the sparse layers, and its keys in the cache."""
-    from msgspec.structs import replace
-
-    from scepsy.models.parts import Cache
 
     layers = sparse.wholes("sparse_attention_freq", layout.layers) or [1] * layout.layers
     heads, size = sparse.whole("sparse_num_index_heads"), sparse.whole("sparse_index_dim")
@@ -312,8 +311,6 @@ def hunyuan_v1_moe(c: Config, family: str, outer: Config | None = None) -> Layou
 
 def step3p7(c: Config, family: str, outer: Config | None = None) -> Layout:
     """Step-3.7-Flash: sliding layers, a gate per head, routed and shared experts."""
-    from msgspec.structs import replace
-
     count = counted(c, "num_experts", "moe_num_experts")
     inner = c.whole("moe_intermediate_size")
     shared = c.whole("share_expert_dim", inner)
@@ -331,3 +328,58 @@ def step3p7(c: Config, family: str, outer: Config | None = None) -> Layout:
         blocks.matrix(f"layers.{i}.self_attn.g_proj", layout.attention_heads, layout.hidden_size) for i in range(layout.layers)
     ]
     return replace(layout, parts=(*layout.parts, *gates))
+
+
+def mimo_v2_flash(c: Config, family: str, outer: Config | None = None) -> Layout:
+    """MiMo-V2-Flash: full and sliding layers with their own KV heads, values narrower than keys, a sink per head where
+    sliding."""
+    hidden, layers, count = c.whole("hidden_size"), c.layers, counted(c, "n_routed_experts")
+    pattern = c.wholes("hybrid_layer_pattern", layers)
+    if pattern is None:
+        raise c.wrong("hybrid_layer_pattern", f"a list of 0 (full) and 1 (sliding), one for each of {layers} layers")
+    inner, shared = c.whole("moe_intermediate_size"), c.whole("n_shared_experts", 0, minimum=0)
+    moe = Moe(
+        count=count,
+        per_token=chosen(c, count, "num_experts_per_tok"),
+        inner=inner,
+        layers=from_first(c),
+        shared_inner=inner * shared,
+        shared=shared,
+    )
+    window, biased = c.whole("sliding_window"), c.flag("attention_bias", False)
+    parts: list[Part] = blocks.embeddings(c, hidden, tied=blocks.tied(c, False, outer), norm=hidden)
+    caches: list[Cache] = []
+    for index, sliding in enumerate(pattern):
+        at, prefix = f"layers.{index}", "swa_" if sliding else ""
+        heads, kv = c.whole(f"{prefix}num_attention_heads"), c.whole(f"{prefix}num_key_value_heads")
+        size, value = c.whole(f"{prefix}head_dim"), c.whole(f"{prefix}v_head_dim")
+        sinks = c.flag("add_swa_attention_sink_bias" if sliding else "add_full_attention_sink_bias", bool(sliding))
+        parts += [
+            blocks.matrix(f"{at}.self_attn.q_proj", heads * size, hidden, bias=biased),
+            blocks.matrix(f"{at}.self_attn.k_proj", kv * size, hidden, bias=biased),
+            blocks.matrix(f"{at}.self_attn.v_proj", kv * value, hidden, bias=biased),
+            blocks.matrix(f"{at}.self_attn.o_proj", hidden, heads * value),
+            blocks.plain(f"{at}.norms", 2 * hidden + (heads if sinks else 0)),
+        ]
+        parts += (
+            expert_parts(at, hidden, moe)
+            if moe.layers[index]
+            else blocks.mlp(f"{at}.mlp", hidden, c.whole("intermediate_size"))
+        )
+        caches += blocks.kv_caches([window if sliding else 0], kv, size, value)
+    return Layout(
+        family=family,
+        parts=tuple(parts),
+        caches=tuple(caches),
+        layers=layers,
+        hidden_size=hidden,
+        attention_heads=c.whole("num_attention_heads"),
+        kv_heads=c.whole("num_key_value_heads"),
+        head_size=c.whole("head_dim"),
+        context_tokens=blocks.context_of(c),
+        routed_experts=count,
+        experts_per_token=moe.per_token,
+        shared_experts=shared,
+        expert_layers=sum(moe.layers),
+        notes=mtp_notes(c),
+    )

@@ -77,7 +77,8 @@ def deepseek(c: Config, family: str, outer: Config | None = None) -> Layout:
     for index in range(layers):
         at = f"layers.{index}"
         parts += [*latent_attention(c, f"{at}.self_attn"), blocks.plain(f"{at}.norms", 2 * hidden)]
-        caches.append(Cache(kind="latent", numbers=rank + rope))
+        chosen_tokens = c.whole("index_topk") if c.has("index_topk") else 0
+        caches.append(Cache(kind="latent", numbers=rank + rope, read_tokens=chosen_tokens))
         if indexed[index]:
             parts += indexer(c, f"{at}.self_attn")
             caches.append(Cache(kind="index", numbers=c.whole("index_head_dim"), element_bytes=INDEX_BYTES))
@@ -145,7 +146,9 @@ def deepseek_v4(c: Config, family: str, outer: Config | None = None) -> Layout:
         caches.append(Cache(kind="window", numbers=head, window_tokens=window))
         if ratio:
             parts += compressor(c, at, ratio)
-            caches.append(Cache(kind="compressed", numbers=head / ratio))
+            # An indexer chooses index_topk entries, each of which stands for ``ratio`` tokens.
+            read = c.whole("index_topk") * ratio if ratio == 4 and c.has("index_topk") else 0
+            caches.append(Cache(kind="compressed", numbers=head / ratio, read_tokens=read))
             if ratio == 4:
                 size = c.whole("index_head_dim")
                 caches.append(Cache(kind="index", numbers=size / ratio, element_bytes=INDEX_BYTES))

@@ -18,9 +18,9 @@ def with_vision(layout: Layout, numbers: int, *, counted: bool) -> Layout:
     return replace(layout, parts=(*layout.parts, *_encoder(numbers)), counts_vision=counted, notes=(*layout.notes, note))
 
 
-def without_vision(layout: Layout) -> Layout:
+def without_vision(layout: Layout, why: str) -> Layout:
     """A wrapper whose file does not describe its vision encoder: said, not guessed."""
-    return replace(layout, notes=(*layout.notes, "vision encoder left out: the file has no vision_config"))
+    return replace(layout, notes=(*layout.notes, f"vision encoder left out: {why}"))
 
 
 def block(width: int, inner: int, *, gated: bool = False, bias: bool = True, norm_bias: bool = True) -> int:

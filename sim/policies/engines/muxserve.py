@@ -181,7 +181,7 @@ class MeshEngine:
         self._prefilling = seat
         step = seat.served.step
         share = self._share("", 100)
-        cost = step.base_s + step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
+        cost = step.weights_s(tokens) + step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
         cost *= self.laws.share.prefill_factor(tokens, share)
         self.env.alarm(ticks(cost), STEP_END + self.number, partial(self._end_prefill, seat))
 

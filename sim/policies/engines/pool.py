@@ -68,7 +68,11 @@ class Served:
 
     def prefill_s(self, tokens: int, context: int) -> float:
         """Seconds to compute ``tokens`` prompt tokens of a prompt of ``context`` tokens in an iteration of their own."""
-        return self.step.base_s + self.step.prefill_s_per_token * tokens + self.step.attention_s_per_token2 * tokens * context
+        return (
+            self.step.weights_s(tokens)
+            + self.step.prefill_s_per_token * tokens
+            + self.step.attention_s_per_token2 * tokens * context
+        )
 
     def check_fits(self, request: Request, kv_tokens: int, where: str) -> None:
         """Raise ``SimulationError`` when the call fits neither the context nor ``kv_tokens`` of KV cache."""
