@@ -46,8 +46,8 @@ def test_prefill_of_a_mixture_costs_its_active_weights():
         scale(nearest(llm, h100, catalogue.references()), llm, h100, laws.tensor_parallel, laws.efficiencies)
         for llm in (mixture, dense)
     ]
-    assert steps[0].prefill_s_per_token < steps[1].prefill_s_per_token / 3
-    assert steps[0].experts_s > 3 * steps[0].base_s * 0.5
+    assert steps[0].prefill_s_per_token < steps[1].prefill_s_per_token / 2
+    assert steps[0].experts_s > steps[0].base_s
     assert steps[1].experts_s == 0.0
 
 
