@@ -88,6 +88,8 @@ def refusal(case: Case, *, policies: bool = False, timeline: bool = False) -> st
         return f"queue order {case.queue_order!r} is not one of its own"
     if any(spec.engine.async_scheduling for spec in case.specs):
         return "instances schedule asynchronously"
+    if any(spec.step.experts_s for spec in case.specs):
+        return "a mixture of experts reads other weights with each batch"
     tenants = [gpu for instance in case.plan.instances for gpu in instance.gpus]
     if max(map(tenants.count, set(tenants)), default=0) > MOST_TENANTS:
         return f"more than {MOST_TENANTS} instances share a GPU"
