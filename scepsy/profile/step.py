@@ -47,7 +47,7 @@ class StepModel(Value, frozen=True, kw_only=True):
         """
         if not self.experts_s:
             return self.base_s
-        return self.base_s + self.experts_s * (1.0 - (1.0 - self.expert_part) ** tokens)
+        return float(self.base_s + self.experts_s * (1.0 - (1.0 - self.expert_part) ** tokens))
 
     def step_s(self, prefill_tokens: int, attention_token2: float, sequences: int, context_tokens: int) -> float:
         """Seconds of one iteration at a whole GPU.
