@@ -145,13 +145,13 @@ class Llm(Value, frozen=True, kw_only=True):
         """Cache bytes per token that a decoding step reads at any length: layers without a window, and not sparse."""
         if not self.kv_layers:
             return float(self.kv_bytes_per_token)
-        return sum(layers.bytes_per_token for layers in self.kv_layers if not layers.most_read_tokens)
+        return fsum(layers.bytes_per_token for layers in self.kv_layers if not layers.most_read_tokens)
 
     @property
     def bounded_kv_bytes(self) -> float:
         """Bytes that a decoding step reads per sequence whatever its length: full windows, chosen entries, states read
         and written."""
-        bounded = sum(layers.bytes_per_token * layers.most_read_tokens for layers in self.kv_layers)
+        bounded = fsum(layers.bytes_per_token * layers.most_read_tokens for layers in self.kv_layers)
         return bounded + 2.0 * self.state_bytes_per_sequence
 
     @property
