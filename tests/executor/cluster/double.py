@@ -147,6 +147,8 @@ class ApiServer(kmock.KubernetesScaffold):
             return self._delete(plural, namespace, seen, request.data or {})
         if request.headers["Content-Type"] == "application/merge-patch+json":  # what a test's own kubelet sends
             return self._edit((plural, namespace, seen.name), json.loads(request.text))
+        if plural == "resourcequotas":  # an administrator's; settled at once
+            return _json(self.store.put(plural, namespace, json.loads(request.text)))
         return self._apply(request, plural, namespace, seen)
 
     def _lease(self, namespace: str, wanted: Object, *, creating: bool) -> aiohttp.web.StreamResponse:
@@ -165,6 +167,14 @@ class ApiServer(kmock.KubernetesScaffold):
         if not creating and old is not None and wanted["metadata"].get("resourceVersion") != old["metadata"]["resourceVersion"]:
             return _status(409, "the object has been modified; please apply your changes to the latest version and try again")
         return _json(self.store.put("leases", namespace, wanted), 201 if creating else 200)
+
+    def _security(self, pod: Object) -> str:
+        """Pod Security of the namespace, as far as what we render can break it."""
+        level = (self.store.get("namespaces", "", NAMESPACE) or {}).get("metadata", {}).get("labels", {})
+        hosts = [v for v in pod["spec"].get("volumes", []) if "hostPath" in v]
+        if level.get("pod-security.kubernetes.io/enforce") != "restricted" or not hosts:
+            return ""
+        return 'violates PodSecurity "restricted:latest": hostPath volumes'
 
     def _rehearse_pod(self, pod: Object) -> aiohttp.web.StreamResponse:
         fault = structural_fault(pod)
@@ -424,6 +434,7 @@ def serve(plan_cluster: Any, verdict: Verdict = ready) -> Iterator[Double]:
     """Run a double in a thread of its own: the client under test is synchronous."""
     server = ApiServer()
     server.controllers = Controllers(server.store, verdict)
+    server.controllers.admit = server._security
     populate(server.store, plan_cluster)
     loop, started, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     found: list[str] = []

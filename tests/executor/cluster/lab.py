@@ -132,6 +132,10 @@ class DoubleLab:
         return self.api().call(method, path, body=body, content_type=kind, absent_ok=True)
 
 
+def _node_name(node: Any) -> str:
+    return f"{node.name}.internal"
+
+
 class RealLab:
     """A real control plane: a namespace of our own, fake nodes with GPUs, a kubelet that is a thread."""
 
@@ -201,6 +205,11 @@ class RealLab:
         for node in map(self._rename, self.cluster.nodes):
             for plural, obj in node_objects(node):
                 status = obj.pop("status", None)
+                # As with some providers, a node's name is not its hostname.
+                if plural == "nodes":
+                    obj["metadata"]["name"] = _node_name(node)
+                else:
+                    obj["spec"]["nodeName"] = _node_name(node)
                 make(where[plural], obj)
                 if status is not None:
                     path = f"{where[plural]}/{obj['metadata']['name']}"
@@ -218,14 +227,20 @@ class RealLab:
             for path in reversed(made):
                 self.send("DELETE", path)
 
+    def node_names(self) -> list[str]:
+        """The names of our nodes, which are not their hostnames."""
+        return [_node_name(self._rename(node)) for node in self.cluster.nodes]
+
     def _heartbeat(self) -> None:
         """Without a sign of life the node lifecycle controller taints a node after less than a minute."""
         now = datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         ready_now = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now}
         for node in map(self._rename, self.cluster.nodes):
-            path = f"/api/v1/nodes/{node.name}"
+            path = f"/api/v1/nodes/{_node_name(node)}"
             self.send("PATCH", f"{path}/status", {"status": {"conditions": [ready_now]}}, "application/merge-patch+json")
-            self.send("PATCH", path, {"spec": {"taints": []}}, "application/merge-patch+json")
+            stored = self.send("GET", path) or {}
+            if not stored.get("spec", {}).get("unschedulable"):
+                self.send("PATCH", path, {"spec": {"taints": []}}, "application/merge-patch+json")
 
     def _kubelet(self) -> None:
         """Pods that are bound to a fake node are ready; those on their way out are gone. Nodes stay ready."""
