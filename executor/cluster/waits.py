@@ -114,7 +114,7 @@ class Refusals:
     def of(self, deployment: str, after_s: float) -> str:
         """Why a Deployment's pods have been refused for ``after_s`` seconds by now; empty when they have not."""
         now_s = self._api.clock()
-        if now_s - self._asked_s >= after_s / 5:
+        if now_s - self._asked_s >= max(after_s / 5, 0.5):
             self._ask(now_s)
         since_s, reason = self._since.get(deployment, (now_s, ""))
         return reason if reason and now_s - since_s >= after_s else ""
@@ -195,7 +195,8 @@ def _give_up(
         if name in serving:
             continue
         state, waited_s = states.get(name), api.clock() - since
-        refused = "" if state else refusals.of(name, limits.refused_s)
+        # A pod appears within moments; only an engine that has none for long is asked about.
+        refused = "" if state or waited_s < limits.refused_s else refusals.of(name, limits.refused_s)
         if waited_s > limits.start_s or (state is not None and state.hopeless) or refused:
             reason = (
                 refused
