@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types layers docs pictures unit test-slow test-cluster bench setup clean
+.PHONY: demo test lint types layers docs pictures unit unit-newest test-slow test-cluster bench setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +42,18 @@ unit: $(STAMP)
 
 test: lint types layers docs unit
 
+# The same unit tests on the newest Python >= 3.12 of this machine, in a .venv of its own; says so where there is none.
+NEWEST ?= $(shell for p in python3.14 python3.13 python3.12 $$HOME/.pyenv/versions/3.1[2-9]*/bin/python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && command -v $$p; done | tail -n 1)
+
+unit-newest:
+ifeq ($(NEWEST),)
+	@echo "no Python >= 3.12 here: give NEWEST=/path/to/python"
+else
+	@$(NEWEST) --version
+	$(MAKE) unit VENV=.venv-newest PYTHON=$(NEWEST)
+endif
+
 test-slow: $(STAMP)
 	$(BIN)/pytest -n 2 -m "slow and not engine and not cluster"
 
@@ -54,4 +66,4 @@ test-cluster: $(STAMP)
 	$(BIN)/pytest -m cluster
 
 clean:
-	rm -rf $(VENV) .site demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest .site demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
