@@ -1,0 +1,137 @@
+"""The measuring rule applied to a backend: replay a plan's load until its latencies are settled, or shown not to be.
+
+The one place that turns records into ``scepsy.steady`` samples; every command and experiment measures through it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scepsy.api.offered import exactly, work_s
+from scepsy.backend import Stream, Workload
+from scepsy.records import COMPLETED, Records
+from scepsy.steady.rule import Outcome, judge, until_settled
+from scepsy.steady.verdict import PRECISION, UNSTABLE, Measured, Sample
+
+Replay = Callable[[Workload], Records]
+
+FIRST_RUNS = 400
+MOST_CALLS = 200_000
+"""Calls of the last round unless the caller says otherwise: some ten seconds of the interpreted engine."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the rule found, and the records of its last round."""
+
+    records: Records
+    workload: Workload
+    by_workflow: Outcome
+
+    @property
+    def stable(self) -> bool:
+        """Whether every workflow is shown to keep up."""
+        return all(one.latency.stable for one in self.by_workflow.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether every workflow's mean is settled."""
+        return all(one.latency.settled for one in self.by_workflow.values())
+
+    @property
+    def unstable(self) -> bool:
+        """Whether some workflow is shown not to keep up."""
+        return any(one.verdict == UNSTABLE for one in self.by_workflow.values())
+
+    @property
+    def why(self) -> str:
+        """Why it is not settled, workflow by workflow."""
+        several = len(self.by_workflow) > 1
+        return "; ".join(
+            f"{name}: {one.latency.why}" if several else one.latency.why
+            for name, one in self.by_workflow.items()
+            if one.latency.why
+        )
+
+
+def samples_of(records: Records, streams: Sequence[Stream]) -> dict[str, Sample]:
+    """The runs of each workflow as the rule takes them."""
+    work = {(item.workflow, run.id): work_s(run) for item in streams for run in item.trace.runs}
+    runs = records.runs
+    workflow, template = runs["workflow"].to_pylist(), runs["template"].to_pylist()
+    arrival = runs["arrival_s"].to_numpy(zero_copy_only=False).astype(float)
+    done = np.array([status == COMPLETED for status in runs["status"].to_pylist()], dtype=bool)
+    end = np.where(done, runs["end_s"].to_numpy(zero_copy_only=False).astype(float), np.inf)
+    weight = np.array([work.get(key, 1.0) for key in zip(workflow, template, strict=True)], dtype=float)
+    names = np.array(workflow, dtype=object)
+    found = {}
+    for name in dict.fromkeys(item.workflow for item in streams):
+        mine = names == name
+        found[name] = Sample(arrival[mine], end[mine], weight[mine])
+    return found
+
+
+def calls_per_run(streams: Sequence[Stream]) -> float:
+    """Mean calls of the runs of a mixture of streams."""
+    parts = [
+        (item.arrivals.rate_per_s or 1.0, sum(len(r.calls) for r in item.trace.runs) / len(item.trace.runs)) for item in streams
+    ]
+    return sum(rate * calls for rate, calls in parts) / sum(rate for rate, _ in parts)
+
+
+def settle(
+    replay: Replay,
+    streams: Sequence[Stream],
+    *,
+    seed: int,
+    precision: float = PRECISION,
+    first_runs: int = FIRST_RUNS,
+    most_calls: int = MOST_CALLS,
+    runs: int | None = None,
+) -> Settled:
+    """Measure a load. ``runs``: exactly so many, settled or not; None: until settled, or ``most_calls`` calls.
+
+    Offered work is exactly what the rates ask for (``scepsy.api.offered``).
+    """
+    last: dict[str, Any] = {}
+
+    def once(count: int) -> Mapping[str, Sample]:
+        last["workload"] = workload = exactly(streams, runs=count, seed=seed)
+        last["records"] = records = replay(workload)
+        return samples_of(records, streams)
+
+    if runs is not None:
+        outcome = judge(once(runs), precision=precision)
+    else:
+        most = max(1, int(most_calls / calls_per_run(streams)))
+        if any(item.arrivals.kind == "trace" for item in streams):
+            most = min(most, sum(len(item.trace.runs) for item in streams))
+        outcome = until_settled(once, first_runs=first_runs, most_runs=most, precision=precision)
+    return Settled(records=last["records"], workload=last["workload"], by_workflow=outcome)
+
+
+def numbers(one: Measured) -> dict[str, Any]:
+    """One workflow's entry of ``simulate --json``; infinite half-widths are null."""
+    latency = one.latency
+
+    def finite(value: float) -> float | None:
+        return value if np.isfinite(value) else None
+
+    return {
+        "stable": latency.stable,
+        "settled": latency.settled,
+        "verdict": one.verdict,
+        "why": latency.why,
+        "offered_per_s": finite(one.offered_per_s),
+        "throughput_per_s": finite(one.throughput_per_s),
+        "latency_s": {
+            "mean": finite(latency.value),
+            "mean_half_width": finite(latency.half_width),
+            "p50": finite(one.p50_s.value),
+            "p95": finite(one.p95_s.value),
+            "p95_half_width": finite(one.p95_s.half_width),
+            "p99": finite(one.p99_s.value),
+        },
+    }

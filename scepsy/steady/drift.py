@@ -1,0 +1,63 @@
+"""Does the system keep up? A test on the drift of the work in the system.
+
+A run's work is in the system from its arrival to its end. Where the system keeps up, that amount wanders about a level.
+Where it does not, it grows, on average, in proportion to time. The window is cut into ``BATCHES`` equal spans. Under
+overload the changes over them are nearly independent with a mean above 0, so Student's t decides (``p``). Where the system
+keeps up they add up to next to nothing, and neighbouring changes have opposite signs. A random walk held up at 0, which is
+what a queue at exactly 100 % is, passes the level of ``p`` about twice as often as the level says: false alarms stay rare
+at any load below.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats as distributions
+
+Floats = npt.NDArray[np.float64]
+
+BATCHES = 20
+ONE_SIDED = 0.95
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What of the offered work stayed behind in the system, over a window."""
+
+    part: float
+    """Growth of the work in the system over the work that arrived: 0 when all is done, 0.05 at 105 % load."""
+    p: float
+    """Probability of so much growth, or more, without a drift."""
+    upper: float
+    """Upper 95 % limit of ``part``."""
+
+
+def work_in_system(arrival_s: Floats, end_s: Floats, work: Floats, at_s: Floats) -> Floats:
+    """Work of the runs that have arrived by each of the times ``at_s`` and not ended. Shapes: (runs,) three times, (times,).
+
+    Runs that never end have an infinite ``end_s``.
+    """
+    order, back = np.argsort(arrival_s, kind="stable"), np.argsort(end_s, kind="stable")
+    came = np.concatenate(([0.0], np.cumsum(work[order])))[np.searchsorted(arrival_s[order], at_s, side="right")]
+    went = np.concatenate(([0.0], np.cumsum(work[back])))[np.searchsorted(end_s[back], at_s, side="right")]
+    return np.asarray(came - went)
+
+
+def drift(arrival_s: Floats, end_s: Floats, work: Floats, begin_s: float, stop_s: float) -> Drift:
+    """Test the window from ``begin_s`` to ``stop_s``, at most the time of the last arrival."""
+    level = work_in_system(arrival_s, end_s, work, np.linspace(begin_s, stop_s, BATCHES + 1))
+    offered = float(work[(arrival_s > begin_s) & (arrival_s <= stop_s)].sum())
+    if offered <= 0:
+        return Drift(0.0, 1.0, float("inf"))
+    changes = np.diff(level)
+    growth, spread = float(changes.sum()), float(changes.std(ddof=1))
+    part = growth / offered
+    if spread <= 1e-9 * offered / BATCHES:  # the same change every time
+        return Drift(part, 0.0 if part > 1e-6 else 1.0, part)
+    t = growth / (spread * BATCHES**0.5)
+    p = float(distributions.t.sf(t, BATCHES - 1))
+    # The growth's own spread: neighbouring changes of a level that wanders about a mean cancel each other.
+    centred = changes - changes.mean()
+    together = float((centred**2).sum() + 2 * (centred[1:] * centred[:-1]).sum())
+    error = max(together, float((centred**2).mean())) ** 0.5
+    return Drift(part, p, part + float(distributions.t.ppf(ONE_SIDED, BATCHES - 1)) * error / offered)
