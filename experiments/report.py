@@ -13,7 +13,6 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.ratios import OURS, TIE, best_options, comparisons, highest_rates, points, read_table
 from experiments.systems.registry import SYSTEMS
-from scepsy.api.measure import STABLE_FACTOR
 from scepsy.errors import InputError
 from scepsy.metrics import seeds_interval
 from scepsy.report.page import Picture, Section, Table, write_page
@@ -139,8 +138,8 @@ def explained(results: Path, found: pd.DataFrame, rates: pd.DataFrame) -> Sectio
             ]
         )
     words = [
-        f"A stable point's mean latency is at most {STABLE_FACTOR:g} times the unloaded one, so ratios between stable points "
-        f"are bounded; {PAPER['latency']:g}x takes a point at which the other system is overloaded, and there the ratio grows "
+        "A stable point is one whose work in the system does not drift. "
+        f"{PAPER['latency']:g}x takes a point at which the other system is overloaded, and there the ratio grows "
         "with the length of the experiment (table below). Which length, load and system stand behind the paper's number is not "
         "public.",
         f"A throughput ratio of {PAPER['throughput']}x is reached or not depending on whom one compares with: see the first "

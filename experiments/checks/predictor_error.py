@@ -6,40 +6,36 @@
     python -m experiments.checks.predictor_error --table               # the table of docs/predictors.md from the stored rows
 
 Per workflow one exact plan is made for half of the cluster's highest rate, and simulated at parts of the highest rate *of that
-plan*. One row per (workflow, load, predictor, statistic), errors signed. Runs that arrive in the first quarter are left out.
-The drawn runs offer the nominal load exactly, as in the curves' replays.
+plan*, until the mean is known to ±3 % or ``--calls`` calls are done (``scepsy.steady``). One row per (workflow, load,
+predictor, statistic), errors signed, with the simulated mean's half-width and whether it is settled. Rows that are not are counted apart
+in the table. The drawn runs offer the nominal load exactly.
 All generated workflows, and the real traces where ``$SCEPSY_DATA`` names their folder (models of like size stand in for hosted
 ones, as everywhere in the experiments); without it they are skipped, which is said.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
-from math import fsum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from experiments.points.questions import Question, base_case
 from experiments.points.real_traces import REAL, data_folder
 from scepsy.api.prepare import Load, prepare
-from scepsy.arrivals import issue
-from scepsy.backend import Stream, Workload
-from scepsy.dag import nominal_s
+from scepsy.api.settle import settle
+from scepsy.backend import Stream
 from scepsy.generate import WORKFLOWS, generate
-from scepsy.plans import Plan
 from scepsy.profile.catalogue import builtin_profiles, cluster_preset
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.assemble import evaluate, latencies_of
 from scepsy.search.goals import at_factor
 from scepsy.search.infeasible import rate_bound
-from scepsy.workload import Arrivals, Run, Trace
+from scepsy.workload import Arrivals, Trace
 from sim.world.run import simulate
 
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 CLUSTER = "2x8-a100-80g"
-WARMUP_PART = 0.25
 SPANS = 8.0
 """Arrivals last at least this many predicted latencies: queues at high load settle over several, not within one."""
 MAX_CALLS = 80_000
@@ -72,12 +68,16 @@ def rows_of(
         rate = part * top
         at = at_factor(problem, rate / problem.rates_per_s[0])
         predicted = predictions(at, plan.allocations, plan.placement)
-        wanted = int(min(max(runs, SPANS * rate * predicted["aggregate", "mean"]), max(100.0, most_calls / per_run)))
-        workload = offering(trace, rate, wanted, binding(at, plan), seed + 1)
-        records = simulate(plan, workload, profiles=problem.profiles)
-        arrival, end = (np.asarray(records.runs[name]) for name in ("arrival_s", "end_s"))
-        latency = (end - arrival)[arrival > WARMUP_PART * arrival.max()]
-        simulated = {"mean": float(latency.mean()), "p95": float(np.percentile(latency, 95))}
+        first = max(runs, int(SPANS * rate * predicted["aggregate", "mean"]))
+        found = settle(
+            lambda workload: simulate(plan, workload, profiles=problem.profiles),
+            [Stream(trace=trace, arrivals=Arrivals(rate_per_s=rate), order="shuffled")],
+            seed=seed + 1,
+            first_runs=int(min(first, max(100.0, most_calls / per_run))),
+            most_calls=most_calls,
+        )
+        one = found.by_workflow[workflow]
+        simulated = {"mean": (one.latency.value, one.latency.half_width), "p95": (one.p95_s.value, one.p95_s.half_width)}
         for (predictor, statistic), value in predicted.items():
             yield {
                 "workflow": workflow,
@@ -85,37 +85,16 @@ def rows_of(
                 "load": part,
                 "rate_per_s": rate,
                 "seed": seed,
-                "runs": wanted,
+                "runs": one.issued,
+                "stable": one.latency.stable,
+                "settled": one.latency.settled,
                 "predictor": predictor,
                 "statistic": statistic,
                 "predicted_s": value,
-                "simulated_s": simulated[statistic],
-                "error_pct": 100.0 * (value / simulated[statistic] - 1.0),
+                "simulated_s": simulated[statistic][0],
+                "half_width_s": simulated[statistic][1],
+                "error_pct": 100.0 * (value / simulated[statistic][0] - 1.0),
             }
-
-
-def binding(problem: Problem, plan: Plan) -> str:
-    """The LLM with the highest load."""
-    used = evaluate(problem, plan.allocations, plan.placement).utilisation
-    return max(sorted(used), key=lambda llm: used[llm])
-
-
-def offering(trace: Trace, rate_per_s: float, runs: int, llm: str, seed: int) -> Workload:
-    """Arrivals that offer ``llm`` exactly the work that ``rate_per_s`` mean runs would bring.
-
-    Hundreds of drawn runs, as unequal as a beam search's, bring up to a tenth more or less than their mean: at 80 % load that
-    changes the queues more than any predictor is wrong.
-    """
-
-    def at(rate: float) -> Workload:
-        return Workload(streams=(Stream(trace=trace, arrivals=Arrivals(rate_per_s=rate)),), runs=runs, seed=seed)
-
-    def work_s(run: Run) -> float:
-        return fsum(nominal_s(call) for call in run.calls if call.llm == llm)
-
-    drawn = list(issue(at(rate_per_s)))
-    mean = float(np.mean([work_s(run) for run in trace.runs]))
-    return at(rate_per_s * rate_per_s * drawn[-1][0] * mean / fsum(work_s(run) for _, _, run in drawn))
 
 
 def predictions(problem: Problem, allocations: Any, slots: Any) -> dict[tuple[str, str], float]:
@@ -130,11 +109,17 @@ def predictions(problem: Problem, allocations: Any, slots: Any) -> dict[tuple[st
 
 
 def table(rows: pd.DataFrame) -> str:
-    """MAPE by load for every predictor and statistic, and the mean signed error by workflow up to 80 % load, as Markdown."""
+    """MAPE by load for every predictor and statistic, and the worst signed error by workflow up to 70 % load, as Markdown.
+
+    Only settled simulations count; the others are named below. Rows without the column (older files) all count.
+    """
+    waiting = rows[~rows["settled"].astype(bool)] if "settled" in rows else rows[:0]
+    rows = rows.drop(waiting.index)
     by_load = rows.assign(off=rows["error_pct"].abs()).pivot_table(
         index=["predictor", "statistic"], columns="load", values="off", aggfunc="mean"
     )
-    lines = ["| predictor | statistic | " + " | ".join(f"{load:.0%}" for load in by_load.columns) + " |"]
+    lines = [] if len(rows) else ["No simulation is settled: raise --calls."]
+    lines += ["| predictor | statistic | " + " | ".join(f"{load:.0%}" for load in by_load.columns) + " |"]
     lines.append("|---|---|" + "---|" * len(by_load.columns))
     kinds = [(str(predictor), str(statistic)) for predictor, statistic in by_load.index.tolist()]
     for (predictor, statistic), values in zip(kinds, by_load.to_numpy().tolist(), strict=True):
@@ -148,6 +133,10 @@ def table(rows: pd.DataFrame) -> str:
             mine = part[(part["predictor"] == predictor) & (part["statistic"] == statistic)]["error_pct"]
             cells.append(f"{max(mine, key=abs):+.1f} %" if len(mine) else "–")
         lines.append(f"| {workflow} | " + " | ".join(cells) + " |")
+    if len(waiting):
+        points = waiting.drop_duplicates(["workflow", "load"])
+        named = "; ".join(f"{row.workflow} at {row.load:.0%}" for row in points.itertuples())
+        lines += ["", f"Not settled, and left out: {named}."]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """How far a latency ratio grows with the length of the experiment, once one side is overloaded: what "up to 27x" can mean.
 
-A stable point's mean latency is at most ``STABLE_FACTOR`` times the unloaded one, so ratios between stable points are bounded.
+A stable point is one whose work in the system does not drift (``scepsy.steady``).
 Beyond that the queue grows as long as arrivals last, and the ratio is whatever length somebody chose.
 """
 

@@ -26,6 +26,8 @@ LOADS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Rates as parts of the highest rate for which the exact planner finds a plan."""
 LEAST_RUNS = 200
 """Runs per simulated point at least; where the rate asks for more, see ``sweep.runs_by_rate``."""
+MOST_CALLS = 12_000
+"""Calls of one simulated point, where it is not settled before."""
 SEED = 1
 TRACE_RUNS = 200
 CLUSTER = "2x8-a100-80g"
@@ -108,7 +110,16 @@ def run_workflow(
         done += 1
         tell(f"{workflow}: simulating", done, total)
 
-    frame = sweep(problem, load.stream, planned, least_runs=LEAST_RUNS, seeds=seeds, jobs=jobs, progress=advance)
+    frame = sweep(
+        problem,
+        load.stream,
+        planned,
+        least_runs=LEAST_RUNS,
+        seeds=seeds,
+        jobs=jobs,
+        most_calls=MOST_CALLS,
+        progress=advance,
+    )
     result = WorkflowResult(load=load, problem=problem, top_per_s=top, planned=tuple(planned), frame=frame)
     _leave_plans(result, folder)
     return result

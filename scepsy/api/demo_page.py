@@ -12,6 +12,7 @@ from scepsy.api.demo import LOADS, PLANNERS, SEED, WorkflowResult
 from scepsy.cluster import Cluster
 from scepsy.report.figures import gpu_map, latency_vs_rate, prediction_error, share_stability
 from scepsy.report.page import Picture, Section, Table, write_page
+from scepsy.steady.verdict import PRECISION, STABLE, UNSTABLE
 
 TOLERANCE = 0.15
 """A prediction this far (relative) from the simulated mean, at loads up to ``TRUSTED_LOAD``, is explained in words."""
@@ -24,12 +25,17 @@ def side_by_side(frame: pd.DataFrame) -> pd.DataFrame:
     predicted = frame[frame["source"] == "predicted"].set_index(keys)
     simulated = (
         frame[frame["source"] == "simulated"]
+        .assign(half_width_s=lambda d: d["latency_mean_high_s"] - d["latency_mean_s"])
         .groupby(keys)
         .agg(
             simulated_s=("latency_mean_s", "mean"),
             p95_s=("latency_p95_s", "mean"),
             throughput_per_s=("throughput_per_s", "mean"),
+            half_width_s=("half_width_s", "mean"),
+            offered_per_s=("offered_per_s", "mean"),
             stable=("stable", "all"),
+            settled=("settled", "all"),
+            standing=("verdict", standing),
             gpus=("gpus", "first"),
         )
     )
@@ -37,7 +43,8 @@ def side_by_side(frame: pd.DataFrame) -> pd.DataFrame:
         predicted[["latency_mean_s", "utilisation", "why"]].rename(columns={"latency_mean_s": "predicted_s"})
     )
     joined["deviation_pct"] = 100.0 * (joined["predicted_s"] / joined["simulated_s"] - 1.0)
-    joined.loc[~np.isfinite(joined["predicted_s"]), "deviation_pct"] = np.nan
+    joined.loc[~np.isfinite(joined["predicted_s"]) | (joined["standing"] == "no"), "deviation_pct"] = np.nan
+    joined.loc[(joined["standing"] == "yes") & ~joined["settled"], "standing"] = "yes, not settled"
     order = {name: index for index, name in enumerate(PLANNERS)}
     table = joined.reset_index()
     return table.sort_values(
@@ -48,9 +55,27 @@ def side_by_side(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def standing(verdicts: pd.Series) -> str:
+    """Whether a point keeps up, over its seeds: yes, no, or not settled when that is not decided."""
+    if (verdicts == UNSTABLE).any():
+        return "no"
+    return "yes" if (verdicts == STABLE).all() else "not settled"
+
+
+def not_settled(table: pd.DataFrame) -> str:
+    """One sentence on the points whose mean is not known to the precision asked for; empty when there is none."""
+    open_ = table[~table["settled"] & (table["standing"] != "no")]
+    if open_.empty:
+        return ""
+    return (
+        f"{len(open_)} of {len(table)} points are not settled: the budget of calls ended before their mean was known to "
+        f"{PRECISION:.0%}. Their ± says how well it is known."
+    )
+
+
 def within_tolerance(table: pd.DataFrame) -> tuple[int, int, float]:
-    """(points within ±15 %, points, worst deviation %) over stable plans loaded up to 70 % of their own capacity."""
-    checked = table[(table["utilisation"] <= TRUSTED_LOAD) & table["stable"] & table["deviation_pct"].notna()]
+    """(points within ±15 %, points, worst deviation %) over settled points of plans loaded up to 70 % of their own capacity."""
+    checked = table[(table["utilisation"] <= TRUSTED_LOAD) & table["settled"] & table["deviation_pct"].notna()]
     if checked.empty:
         return 0, 0, float("nan")
     size = checked["deviation_pct"].abs()
@@ -77,7 +102,10 @@ def headline(table: pd.DataFrame, workflow: str) -> str:
                 f"the best baseline there ({best}){rest}."
             )
             break
-    alone = sorted(load for load in LOADS if set(mine[mine["load"] == load]["planner"]) <= {"exact", "hierarchical"})
+    baselines = table[(table["workflow"] == workflow) & ~table["planner"].isin(["exact", "hierarchical"])]
+    alone = sorted(
+        load for load in LOADS if (at := baselines[baselines["load"] == load]["standing"]).empty or (at == "no").all()
+    )
     if alone:
         sentences.append(f"From {alone[0]:.0%} on, no baseline is stable.")
     return " ".join(sentences) or "No rate at which the exact plan and a baseline are both stable."
@@ -85,7 +113,7 @@ def headline(table: pd.DataFrame, workflow: str) -> str:
 
 def explanations(table: pd.DataFrame, workflow: str) -> list[str]:
     """Why a prediction is off by more than the tolerance, in words, for each such point at loads up to 70 %."""
-    mine = table[(table["workflow"] == workflow) & (table["utilisation"] <= TRUSTED_LOAD) & table["stable"]]
+    mine = table[(table["workflow"] == workflow) & (table["utilisation"] <= TRUSTED_LOAD) & table["settled"]]
     off = mine[mine["deviation_pct"].abs() > 100 * TOLERANCE]
     words = []
     for row in off.to_dict(orient="records"):
@@ -112,8 +140,10 @@ def _table(table: pd.DataFrame, workflow: str) -> Table:
             "GPUs",
             "predicted s",
             "simulated s",
+            "± s",
             "deviation %",
             "p95 s",
+            "arriving/s",
             "completed/s",
             "stable",
             "busiest LLM's load",
@@ -126,16 +156,20 @@ def _table(table: pd.DataFrame, workflow: str) -> Table:
                 int(r["gpus"]),
                 float(r["predicted_s"]),
                 float(r["simulated_s"]),
+                float(r["half_width_s"]),
                 float(r["deviation_pct"]),
                 float(r["p95_s"]),
+                float(r["offered_per_s"]),
                 float(r["throughput_per_s"]),
-                bool(r["stable"]),
+                r["standing"],
                 float(r["utilisation"]),
             ]
             for r in mine.to_dict(orient="records")
         ],
         note="load: rate over the highest rate for which the exact planner finds a plan. Where a planner meets a rate no more, "
-        "its last plan is carried over. Deviation: predicted over simulated mean. Predicted ∞: a saturated LLM.",
+        "its last plan is carried over. Deviation: predicted over simulated mean. Predicted ∞: a saturated LLM. "
+        "±: 95 % interval of the simulated mean. Stable: the work in the system does not grow. Not settled: the budget of "
+        "calls ended before that, or the mean, was known.",
     )
 
 
@@ -159,6 +193,7 @@ def _workflow_section(result: WorkflowResult, table: pd.DataFrame) -> Section:
             )
     why = explanations(table, workflow)
     paragraphs = [headline(table, workflow)]
+    paragraphs += [open_] if (open_ := not_settled(table[table["workflow"] == workflow])) else []
     paragraphs += ["Predictions off by more than 15 % at up to 70 % load, and why: " + " ".join(why)] if why else []
     return Section(title=workflow, paragraphs=paragraphs, items=items)
 

@@ -7,6 +7,7 @@ stream's arrivals is scaled until its runs offer what the rate asks for. Order a
 
 from collections.abc import Sequence
 from itertools import islice
+from math import fsum
 
 import msgspec
 
@@ -21,7 +22,7 @@ SCALED = ("poisson", "gamma")
 
 def work_s(run: Run) -> float:
     """What a run asks of the system: nominal seconds of all its calls."""
-    return sum(nominal_s(call) for call in run.calls)
+    return fsum(nominal_s(call) for call in run.calls)
 
 
 def exactly(streams: Sequence[Stream], *, runs: int, seed: int) -> Workload:
@@ -42,7 +43,7 @@ def exactly(streams: Sequence[Stream], *, runs: int, seed: int) -> Workload:
         work[number] += work_s(run)
     scaled = []
     for number, item in enumerate(streams):
-        mean = sum(work_s(run) for run in item.trace.runs) / len(item.trace.runs)
+        mean = fsum(work_s(run) for run in item.trace.runs) / len(item.trace.runs)
         rate = item.arrivals.rate_per_s or 0.0
         if counts[number] and work[number] > 0:
             # `counts` runs take `last` seconds at the nominal rate; they should take work / (rate · mean)

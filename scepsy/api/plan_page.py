@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scepsy.api.forecast import forecast
-from scepsy.api.measure import at_rate, measure, simulator, unloaded_s
+from scepsy.api.measure import at_rate, measure, simulator
 from scepsy.api.prepare import Load
 from scepsy.backend import Workload
 from scepsy.plans import Plan
@@ -41,7 +41,6 @@ def sweep_plan(
     """Predict and simulate the plan at ``FACTORS`` of its target rates; the columns of a comparison."""
     problem = problem_at(1.0)
     replay = simulator(problem.profiles)
-    alone = {load.workflow: unloaded_s(plan, load.stream, replay, seed) for load in loads}
     rows: list[dict[str, Any]] = []
     for factor in FACTORS:
         streams = [at_rate(load.stream, factor * float(load.arrivals.rate_per_s or 1.0)) for load in loads]
@@ -59,7 +58,7 @@ def sweep_plan(
                     "stable": bool(np.isfinite(document["latency_s"]["mean"])),
                 }
             )
-        for row in measure(plan, streams, replay, runs=runs, seed=seed, unloaded=alone):
+        for row in measure(plan, streams, replay, runs=runs, seed=seed):
             rows.append({"planner": plan.planner} | row)
         advance()
     return pd.DataFrame(rows)

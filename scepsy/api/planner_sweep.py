@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from scepsy.api.measure import at_rate, measure, simulator, unloaded_s
+from scepsy.api.measure import at_rate, measure, simulator
 from scepsy.backend import Stream
 from scepsy.errors import Infeasible
 from scepsy.plans import Plan
@@ -84,6 +84,7 @@ def predicted_row(one: Planned, problem: Problem) -> dict[str, Any]:
         "optimal": one.plan.optimal,
         "search_s": one.plan.search_s,
         "stable": not saturated,
+        "settled": True,
         "why": one.carried,
         "utilisation": max(outlook.utilisation.values()),
     }
@@ -104,11 +105,12 @@ def runs_by_rate(predicted: Sequence[Mapping[str, Any]], least: int) -> dict[flo
     return found
 
 
-def simulated_rows(one: Planned, stream: Stream, problem: Problem, *, runs: int, seed: int) -> list[dict[str, Any]]:
-    """One simulated point of a plan at its rate."""
+def simulated_rows(
+    one: Planned, stream: Stream, problem: Problem, *, runs: int, seed: int, most_calls: int | None = None
+) -> list[dict[str, Any]]:
+    """One simulated point of a plan at its rate: ``runs`` runs, and with ``most_calls`` more until it is settled."""
     replay = simulator(problem.profiles)
-    alone = unloaded_s(one.plan, stream, replay, seed)
-    rows = measure(one.plan, [at_rate(stream, one.rate_per_s)], replay, runs=runs, seed=seed, unloaded={stream.workflow: alone})
+    rows = measure(one.plan, [at_rate(stream, one.rate_per_s)], replay, runs=runs, seed=seed, most_calls=most_calls)
     extra = {"planner": one.planner, "load": one.load, "gpus": len(one.plan.gpu_shares)}
     return [extra | row for row in rows]
 
@@ -121,9 +123,13 @@ def sweep(
     least_runs: int,
     seeds: Sequence[int],
     jobs: int = 1,
+    most_calls: int | None = None,
     progress: Callable[[], None] | None = None,
 ) -> pd.DataFrame:
     """Predict and simulate every plan at its rate: one row per (planner, rate, seed, source).
+
+    Without ``most_calls`` every planner's point has the same runs; with it a point goes on until it is settled, at most that
+    many calls.
 
     The simulations run in ``jobs`` processes; the same seeds give the same rows in any number of them.
     """
@@ -132,7 +138,7 @@ def sweep(
     sizes = runs_by_rate(rows, least_runs)
     outcomes = parallel(
         (
-            delayed(simulated_rows)(one, stream, small, runs=sizes[one.rate_per_s], seed=seed)
+            delayed(simulated_rows)(one, stream, small, runs=sizes[one.rate_per_s], seed=seed, most_calls=most_calls)
             for one in planned
             for seed in seeds
         ),

@@ -12,8 +12,9 @@ import numpy as np
 from scepsy.api.offered import exactly, work_s
 from scepsy.backend import Stream, Workload
 from scepsy.records import COMPLETED, Records
+from scepsy.steady.interval import Interval
 from scepsy.steady.rule import Outcome, judge, until_settled
-from scepsy.steady.verdict import PRECISION, UNSTABLE, Measured, Sample
+from scepsy.steady.verdict import PRECISION, STABLE, UNDECIDED, UNSTABLE, Measured, Sample, measured
 
 Replay = Callable[[Workload], Records]
 
@@ -91,7 +92,8 @@ def settle(
     most_calls: int = MOST_CALLS,
     runs: int | None = None,
 ) -> Settled:
-    """Measure a load. ``runs``: exactly so many, settled or not; None: until settled, or ``most_calls`` calls.
+    """Measure a load. ``runs``: exactly so many, settled or not; None: ``first_runs`` and ever more, until settled or
+    ``most_calls`` calls.
 
     Offered work is exactly what the rates ask for (``scepsy.api.offered``).
     """
@@ -105,7 +107,7 @@ def settle(
     if runs is not None:
         outcome = judge(once(runs), precision=precision)
     else:
-        most = max(1, int(most_calls / calls_per_run(streams)))
+        most = max(first_runs, int(most_calls / calls_per_run(streams)))
         if any(item.arrivals.kind == "trace" for item in streams):
             most = min(most, sum(len(item.trace.runs) for item in streams))
         outcome = until_settled(once, first_runs=first_runs, most_runs=most, precision=precision)
@@ -135,3 +137,53 @@ def numbers(one: Measured) -> dict[str, Any]:
             "p99": finite(one.p99_s.value),
         },
     }
+
+
+def measurements(found: Settled) -> dict[str, Any]:
+    """The fields of ``simulate --json`` that the measuring rule gives, of all workflows together and of each."""
+    streams = found.workload.streams
+    parts = list(samples_of(found.records, streams).values())
+    joined = Sample(*(np.concatenate([getattr(part, field) for part in parts]) for field in ("arrival_s", "end_s", "work")))
+    return numbers(measured(joined)) | {
+        "engine": found.records.meta.get("engine", "simpy"),
+        "stable": found.stable,
+        "settled": found.settled,
+        "verdict": UNSTABLE if found.unstable else STABLE if found.stable else UNDECIDED,
+        "why": found.why,
+        "workflows": {name: numbers(one) for name, one in found.by_workflow.items()},
+    }
+
+
+def checks_of(
+    workflow: str, one: Measured, max_latency_s: float | None, max_p95_s: float | None, min_throughput_per_s: float | None
+) -> list[dict[str, Any]]:
+    """What ``validate`` checks of one workflow: that it keeps up, that all its runs complete, and its limits.
+
+    A limit is kept when the whole interval is within it. Where the interval has no end yet, it is not.
+    """
+    mean = Interval(one.latency.value, one.latency.half_width)
+    rows: list[tuple[str, float | None, float, float, bool, str]] = [
+        ("keeps_up", one.offered_per_s, one.throughput_per_s, 0.0, one.latency.stable, one.latency.why),
+        ("completed_runs", one.issued, one.completed, 0.0, one.completed == one.issued, ""),
+    ]
+    for name, limit, value in (("max_latency_s", max_latency_s, mean), ("max_p95_s", max_p95_s, one.p95_s)):
+        if limit is not None:
+            kept = value.high <= limit
+            why = "" if kept or value.low > limit else f"{name}: the interval reaches beyond the limit {limit:g}"
+            rows.append((name, limit, value.value, value.half_width, kept, why))
+    if min_throughput_per_s is not None:
+        # What keeps up completes what arrives; the completions that a window happens to hold scatter about that.
+        done = one.offered_per_s if one.latency.stable else one.throughput_per_s
+        rows.append(("min_throughput_per_s", min_throughput_per_s, done, 0.0, done >= min_throughput_per_s, ""))
+    return [
+        {
+            "workflow": workflow,
+            "name": name,
+            "limit": limit,
+            "value": value if np.isfinite(value) else None,
+            "half_width": half_width if np.isfinite(half_width) else None,
+            "ok": bool(ok),
+            "why": why,
+        }
+        for name, limit, value, half_width, ok, why in rows
+    ]

@@ -27,7 +27,7 @@ def demo(
     Example: `scepsy demo -o demo-out --trace mine.jsonl --as my-model=llama-3.1-8b`
     """
     from scepsy.api.demo import PLANNERS, demo_traces, run_workflow
-    from scepsy.api.demo_page import headline, side_by_side, within_tolerance, write_demo_page
+    from scepsy.api.demo_page import headline, not_settled, side_by_side, within_tolerance, write_demo_page
     from scepsy.cli.inputs import read_cluster
     from scepsy.stats.shares import shares_per_run
 
@@ -88,7 +88,7 @@ def demo(
         mine = table[table["workflow"] == result.workflow]
         show_table(
             f"{result.workflow} on {machines.name} ({', '.join(result.load.trace.llms)}), Poisson arrivals",
-            ["load", "runs/s", "planner", "GPUs", "predicted s", "simulated s", "off by %", "p95 s", "stable"],
+            ["load", "runs/s", "planner", "GPUs", "predicted s", "simulated s", "off by %", "p95 s", "done/s", "stable"],
             [
                 [
                     f"{r['load']:.0%}",
@@ -96,15 +96,19 @@ def demo(
                     r["planner"],
                     int(r["gpus"]),
                     float(r["predicted_s"]),
-                    float(r["simulated_s"]),
+                    f"{r['simulated_s']:.3g} ± "
+                    + (f"{r['half_width_s']:.2g}" if r["half_width_s"] == r["half_width_s"] else "?"),
                     None if r["deviation_pct"] != r["deviation_pct"] else round(float(r["deviation_pct"]), 1),
                     float(r["p95_s"]),
-                    bool(r["stable"]),
+                    float(r["throughput_per_s"]),
+                    r["standing"],
                 ]
                 for r in mine.to_dict(orient="records")
             ],
         )
         stdout.print(headline(table, result.workflow), highlight=False)
+        if waiting := not_settled(mine):
+            stdout.print(waiting, highlight=False)
         stdout.print()
     stdout.print(
         f"{good} of {checked} predictions at up to 70 % load within 15 % of the simulated mean (worst {worst:+.0f} %).",

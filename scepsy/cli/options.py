@@ -19,6 +19,16 @@ Gpus = Annotated[int | None, typer.Option(help="Instead of a cluster: this many 
 GpuType = Annotated[str, typer.Option(help="GPU type that goes with --gpus.")]
 Seed = Annotated[int, typer.Option(help="Seed of arrivals and sampled runs.")]
 Runs = Annotated[int, typer.Option("--runs", "-n", min=1, help="Runs to issue, of all workflows together.")]
+ManyRuns = Annotated[
+    int | None,
+    typer.Option(
+        "--runs", "-n", min=1, help="Exactly so many runs, of all workflows together; else until --precision is reached."
+    ),
+]
+Precision = Annotated[
+    float, typer.Option(min=0.001, max=1.0, help="Half-width of the mean's 95 % interval over the mean at which to stop.")
+]
+MostCalls = Annotated[int, typer.Option("--most-calls", min=1, help="Calls after which to stop, settled or not.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes that profile curves.")]
 
 PlannerName = Literal["exact", "hierarchical", "equal", "proportional", "independent"]

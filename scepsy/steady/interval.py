@@ -74,7 +74,7 @@ def correlation(means: Floats) -> float:
     """
     centred = means - means.mean()
     r = float((centred[1:] * centred[:-1]).sum() / (centred**2).sum())
-    return max(0.0, r + 1.0 / len(means) + 0.5 / len(means) ** 0.5)
+    return max(0.0, r + 1.0 / len(means) + 0.5 / float(np.sqrt(len(means))))
 
 
 def quantile_interval(values: Floats, part: float, confidence: float = CONFIDENCE) -> Interval:

@@ -152,7 +152,7 @@ def _unknown(latency: Floats, issued: int, stop: float, why: str) -> Measured:
         p95_s=Interval(p95, endless),
         p99_s=Interval(p99, endless),
         offered_per_s=issued / stop if stop > 0 else float("nan"),
-        throughput_per_s=len(latency) / stop if stop > 0 else float("nan"),
+        throughput_per_s=float("nan"),
         issued=issued,
         completed=len(latency),
         begin_s=0.0,

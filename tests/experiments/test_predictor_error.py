@@ -24,6 +24,9 @@ def test_every_load_gives_three_rows_and_the_aggregate_and_critical_path_agree_o
     assert light["error_pct"].abs().max() < 20
     said = capsys.readouterr().out
     assert "Generated workflows" in said
+    # 1,500 calls are a hundred runs: not one of the means is known to 3 %, and the table says so instead of showing them
+    assert not rows["settled"].all()
+    assert "Not settled, and left out: rag-rerank at" in said
     assert "Real traces" not in said
 
 
@@ -38,6 +41,17 @@ def test_a_table_has_one_line_per_predictor_and_per_workflow() -> None:
     assert "| aggregate | mean | 15.0 % | 20.0 % |" in lines
     assert "| a | -10.0 % |" in lines
     assert "| b | +20.0 % |" in lines
+
+
+def test_what_is_not_settled_is_left_out_and_named() -> None:
+    same = {"workflow": "a", "predictor": "aggregate", "statistic": "mean"}
+    rows = pd.DataFrame(
+        [same | {"load": 0.1, "error_pct": 10.0, "settled": True}, same | {"load": 0.9, "error_pct": 90.0, "settled": False}]
+    )
+    said = table(rows)
+    assert "| aggregate | mean | 10.0 % |" in said
+    assert "90.0 %" not in said
+    assert "Not settled, and left out: a at 90%." in said
 
 
 def test_real_traces_are_left_out_aloud_without_their_folder(
