@@ -5,10 +5,10 @@
     python -m experiments.checks.predictor_error --workflow real:tau2-retail
     python -m experiments.checks.predictor_error --table               # the table of docs/predictors.md from the stored rows
 
-Per workflow one exact plan is made for half of the cluster's highest rate, and simulated at parts of the highest rate *of that
-plan*, until the mean is known to ±3 % or ``--calls`` calls are done (``scepsy.steady``). One row per (workflow, load,
-predictor, statistic), errors signed, with the simulated mean's half-width and whether it is settled. Rows that are not are counted apart
-in the table. The drawn runs offer the nominal load exactly.
+Per workflow one exact plan is made for half of the cluster's highest rate, and simulated at parts of the highest rate *of
+that plan*, until the mean is known to ±3 % or ``--calls`` calls are done (``scepsy.steady``). One row per (workflow, load,
+predictor, statistic), errors signed, with the simulated mean's half-width and whether it is settled. Rows that are not are
+counted apart in the table. The drawn runs offer the nominal load exactly.
 All generated workflows, and the real traces where ``$SCEPSY_DATA`` names their folder (models of like size stand in for hosted
 ones, as everywhere in the experiments); without it they are skipped, which is said.
 """

@@ -72,7 +72,7 @@ def test_curves_are_cached(problem: Problem, load: Load, tmp_path: Path) -> None
 
 def test_an_overloaded_plan_is_called_unstable_with_the_reason(problem: Problem, load: Load) -> None:
     (one,) = plan_all(problem, ["equal"], [1.0], 1.0)
-    stream = Stream(trace=load.trace, arrivals=Arrivals(rate_per_s=30.0))
+    stream = Stream(trace=load.trace, arrivals=Arrivals(rate_per_s=14.0))
     (row,) = measure(one.plan, [stream], simulator(problem.profiles), runs=1500, seed=1)
     assert not row["stable"]
     assert not row["settled"]
