@@ -224,13 +224,15 @@ def _above(item: Seen, items: Mapping[str, Seen]) -> Iterator[Seen]:
 
 
 def _count_retries(calls: Sequence[Seen], tally: Tally) -> None:
+    last: dict[tuple[str, str], float] = {}
+    for call in calls:
+        alike = (call.llm, call.parent)
+        last[alike] = max(last.get(alike, call.start_s), call.start_s)
     for failed in calls:
         if failed.failed:
-            ended = failed.start_s if failed.end_s is None else failed.end_s
-            tally.retries += any(
-                other.llm == failed.llm and other.parent == failed.parent and other.start_s >= ended and other is not failed
-                for other in calls
-            )
+            ended_s = failed.start_s if failed.end_s is None else failed.end_s
+            begin_s = last[failed.llm, failed.parent]
+            tally.retries += begin_s >= ended_s and begin_s > failed.start_s
 
 
 def _counted(item: Seen, tally: Tally) -> Seen | None:
@@ -326,8 +328,7 @@ def _tree(items: Mapping[str, Seen], calls: Mapping[str, Seen]) -> list[_Node]:
                 outer = nodes[above.id] = _Node(above, node.start_s, node.end_s, [node])
                 node = outer
                 continue
-            if node not in outer.children:
-                outer.children.append(node)
+            outer.children.append(node)
             _extend(above, items, nodes, call)
             break
         else:
