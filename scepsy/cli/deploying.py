@@ -23,10 +23,9 @@ def check_by_simulation(plan: "Plan", profiles: "ProfileSet", path: Path) -> Non
     """Replay the plan at its target rates for ten expected latencies. Raises ``ScepsyError`` (exit 1) when it falls behind."""
     import math
 
-    from scepsy.api.settle import settle
-    from scepsy.backend import Stream
+    from scepsy.backend import Stream, Workload
     from scepsy.cli.inputs import plan_inputs
-    from scepsy.metrics import counts
+    from scepsy.metrics import summarise
     from sim.world.run import simulate
 
     remedy = "plan for a lower rate or more GPUs (or --no-validate)"
@@ -39,14 +38,19 @@ def check_by_simulation(plan: "Plan", profiles: "ProfileSet", path: Path) -> Non
     streams = tuple(
         Stream(trace=trace, arrivals=target.arrivals) for target, (trace, _) in zip(plan.targets, traces, strict=True)
     )
-    found = settle(lambda workload: simulate(plan, workload, profiles=profiles), streams, seed=0, runs=runs)
-    counted = counts(found.records.runs)
-    issued = counted["issued"]
-    lost = issued - counted["completed"]
+    records = simulate(plan, Workload(streams=streams, runs=runs), profiles=profiles)
+    counts = summarise(records)["runs"]
+    lost = counts["issued"] - counts["completed"]
     if lost:
-        raise ScepsyError(f"{path}: simulated at its target rates, {lost} of {issued} runs do not complete: {remedy}")
-    if found.unstable:
-        raise ScepsyError(f"{path}: simulated at its target rates it falls behind: {found.why}: {remedy}")
+        raise ScepsyError(f"{path}: simulated at its target rates, {lost} of {counts['issued']} runs do not complete: {remedy}")
+    arrivals, ends = records.runs["arrival_s"].to_numpy(), records.runs["end_s"].to_numpy()
+    # From the time when runs have begun to leave until the last one comes, as many must leave as come.
+    begin_s, end_s = min(2 * latency_s, arrivals.max() / 2), arrivals.max()
+    came, left = ((times >= begin_s) & (times < end_s) for times in (arrivals, ends))
+    if left.sum() < 0.85 * came.sum():
+        raise ScepsyError(
+            f"{path}: simulated at its target rates it falls behind: {left.sum()} runs end while {came.sum()} arrive: {remedy}"
+        )
 
 
 def read_plan(path: Path, profiles: Path | None) -> "tuple[Plan, ProfileSet]":
