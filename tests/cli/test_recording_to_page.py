@@ -56,7 +56,7 @@ def test_from_a_recording_to_a_page(tmp_path, name, serve):
 @pytest.mark.parametrize(
     ("recording", "serve", "rate_per_s"),
     [
-        ("openhands_multiswe.jsonl", [f"meta-llama/llama-4-maverick={MAVERICK}"], 0.05),
+        pytest.param("openhands_multiswe.jsonl", [f"meta-llama/llama-4-maverick={MAVERICK}"], 0.05, marks=pytest.mark.slow),
         ("langfuse/langgraph-python-2025-08-22.trace.json", ["gpt-4o-2024-08-06=Qwen/Qwen3-30B-A3B"], 2.0),
     ],
     ids=["openhands", "langfuse"],
