@@ -1,5 +1,6 @@
 """``scepsy profile run`` and ``scepsy profile import``: profiles from engines, from benchmark files and from vendor data."""
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -203,9 +204,12 @@ def _import_bench(
 
     limits = EngineLimits()
     folder = output / f"{llm.name}-{gpu.name}-tp{degree}"
-    measured = write_bench_run(files, folder, llm, gpu, degree, limits, generator)
-    requests = len(measured.rows)
-    fit = fit_step_model(load_engine_run(folder), requests, first_tokens=True)
+    with tempfile.TemporaryDirectory(prefix="scepsy-") as aside:  # what cannot be fitted leaves nothing in the output
+        trial = Path(aside) / folder.name
+        measured = write_bench_run(files, trial, llm, gpu, degree, limits, generator)
+        requests = len(measured.rows)
+        fit = fit_step_model(load_engine_run(trial), requests, first_tokens=True)
+    write_bench_run(files, folder, llm, gpu, degree, limits, generator)
     profile = Profile(
         llm=llm, gpu=gpu, tensor_parallel=degree, step=fit.step, engine=limits, residual_pct=fit.residual_pct,
         source=f"measured: {GENERATORS[generator].title}, {', '.join(path.name for path in files)} ({requests} requests)",

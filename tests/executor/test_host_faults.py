@@ -217,11 +217,11 @@ def test_an_engine_that_refuses_for_good_is_told_and_given_up(folder, tmp_path, 
     fault("engine's /health is 503 for good")
     sick = tmp_path / "sick"
     plan = program(tmp_path, f"STUB_SICK={sick}; export STUB_SICK")
-    apply(PLAN, PROFILES, options(plan, restarts=1, eject_s=0.5, hung_s=1.0, start_timeout_s=4), folder)
+    apply(PLAN, PROFILES, options(plan, restarts=1, eject_s=0.5, hung_s=1.5, start_timeout_s=15), folder)
     sick.touch()
     eventually(lambda: status(folder)["phase"] == "degraded", 8, "telling")
     assert "503" in status(folder)["instances"][0]["problem"]
-    eventually(lambda: {row["phase"] for row in status(folder)["instances"]} == {"failed"}, 40, "giving up")
+    eventually(lambda: {row["phase"] for row in status(folder)["instances"]} == {"failed"}, 120, "giving up")
     assert {row["restarts"] for row in status(folder)["instances"]} == {1}, "restarted with a pause, then given up"
 
 
