@@ -122,7 +122,7 @@ def timeline(records: scepsy.Records, llms: list[str], runs: int = 12) -> Figure
 
 def draw(folder: Path) -> list[Path]:
     """Draw every picture into ``folder``."""
-    trace = scepsy.import_trace(HERE / "samples" / "support.otlp.jsonl.gz", "otel")
+    trace = scepsy.import_trace(HERE / "samples" / "support.otlp.jsonl.gz")
     cluster = scepsy.load_cluster(8, "H100-80G")
     plan = scepsy.plan(trace, rate_per_s=RATE_PER_S, cluster=cluster, profiles=MODELS)
     rows = []

@@ -7,7 +7,10 @@ from scepsy.cluster import Cluster
 from scepsy.errors import InputError
 from scepsy.files import cluster as cluster_files
 from scepsy.generate import generate
-from scepsy.importers.registry import find_importer
+from scepsy.importers.detect import find_format
+from scepsy.importers.inputs import gather
+from scepsy.importers.registry import IMPORTERS, find_importer
+from scepsy.importers.tally import Tally
 from scepsy.profile import catalogue
 from scepsy.profile.model import ProfileSet
 from scepsy.workload import Trace
@@ -21,13 +24,17 @@ def generate_trace(workflow: str, *, runs: int, seed: int = 0, llms: Mapping[str
     return generate(workflow, runs=runs, seed=seed, llms=llms)
 
 
-def import_trace(files: str | Path | Sequence[str | Path], format: str, options: Mapping[str, str] | None = None) -> Trace:
-    """A trace from foreign files; what was inferred, repaired or left out stands in ``trace.source.notes``.
+def import_trace(
+    files: str | Path | Sequence[str | Path], format: str | None = None, options: Mapping[str, str] | None = None
+) -> Trace:
+    """A trace from foreign files or folders; what was inferred, repaired or left out stands in ``trace.source.notes``.
 
-    Raises ``InputError`` naming file, record, field and remedy, and for an unknown format.
+    ``format`` is a name of ``scepsy trace list``; None: found from the files. Raises ``InputError`` naming file, record, field
+    and remedy, for an unknown format, and for files of several formats.
     """
     paths = [files] if isinstance(files, str | Path) else list(files)
-    return find_importer(format)(paths, options)
+    name = format or find_format(gather(paths, Tally()), IMPORTERS).format
+    return find_importer(name)(paths, options)
 
 
 def load_cluster(name: str | Path | int, gpu_type: str = "A100-80G") -> Cluster:
