@@ -13,17 +13,30 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+_njit: Any = numba.njit  # its annotations lack some of the options, and those of its types most
+_types: Any = types
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def jit(function: F) -> F:
-    """Compile a function when it is first called from compiled code or Python; it may run without the interpreter's lock."""
-    return cast(F, numba.njit(error_model="numpy", nogil=True)(function))
+    """Compile a function when compiled code first calls it: once, not again for every constant that somebody passes.
+
+    It gets no entrance from Python, and needs none of numba's memory management: it knows only numbers.
+    """
+    made = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    resolve = made.get_call_template
+
+    def without_literals(args: Any, names: Any) -> Any:
+        return resolve(tuple(_types.unliteral(each) for each in args), names)
+
+    made.get_call_template = without_literals
+    return cast(F, made)
 
 
 def cached(function: F) -> F:
-    """The same, kept on disk. The names that it encloses are part of the cache's key."""
-    return cast(F, numba.njit(error_model="numpy", nogil=True, cache=True)(function))
+    """Compile the entrance from Python, without the interpreter's lock; kept on disk. What it encloses is part of the key."""
+    return cast(F, _njit(error_model="numpy", nogil=True, cache=True)(function))
 
 
 def _place(builder: Any, args: Any, kind: Any) -> Any:

@@ -16,6 +16,7 @@ from tests.sim.made import call, load, plan, profile, profile_set, run, single_c
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time, min_rounds=3, warmup=False)
 
+ENGINES = ("simpy", "compiled")
 RATE_PER_INSTANCE = 5.4
 """70 % of what one instance completes when saturated (7.7 calls/s)."""
 
@@ -31,31 +32,38 @@ def hashed_calls(count: int = 2000, seed: int = 0) -> Trace:
     return trace(*runs, prefix_block_tokens=64)
 
 
-def measure(benchmark, what, *, share=100, replicas=4, rate=RATE_PER_INSTANCE, calls=20_000):
+def measure(benchmark, what, *, share=100, replicas=4, rate=RATE_PER_INSTANCE, calls=20_000, engine="simpy"):
     one = profile()
     the_plan, profiles = plan((one, share, replicas)), profile_set(one)
     calls = min(calls, 300) if benchmark.disabled else calls  # not measuring: does it run at all
     workload = load(what, rate * replicas, runs=calls, seed=1)
-    records = benchmark(simulate, the_plan, workload, profiles=profiles)
+    if engine == "compiled":
+        simulate(the_plan, load(what, rate * replicas, runs=10), profiles=profiles, engine=engine)  # compiles, or reads the disk
+    records = benchmark(simulate, the_plan, workload, profiles=profiles, engine=engine)
     assert set(records.runs["status"].to_pylist()) == {"completed"}
     if benchmark.stats:
         benchmark.extra_info["calls_per_s"] = round(calls / benchmark.stats["min"])
 
 
-def test_bench_calls(benchmark):
-    measure(benchmark, single_calls())
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bench_calls(benchmark, engine):
+    measure(benchmark, single_calls(), engine=engine)
 
 
-def test_bench_calls_with_prefix_caching_and_sharing(benchmark):
-    measure(benchmark, hashed_calls(), share=50, replicas=8, rate=0.7 * 6.0)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bench_calls_with_prefix_caching_and_sharing(benchmark, engine):
+    measure(benchmark, hashed_calls(), share=50, replicas=8, rate=0.7 * 6.0, engine=engine)
 
 
-@pytest.mark.parametrize("calls", [10_000, 100_000])
-def test_bench_cost_per_call_does_not_grow_with_their_number(benchmark, calls):
-    measure(benchmark, single_calls(), calls=calls)
+@pytest.mark.parametrize(
+    ("engine", "calls"), [("simpy", 10_000), ("simpy", 100_000), ("compiled", 10_000), ("compiled", 1_000_000)]
+)
+def test_bench_cost_per_call_does_not_grow_with_their_number(benchmark, engine, calls):
+    measure(benchmark, single_calls(), calls=calls, engine=engine)
 
 
-def test_bench_cost_per_call_does_not_grow_with_instances(benchmark):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bench_cost_per_call_does_not_grow_with_instances(benchmark, engine):
     """1, 16 and 256 instances in turn, since the machine's speed changes from one second to the next; equally many calls each:
     setting up, filling and draining then weigh the same."""
     sizes, calls = ((1, 2), 100) if benchmark.disabled else ((1, 16, 256), 1000)
@@ -63,13 +71,14 @@ def test_bench_cost_per_call_does_not_grow_with_instances(benchmark):
     profiles = profile_set(one)
     cases = {n: (plan((one, 100, n)), load(what, RATE_PER_INSTANCE * n, runs=calls * n, seed=1)) for n in sizes}
     rounds: list[list[float]] = []
+    simulate(*cases[sizes[0]], profiles=profiles, engine=engine)
 
     def us_per_call(instances: int) -> float:
         the_plan, workload = cases[instances]
         repeats = max(1, 16 // instances)
         start = time.process_time()
         for _ in range(repeats):
-            records = simulate(the_plan, workload, profiles=profiles)
+            records = simulate(the_plan, workload, profiles=profiles, engine=engine)
         taken_s = time.process_time() - start
         assert records.runs["status"].to_pylist() == ["completed"] * (calls * instances)
         return 1e6 * taken_s / (repeats * calls * instances)
