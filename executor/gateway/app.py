@@ -147,6 +147,10 @@ class Gateway:
             if not request.content.is_eof():
                 answer.force_close()  # the rest of its body is not waited for
             return answer
+        except ConnectionError:  # the client has gone
+            gone = web.Response(status=400)
+            gone.force_close()
+            return gone
 
     def _admit(self, request: web.BaseRequest) -> str:
         """Check the key, on headers alone; the run that it names, if any."""
@@ -189,7 +193,9 @@ class Gateway:
         self.pool.require(body.model)  # before anything is recorded
         call = Call(target.endpoint, body, data, forwarded(request.headers, self.keys), held, _dialect(request))
         if self.recorder is not None and target.endpoint not in UNRECORDED:
-            call.record = self.recorder.begin(target.endpoint, request.headers, body, target.run, target.workflow, key_run)
+            call.record = self.recorder.begin(
+                target.endpoint, request.headers, body, target.run, target.workflow, key_run, data
+            )
         return await self._relay.send(request, call)
 
     def _models(self, endpoint: str) -> web.Response:

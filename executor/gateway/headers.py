@@ -1,5 +1,6 @@
 """Which headers travel: neither the gateway's key, nor what belongs to one connection only."""
 
+import re
 from collections.abc import Mapping
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -33,6 +34,10 @@ INSTANCE_HEADER = "x-scepsy-instance"
 """Told to the client: who answered."""
 
 
+_UNSENDABLE = re.compile(r"[^\t\x20-\x7e\x80-\U0010ffff]")
+"""Control characters: parsers let some pass that no writer sends. Such a header is dropped, not repaired."""
+
+
 def sent_keys(headers: Mapping[str, str]) -> list[str]:
     """The keys that a request shows, as OpenAI, Anthropic and Azure clients do: there may be several."""
     scheme, _, bearer = headers.get("Authorization", "").partition(" ")
@@ -43,7 +48,11 @@ def sent_keys(headers: Mapping[str, str]) -> list[str]:
 def forwarded(headers: CIMultiDictProxy[str], keys: KeyRing) -> CIMultiDict[str]:
     """A request's headers as an engine gets them. A header that holds one of our keys, under whatever name, stays here."""
     dropped = KEPT_HERE | _named(headers) if "Connection" in headers else KEPT_HERE
-    kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
+    kept = CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if name.lower() not in dropped and not _UNSENDABLE.search(value) and not _UNSENDABLE.search(name)
+    )
     if len(keys):
         for name in {name for name, value in kept.items() if keys.holds_key(value) or keys.holds_key(name)}:
             del kept[name]
@@ -53,7 +62,11 @@ def forwarded(headers: CIMultiDictProxy[str], keys: KeyRing) -> CIMultiDict[str]
 def returned(headers: CIMultiDictProxy[str], instance: str) -> CIMultiDict[str]:
     """An answer's headers as the client gets them."""
     dropped = NOT_RETURNED | _named(headers) if "Connection" in headers else NOT_RETURNED
-    kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
+    kept = CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if name.lower() not in dropped and not _UNSENDABLE.search(value) and not _UNSENDABLE.search(name)
+    )
     kept[INSTANCE_HEADER] = instance
     return kept
 

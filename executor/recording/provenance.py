@@ -16,6 +16,7 @@ import hashlib
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ MIN_QUOTED = 2.5
 """Or so many marks that nobody else said (those that others said too count in part): an output that was cut or summarised."""
 
 MAX_HELD = 500_000
-"""Marks remembered over all runs (measured: 10^5 calls leave the gateway some 70 MB larger, and no more after that)."""
+"""Marks remembered over all runs. Those of a call are forgotten together, the oldest call first."""
 
 MAX_PREFIXES = 2048
 MAX_CALLS_PER_RUN = 512
@@ -62,11 +63,17 @@ BLOCK = 64 * 1024
 MAX_INPUT_MARKS = 16_384
 """Marks of an input that are looked up, and kept while its call is in flight."""
 
-SKETCH = 96
-"""Marks of an input that are written down, for calls that nothing attributes to a run."""
+SKETCH = 192
+"""Marks of an input that are written down, for calls that nothing attributes to a run: of one window in eight, the smallest."""
+
+HEADS = (16, 32, 64)
+"""Letters of an input's begin that are hashed, for the same calls: what begins alike is of one template."""
 
 COMMON = 16
 """An input mark seen in so many such calls belongs to a template, and is written down no more."""
+
+MAX_SKETCHED = 2048
+"""Marks of an input that are counted at all."""
 
 MAX_COUNTED = 100_000
 """Input marks whose number of calls is known."""
@@ -148,6 +155,7 @@ class Windows:
 _12, _29, _31 = (np.uint64(bits) for bits in (12, 29, 31))
 
 _SAMPLED = np.uint64(2**64 // SAMPLE)
+_SKETCHED = 2**64 // (2 * SAMPLE)
 
 
 class _Said(NamedTuple):
@@ -156,6 +164,8 @@ class _Said(NamedTuple):
     marks: tuple[int, ...]
     messages: tuple[int, ...]
     tools: tuple[int, ...]
+    sources: tuple[str, ...] = ()
+    """Whose outputs its input held: what holds this call's output probably holds theirs, and need not say so."""
 
 
 class _Scope:
@@ -191,6 +201,26 @@ class _Scope:
                     index.pop(key, None)
         return _weight(said)
 
+    def reduced(self, found: dict[str, Source]) -> dict[str, Source]:
+        """Without those that another found call had in its own input: a long conversation names its latest turn only."""
+        if len(found) < 2:
+            return found
+        left, kept = set(found), {}
+        for call in reversed(self.calls):
+            if not left:
+                break
+            if call not in left:
+                continue
+            left.discard(call)
+            kept[call] = found[call]
+            stack = [call]
+            while stack:
+                for before in self.calls[stack.pop()].sources:
+                    if before in left:
+                        left.discard(before)
+                        stack.append(before)
+        return kept
+
     def contained(self, mine: list[int]) -> dict[str, float]:
         """The part of each call's marks that is among ``mine``, of calls of which enough is."""
         hits: dict[str, int] = {}
@@ -223,6 +253,8 @@ class Seen(NamedTuple):
     """Of the input itself, while its call is in flight."""
     sketch: str = ""
     """Some of them to write down: base64 of 32-bit numbers, smallest first."""
+    heads: tuple[int, ...] = ()
+    """Hashes of its begin."""
 
 
 NOTHING_SEEN = Seen(0, ())
@@ -236,7 +268,8 @@ class Provenance:
     """
 
     def __init__(self, secret: bytes | None = None) -> None:
-        self._windows = Windows(secret if secret is not None else secrets.token_bytes(16))
+        self._key = secret if secret is not None else secrets.token_bytes(16)
+        self._windows = Windows(self._key)
         self._scopes: dict[str, _Scope] = {}
         self._order: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.held = 0
@@ -250,9 +283,15 @@ class Provenance:
         squeezed = list(map(squeeze, texts))
         marks = self._windows.marks(b"\n".join(squeezed))[:MAX_INPUT_MARKS].tolist()
         known = self._scopes.get(scope)
-        found = self._sources(known, squeezed, tool_ids, marks) if known is not None else {}
-        sketch = self._sketch(marks, known) if scope == ANYWHERE else ""
-        return Seen(len(data), prefixes, tuple(found.values()), frozenset(marks), sketch)
+        found = known.reduced(self._sources(known, squeezed, tool_ids, marks)) if known is not None else {}
+        if scope != ANYWHERE:
+            return Seen(len(data), prefixes, tuple(found.values()), frozenset(marks))
+        begin = b"".join(squeezed[:4])
+        heads = tuple(self._keyed(begin[:letters]) for letters in HEADS)
+        return Seen(len(data), prefixes, tuple(found.values()), frozenset(marks), self._sketch(marks, known), heads)
+
+    def _keyed(self, data: bytes) -> int:
+        return int.from_bytes(hashlib.blake2b(data, digest_size=5, key=self._key).digest(), "big")
 
     def _sources(self, known: _Scope, squeezed: list[bytes], tool_ids: list[str], marks: list[int]) -> dict[str, Source]:
         found: dict[str, Source] = {}
@@ -272,17 +311,23 @@ class Provenance:
         """Marks by which calls of one run know each other without one containing the other: a question that all repeat."""
         chosen: list[int] = []
         said = known.marks if known is not None else {}
-        for mark in sorted(set(marks))[: 4 * SKETCH]:
+        for mark in sorted({mark for mark in marks if mark < _SKETCHED})[:MAX_SKETCHED]:
             count = self._counts.pop(mark, 0) + 1
             self._counts[mark] = count  # moved to the end: the one used longest ago is forgotten first
             if count <= COMMON and mark not in said and len(chosen) < SKETCH:
-                chosen.append(mark >> 30)
+                chosen.append(mark >> 29)
         while len(self._counts) > MAX_COUNTED:
             del self._counts[next(iter(self._counts))]
         return base64.b64encode(np.array(chosen, "<u4").tobytes()).decode()
 
     def see_output(
-        self, scope: str, call: str, texts: list[str], tool_call_ids: list[str], own: frozenset[int] = frozenset()
+        self,
+        scope: str,
+        call: str,
+        texts: list[str],
+        tool_call_ids: list[str],
+        own: frozenset[int] = frozenset(),
+        sources: Iterable[Source] = (),
     ) -> bool:
         """Remember a call's output, less what its own input held; whether it can be found again in later inputs."""
         known = self._scopes.get(scope)
@@ -296,6 +341,7 @@ class Provenance:
             tuple(marks),
             tuple({hash(text) for text in squeezed if len(text) >= 4}),  # a bare "yes" or "7" says nothing about its origin
             tuple({hash(tool_id) for tool_id in tool_call_ids}),
+            tuple(source.call for source in sources),
         )
         known.add(call, said)
         self._order[scope, call] = None

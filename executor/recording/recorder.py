@@ -14,7 +14,7 @@ from executor.recording.attribution import WORKFLOW_HEADER, Isolated, attribute,
 from executor.recording.config import Recording
 from executor.recording.log import RecordLog
 from executor.recording.provenance import ANYWHERE, NOTHING_SEEN, Provenance, Seen
-from executor.wire.body import Body, prompt_texts, tool_result_ids
+from executor.wire.body import Body, prompt_texts, tool_result_ids, turns_of
 from executor.wire.stream import Output, Usage
 from scepsy.importers.recorded.record import CallRecord, Header, Outcome, Rung, Text
 from scepsy.workload import CallKind
@@ -56,6 +56,7 @@ class Open:
     attempt: int = 0
     retry_of: str = ""
     fate: "Fate | None" = None
+    turns: int = 0
 
     @property
     def scope(self) -> str:
@@ -79,13 +80,15 @@ class Recorder:
     recording as soon as the disk takes records again.
     """
 
-    def __init__(self, config: Recording, folder: Path, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, config: Recording, folder: Path, clock: Callable[[], float] | None = None, secret: bytes | None = None
+    ) -> None:
         self._config = config
         self.session = secrets.token_hex(6)
         offset = time.time() - time.perf_counter()
         self.now_s = clock or (lambda: time.perf_counter() + offset)
         self._log = RecordLog(folder / config.path, Header(session=self.session, started_s=self.now_s()))
-        self._provenance = Provenance()
+        self._provenance = Provenance(secret)
         self._isolated = Isolated(config.isolated_gap_s, f"isolated-{self.session}")
         self._numbers = itertools.count(1)
         self._recent: OrderedDict[tuple[str, str, int], Fate] = OrderedDict()
@@ -126,6 +129,7 @@ class Recorder:
             attempt=attempt,
             retry_of=retry_of,
             fate=fate,
+            turns=turns_of(body),
         )
 
     def _repetition(
@@ -185,7 +189,9 @@ class Recorder:
         if call.fate is not None:
             call.fate.gone_wrong = outcome != "completed"
         if outcome == "completed" and kind == "generate":
-            findable = self._provenance.see_output(call.scope, call.id, texts, output.tool_call_ids, call.seen.marks)
+            findable = self._provenance.see_output(
+                call.scope, call.id, texts, output.tool_call_ids, call.seen.marks, call.seen.sources
+            )
         usage = (
             output.usage or counted or Usage(-(-call.seen.input_bytes // BYTES_PER_TOKEN), -(-output_bytes // BYTES_PER_TOKEN))
         )
@@ -218,6 +224,8 @@ class Recorder:
             attempt=call.attempt,
             retry_of=call.retry_of,
             marks=call.seen.sketch,
+            heads=call.seen.heads,
+            turns=call.turns,
             text=Text(request=call.request, outputs=tuple(texts)) if self._config.text else None,
         )
         call.seen = NOTHING_SEEN

@@ -123,3 +123,13 @@ def _note_result(item: dict[str, Any], ids: list[str]) -> None:
     found = item.get("tool_call_id") or (item.get("call_id") if item.get("type") == "function_call_output" else None)
     if isinstance(found, str):
         ids.append(found)
+
+
+def turns_of(body: Body) -> int:
+    """How many messages of the conversation the model or a tool had said before."""
+    turns = 0
+    for items in (body.messages, body.input):
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict) and (item.get("role") in ("assistant", "tool") or "call_id" in item):
+                turns += 1
+    return turns

@@ -16,6 +16,27 @@ from executor.gateway.config import Endpoint, GatewayConfig, save_gateway
 from executor.recording.config import Recording
 from tests.executor.raw_engine import RawEngine
 
+FAULT_TESTS = ("test_gateway_hostile", "test_gateway_faults", "test_gateway_fuzz")
+"""Each test of these is a kind of fault, its cases are the times that it was tried."""
+
+_FAULTS: dict[str, list[bool]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what became of each fault."""
+    if report.when == "call" and any(name in report.nodeid for name in FAULT_TESTS):
+        name = report.nodeid.rsplit("::", 1)[1].partition("[")[0].removeprefix("test_").replace("_", " ")
+        _FAULTS.setdefault(name, []).append(report.outcome == "passed")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of faults, when SCEPSY_FAULTS is set: how often each was tried, how often survived."""
+    if os.environ.get("SCEPSY_FAULTS") and _FAULTS:
+        terminalreporter.write_line("| fault | tried | survived |\n|---|---|---|")
+        for name, outcomes in sorted(_FAULTS.items()):
+            terminalreporter.write_line(f"| {name} | {len(outcomes)} | {sum(outcomes)} |")
+
+
 STUB = Path(__file__).with_name("stub_engine.py")
 
 

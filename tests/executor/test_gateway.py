@@ -12,6 +12,7 @@ from executor.gateway.keys import KeyRing, load_keys
 from executor.gateway.pool import Pool
 from executor.gateway.replies import Refusal
 from scepsy.importers.recorded.reader import load_recording
+from tests.executor.raw_engine import whole_reply
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "a secret question"}]}
 
@@ -142,6 +143,80 @@ async def test_a_body_that_is_no_call_is_refused(stub, gateway, data):
         assert answer.status == 400
         assert (await answer.json())["error"]["type"] == "invalid_request_error"
     assert load_recording(served.recording).calls == ()
+
+
+async def test_a_model_is_listed_and_looked_up_as_openai_does(stub, gateway):
+    engine = stub()
+    served = gateway([endpoint(engine), endpoint(engine, "x-0", "org/x")])
+    assert [model["id"] for model in served.get("/v1/models")["data"]] == ["m", "org/x"]
+    for path in ("/v1/models/m", "/run/r/v1/models/org/x", "/v1/models/org%2Fx"):
+        found = served.get(path)
+        assert (found["object"], found["id"]) == ("model", "m" if path.endswith("/m") else "org/x")
+    async with aiohttp.ClientSession() as session, session.get(f"{served.url}/v1/models/gpt-4") as answer:
+        error = (await answer.json())["error"]
+    assert (answer.status, error["code"], error["type"], error["param"]) == (
+        404,
+        "model_not_found",
+        "invalid_request_error",
+        None,
+    )
+    assert error["message"].startswith("The model `gpt-4` does not exist or you do not have access to it.")
+
+
+MESSAGES = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+ANTHROPIC = [
+    {"type": "message_start", "message": {"usage": {"input_tokens": 5, "cache_read_input_tokens": 4, "output_tokens": 1}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "I look. "}},
+    {
+        "type": "content_block_start",
+        "index": 1,
+        "content_block": {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}},
+    },
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{}"}},
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 12}},
+    {"type": "message_stop"},
+]
+
+
+async def test_anthropic_messages_pass_and_are_recorded(raw_engine, gateway, tmp_path):
+    (tmp_path / "keys").write_text("sk-right\n")
+    events = b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in ANTHROPIC)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    said = {"type": "message", "content": [{"type": "text", "text": "fine"}], "usage": {"input_tokens": 3, "output_tokens": 1}}
+    engine = await raw_engine(head + events, whole_reply(said), whole_reply({"input_tokens": 3}))
+    served = gateway([endpoint(engine)], api_keys_file="keys")
+    headers = {"x-api-key": "sk-right", "x-scepsy-run": "r"}
+    url = f"{served.url}/v1/messages"
+    assert (await post(url, {**MESSAGES, "stream": True}, **headers))[1] == events
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "sunny"}]}
+    second = {**MESSAGES, "system": "Be kind.", "messages": [*MESSAGES["messages"], result]}
+    assert json.loads((await post(url, second, **headers))[1]) == said
+    assert json.loads((await post(url + "/count_tokens", MESSAGES, **headers))[1]) == {"input_tokens": 3}
+    assert [head.split()[1] for head in engine.heads] == [b"/v1/messages"] * 2 + [b"/v1/messages/count_tokens"]
+    first, last = load_recording(served.recording).calls
+    assert (first.input_tokens, first.cached_tokens, first.output_tokens, first.outcome) == (9, 4, 12, "completed")
+    assert [(source.call, source.by) for source in last.sources] == [(first.id, "tool")]
+    unknown = {**MESSAGES, "model": "x"}
+    for status, kind, body, key in (
+        (401, "authentication_error", MESSAGES, "no"),
+        (404, "not_found_error", unknown, "sk-right"),
+    ):
+        found = await post(url, body, **{"x-api-key": key})
+        assert (found[0], json.loads(found[1])["error"]["type"], json.loads(found[1])["type"]) == (status, kind, "error")
+
+
+async def test_a_clients_retries_are_marked(stub, gateway):
+    served = gateway([endpoint(stub())])
+    url = f"{served.url}/run/r/v1/chat/completions"
+    failing = {**CHAT, "stub": {"status": 500}}
+    await post(url, CHAT)
+    await post(url, CHAT)  # the same question again is a call of its own
+    await post(url, CHAT, **{"x-stainless-retry-count": "1"})
+    await post(url, failing)
+    await post(url, failing, **{"x-stainless-retry-count": "nonsense"})
+    calls = load_recording(served.recording).calls
+    assert [(call.attempt, call.retry_of) for call in calls] == [(0, ""), (0, ""), (1, calls[1].id), (0, ""), (0, calls[3].id)]
 
 
 async def test_an_unknown_model_and_an_unknown_path_are_told_in_the_openai_way(stub, gateway):

@@ -134,6 +134,18 @@ async def test_the_key_is_taken_as_any_client_sends_it_and_never_reaches_an_engi
     assert "x-request-id: kept-1" in text
 
 
+@pytest.mark.parametrize("bad", ["\x01", "\x1f", "\x7f", "\x0b"])
+async def test_headers_that_nobody_could_send_on_are_dropped(raw_engine, gateway, bad):
+    engine = await raw_engine(whole_reply(REPLY, headers=f"x-odd: a{bad}b\r\nx-kept: 1\r\n"))
+    served = gateway([endpoint(engine)])
+    body = json.dumps(CHAT)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-odd: a{bad}b\r\ncontent-length: {len(body)}\r\n\r\n"
+    reader, writer = await connect(served, (head + body).encode())
+    assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] in (b"200", b"400", b"502")
+    writer.close()
+    assert "internal error" not in served.log.read_text()
+
+
 async def test_hop_by_hop_headers_of_an_answer_stay_here(raw_engine, gateway):
     engine = await raw_engine(whole_reply(REPLY, headers="connection: keep-alive, x-mine\r\nx-mine: 1\r\nx-kept: 1\r\n"))
     answer = await post(gateway([endpoint(engine)]).url)

@@ -203,7 +203,7 @@ def test_phrases_that_everybody_says_are_no_evidence():
     assert provenance.see_input("r", ["Sure! Here is a summary of the document that you sent: nothing"], []).sources == ()
 
 
-@given(st.text(max_size=200), st.sampled_from([True, False]))
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=200), st.sampled_from([True, False]))
 def test_quoting_in_json_hides_nothing(text, ascii_only):
     text = text.replace("\\", "/")
     plain = squeeze(text.replace("\x7f", ""))

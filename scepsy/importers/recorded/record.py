@@ -87,4 +87,8 @@ class CallRecord(Value, frozen=True, kw_only=True):
     marks: str = ""
     """Keyed hashes of some of the input's 24-byte windows, base64 of 32-bit numbers; only where no run id came with the
     call. Comparable within a session; the key is never written down."""
+    heads: tuple[int, ...] = ()
+    """Likewise: keyed hashes of the first 16, 32 and 64 letters."""
+    turns: int = 0
+    """Messages of the conversation that the model or a tool had said before."""
     text: Text | None = None
