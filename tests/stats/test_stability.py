@@ -250,3 +250,12 @@ def test_coding_agents_by_user_turn_say_what_is_known_of_them(scepsy_data: Path)
     assert table.most_in_flight == 23
     assert not report.stable
     assert "The premise does not hold: the share of small is 0.57 on average" in report.warnings[0]
+
+
+def test_a_share_is_stable_only_when_its_whole_interval_says_so():
+    # 12 runs with a CV of 0.26: below the border by itself, above it at the upper end of the interval
+    shares = np.tile([0.45, 0.75], 6) + np.array([0.1, -0.1] + [0.0] * 9 + [0.2])
+    report = stability(table_of(np.full(12, 10.0), shares))
+    first = report.shares[0]
+    assert first.cv < STABLE_CV < first.cv_high
+    assert not report.stable
