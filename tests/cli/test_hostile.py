@@ -7,6 +7,7 @@ import contextlib
 import os
 import pty
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -264,7 +265,9 @@ def _in_a_terminal(name: str, arguments: list[str], good: Path, out: Path) -> No
     except OSError:
         pass
     os.close(ours)
-    judge(running.returncode if running.returncode >= 0 else 143, seen.decode(errors="replace"), "", out, tuple(range(256)))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace")).replace("\r", "\n")
+    code = running.returncode if running.returncode >= 0 else 143
+    judge(code, text, text if code in (2, 3) else "scepsy: ended", out, tuple(range(256)))  # both streams are one here
 
 
 MOMENTS = 20

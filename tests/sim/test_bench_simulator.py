@@ -38,7 +38,9 @@ def measure(benchmark, what, *, share=100, replicas=4, rate=RATE_PER_INSTANCE, c
     calls = min(calls, 300) if benchmark.disabled else calls  # not measuring: does it run at all
     workload = load(what, rate * replicas, runs=calls, seed=1)
     if engine == "compiled":
-        simulate(the_plan, load(what, rate * replicas, runs=10), profiles=profiles, engine=engine)  # compiles, or reads the disk
+        simulate(
+            the_plan, load(what, rate * replicas, runs=10), profiles=profiles, engine=engine
+        )  # compiles, or reads the disk
     records = benchmark(simulate, the_plan, workload, profiles=profiles, engine=engine)
     assert set(records.runs["status"].to_pylist()) == {"completed"}
     if benchmark.stats:
