@@ -47,4 +47,5 @@ RouterName = Literal[
 ]
 QueueOrderName = Literal["fcfs", "shortest-remaining", "plas", "topology"]
 SystemName = Literal["static", "hpa", "hpa-load", "hpa-kv", "hpa-gpu", "keda", "aegaeon", "muxserve", "ayo"]
+EngineName = Literal["auto", "simpy", "compiled"]
 TargetName = Literal["dra", "mps", "hami", "local"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scepsy.cli.options import (
+    EngineName,
     Json,
     ManyRuns,
     MostCalls,
@@ -50,7 +51,7 @@ def simulate(
     timeline: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace here (.json).")] = None,
     records: Annotated[Path | None, typer.Option(help="Write PREFIX.runs.parquet and PREFIX.calls.parquet.")] = None,
     engine: Annotated[
-        str, typer.Option(help="compiled (fast, static plans only), simpy (everything) or auto. Results are equal.")
+        EngineName, typer.Option(help="compiled (fast, static plans only), simpy (everything) or auto. Results are equal.")
     ] = "simpy",
     as_json: Json = False,
 ) -> None:
@@ -158,6 +159,8 @@ def _replay(
         raise InputError(
             f"--system {system} has its own routing and no timeline: leave out --router, --queue-order and --timeline"
         )
+    if system in OTHER_ENGINES and engine == "compiled":
+        raise InputError(f"engine is 'compiled', which does not model --system {system} (use 'simpy' or 'auto')")
     watched: Timeline | None = None
     wall_s = 0.0
 

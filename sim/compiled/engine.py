@@ -7,8 +7,8 @@ from scepsy.arrivals import stream_names
 from scepsy.backend import Workload
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
-from sim.compiled import installed
 from sim.compiled import layout as at
+from sim.compiled import unusable
 from sim.compiled.door import Door, Homes
 from sim.compiled.machine import Limits, Machine, Meters, Setup
 from sim.compiled.rows import RowBatches, Sink
@@ -76,8 +76,6 @@ class Case:
 
 def refusal(case: Case, *, policies: bool = False, timeline: bool = False) -> str | None:
     """Why the compiled core does not model a case; none: it does."""
-    if not installed():
-        return "numba is not installed (pip install numba)"
     if policies:
         return "policies act on the cluster while it runs"
     if timeline:
@@ -93,7 +91,7 @@ def refusal(case: Case, *, policies: bool = False, timeline: bool = False) -> st
     tenants = [gpu for instance in case.plan.instances for gpu in instance.gpus]
     if max(map(tenants.count, set(tenants)), default=0) > MOST_TENANTS:
         return f"more than {MOST_TENANTS} instances share a GPU"
-    return _sessions_look_like_runs(case)
+    return _sessions_look_like_runs(case) or unusable()  # last: it takes half a second to load numba
 
 
 def _sessions_look_like_runs(case: Case) -> str | None:

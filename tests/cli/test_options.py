@@ -16,6 +16,7 @@ from scepsy.search import PLANNERS
 from sim.policies.orders import QUEUE_ORDERS
 from sim.policies.routers import ROUTERS
 from sim.policies.systems import OTHER_ENGINES, SYSTEMS
+from sim.world.run import ENGINES
 
 CHOICES = {
     "--planner": (shared.PlannerName, PLANNERS),
@@ -23,6 +24,7 @@ CHOICES = {
     "--router": (shared.RouterName, ROUTERS),
     "--queue-order": (shared.QueueOrderName, ("fcfs", *QUEUE_ORDERS)),
     "--system": (shared.SystemName, (*SYSTEMS, *OTHER_ENGINES)),
+    "--engine": (shared.EngineName, ENGINES),
     "--target": (shared.TargetName, TARGETS),
 }
 

@@ -15,12 +15,13 @@ from sim.world.run import simulate
 from tests.sim.made import NO_SHARE_COST, call, load, plan, profile, profile_set, run, single_calls, trace
 
 CONFIDENCE = 0.999
+on_both_engines = pytest.mark.parametrize("engine", ["simpy", "compiled"])
 ONE_AT_A_TIME = EngineLimits(max_num_seqs=1, prefix_caching=False)
 
 
-def sojourns(what, rate, *, runs, seeds, step, engine, replicas=1, router="least-outstanding", warmup=0.2):
+def sojourns(what, rate, *, runs, seeds, step, limits, engine, replicas=1, router="least-outstanding", warmup=0.2):
     """Mean sojourn of the runs after the warm-up, one per seed."""
-    one = profile(step=step, engine=engine)
+    one = profile(step=step, engine=limits)
     means = []
     for seed in seeds:
         records = simulate(
@@ -28,6 +29,7 @@ def sojourns(what, rate, *, runs, seeds, step, engine, replicas=1, router="least
             load(what, rate, runs=runs, seed=seed),
             profiles=profile_set(one, law=NO_SHARE_COST),
             router=router,
+            engine=engine,
         )
         times = (records.runs["end_s"].to_numpy() - records.runs["arrival_s"].to_numpy())[np.argsort(records.runs["arrival_s"])]
         means.append(times[int(warmup * runs) :].mean())
@@ -40,18 +42,20 @@ def inside(means, wanted):
     assert (high - low) / wanted < 0.2, "the interval must be narrow enough to mean something"
 
 
+@on_both_engines
 @pytest.mark.parametrize("load_factor", [0.3, 0.6, 0.8])
-def test_m_d_1(load_factor):
+def test_m_d_1(load_factor, engine):
     # one call at a time, all alike: 10 ms of prefill. Sojourn = D + ρD / 2(1 − ρ) (Pollaczek–Khinchine)
     service = 0.010
     step = StepModel(base_s=0.005, prefill_s_per_token=0.001)
     what = trace(run([call(5, 1)]))
-    means = sojourns(what, load_factor / service, runs=4000, seeds=range(20), step=step, engine=ONE_AT_A_TIME)
+    means = sojourns(what, load_factor / service, runs=4000, seeds=range(20), step=step, limits=ONE_AT_A_TIME, engine=engine)
     inside(means, service * (1 + load_factor / (2 * (1 - load_factor))))
 
 
+@on_both_engines
 @pytest.mark.parametrize(("servers", "load_factor"), [(1, 0.5), (2, 0.7), (4, 0.8)])
-def test_m_m_c(servers, load_factor):
+def test_m_m_c(servers, load_factor, engine):
     # exponential prompt lengths, one at a time per instance; a central queue is what least-outstanding only approximates,
     # so the c servers are one instance whose iterations cost the same whatever runs beside: decode-only service in c slots
     mean_tokens = 400
@@ -61,8 +65,8 @@ def test_m_m_c(servers, load_factor):
     step = StepModel(base_s=1e-3, prefill_s_per_token=1e-12)
     service = float(outputs.mean()) * 1e-3
     arrival = load_factor * servers / service
-    engine = EngineLimits(max_num_seqs=servers, prefix_caching=False)
-    means = sojourns(what, arrival, runs=4000, seeds=range(20), step=step, engine=engine)
+    limits = EngineLimits(max_num_seqs=servers, prefix_caching=False)
+    means = sojourns(what, arrival, runs=4000, seeds=range(20), step=step, limits=limits, engine=engine)
     offered = servers * load_factor
     below = sum(offered**k / float(np.prod(range(1, k + 1))) for k in range(servers))
     last = offered**servers / float(np.prod(range(1, servers + 1))) / (1 - load_factor)
@@ -70,23 +74,26 @@ def test_m_m_c(servers, load_factor):
     inside(means, service + wait + 0.5e-3)  # a call waits for half an iteration on average before it can join
 
 
-def test_m_g_1_processor_sharing():
+@on_both_engines
+def test_m_g_1_processor_sharing(engine):
     # an iteration takes time in proportion to its batch: every call gets an equal share. E[T] = S / (1 − ρ), whatever the
     # lengths
     rng = np.random.default_rng(7)
     outputs = np.where(rng.random(3000) < 0.9, rng.integers(50, 150, 3000), rng.integers(800, 1200, 3000))
     what = trace(*(run([call(1, int(n))], id=f"r{k}") for k, n in enumerate(outputs)))
     step = StepModel(base_s=0.0, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-4)
-    engine = EngineLimits(max_num_seqs=4096, max_num_batched_tokens=8192, prefix_caching=False)
+    limits = EngineLimits(max_num_seqs=4096, max_num_batched_tokens=8192, prefix_caching=False)
     service = float(outputs.mean()) * 1e-4
-    means = sojourns(what, 0.6 / service, runs=4000, seeds=range(20), step=step, engine=engine)
+    means = sojourns(what, 0.6 / service, runs=4000, seeds=range(20), step=step, limits=limits, engine=engine)
     inside(means, service / (1 - 0.6))
 
 
-def test_littles_law_on_every_instance():
+@on_both_engines
+def test_littles_law_on_every_instance(engine):
     # L = λW per instance, exactly: ∫ calls in the system dt equals the sum of their sojourns
     one = profile()
-    records = simulate(plan((one, 100, 3)), load(single_calls(500), 12.0, runs=4000, seed=3), profiles=profile_set(one))
+    case = plan((one, 100, 3)), load(single_calls(500), 12.0, runs=4000, seed=3)
+    records = simulate(*case, profiles=profile_set(one), engine=engine)
     calls = records.calls.to_pandas()
     for _, mine in calls.groupby("instance"):
         changes = np.concatenate(
