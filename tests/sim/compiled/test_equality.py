@@ -23,11 +23,18 @@ from tests.sim.engine.test_exactness import specs_and_places
 
 pytest.importorskip("numba")
 
-QUEUE_ORDERS["plas-short"] = Plas(first_level_tokens=40, beta=0.5)
 ROUTER_NAMES = sorted(set(ROUTERS) - {"ayo"})
 
 CHAINS = [[family * 1000 + block for block in range(64)] for family in range(2)]
 FORKS = [chain[:3] + [9000 + 100 * n + block for block in range(61)] for n, chain in enumerate(CHAINS)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plas_with_short_levels():
+    """Levels that runs of these sizes go through; gone afterwards, since other tests look at the registry."""
+    QUEUE_ORDERS["plas-short"] = Plas(first_level_tokens=40, beta=0.5)
+    yield
+    del QUEUE_ORDERS["plas-short"]
 
 
 def a_call(rng: Random, number: int, before: list[Call], llms: list[str]) -> Call:
