@@ -5,6 +5,7 @@ The one place that turns records into ``scepsy.steady`` samples; every command a
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def calls_per_run(streams: Sequence[Stream]) -> float:
     parts = [
         (item.arrivals.rate_per_s or 1.0, sum(len(r.calls) for r in item.trace.runs) / len(item.trace.runs)) for item in streams
     ]
-    return sum(rate * calls for rate, calls in parts) / sum(rate for rate, _ in parts)
+    return fsum(rate * calls for rate, calls in parts) / fsum(rate for rate, _ in parts)
 
 
 def settle(

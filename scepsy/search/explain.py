@@ -1,6 +1,7 @@
 """Why this plan: what binds, what one more GPU unit would bring, why not another degree, and how sure the choice is."""
 
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 
@@ -221,7 +222,7 @@ def _bootstrap(plan: Plan, problem: Problem, space: Space, seed: int, resamples:
     ranked = sorted(wins.items(), key=lambda pair: (-pair[1], pair[0]))
     named = [Alternative(space.allocations(choices), count / total) for choices, count in ranked]
     own = set(plan.allocations)
-    same = sum(item.wins for item in named if set(item.allocations) == own)
+    same = fsum(item.wins for item in named if set(item.allocations) == own)
     return same, tuple(item for item in named if set(item.allocations) != own)[:3]
 
 
