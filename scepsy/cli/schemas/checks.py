@@ -1,0 +1,109 @@
+"""Documents of the commands that simulate, compare and evaluate."""
+
+from scepsy.cli.schemas.shapes import FLAG, NUMBER, TEXT, WHOLE, Shape, by_name, maybe, record, rows
+
+_COUNTS = record(dict.fromkeys(("issued", "completed", "rejected", "unfinished"), WHOLE))
+_QUANTILES = {name: maybe(NUMBER) for name in ("mean", "p50", "p95", "p99")}
+_LATENCY = record({**_QUANTILES, "mean_half_width": maybe(NUMBER)}, {"p95_half_width": maybe(NUMBER)})
+_STANDING = {
+    "stable": FLAG,
+    "settled": FLAG,
+    "offered_per_s": maybe(NUMBER),
+    "throughput_per_s": maybe(NUMBER),
+    "latency_s": _LATENCY,
+}
+_VERDICT = {"verdict": TEXT, "why": TEXT}
+_MEASURED = {**_STANDING, "engine": TEXT, "workflows": by_name(record(_STANDING, _VERDICT))}
+_LLM = record({"calls": _COUNTS, **{name: record(_QUANTILES) for name in ("latency_s", "queue_s", "ttft_s", "tpot_s")}})
+
+_COMPARED = {
+    "planner": TEXT,
+    "workflow": TEXT,
+    "rate_per_s": NUMBER,
+    "source": TEXT,
+    "latency_mean_s": maybe(NUMBER),
+    "latency_p95_s": maybe(NUMBER),
+    "throughput_per_s": maybe(NUMBER),
+}
+_ROW = record({**_COMPARED, "seed": WHOLE})
+
+DOCUMENTS: dict[str, Shape] = {
+    "simulate": record(
+        {
+            **_MEASURED,
+            "runs": _COUNTS,
+            "calls": _COUNTS,
+            "simulated_s": NUMBER,
+            "wall_s": NUMBER,
+            "calls_per_wall_s": maybe(NUMBER),
+        },
+        {
+            **_VERDICT,
+            "by_workflow": by_name(record({"runs": _COUNTS, "latency_s": record(_QUANTILES)})),
+            "by_llm": by_name(_LLM),
+            "instances": rows(record({"instance": TEXT, "llm": TEXT})),
+        },
+    ),
+    "validate": record(
+        {
+            "ok": FLAG,
+            "checks": rows(
+                record(
+                    {"name": TEXT, "limit": maybe(NUMBER), "value": maybe(NUMBER), "ok": FLAG},
+                    {"workflow": TEXT, "half_width": maybe(NUMBER), "why": TEXT},
+                )
+            ),
+            "runs": _COUNTS,
+            **_MEASURED,
+        },
+        _VERDICT,
+    ),
+    "report": record({"report": TEXT, "pictures": rows(TEXT), "rows": rows(_ROW)}),
+    "compare": record(
+        {
+            "rows": rows(_ROW),
+            "medians": rows(record({**_COMPARED, "seed": {"const": "median"}, "seeds": WHOLE})),
+        },
+        description="source is predicted, simulated, simulated-at-speed or measured.",
+    ),
+    "demo": record(
+        {
+            "rows": rows(_ROW),
+            "predictions_within_15_pct": WHOLE,
+            "predictions_checked": WHOLE,
+            "worst_deviation_pct": maybe(NUMBER),
+            "planners": rows(TEXT),
+            "report": TEXT,
+        }
+    ),
+    "experiment list": record(
+        {
+            "experiments": rows(
+                record({"name": TEXT, "title": TEXT, "figure": TEXT, "quick_tasks": WHOLE, "full_tasks": WHOLE})
+            ),
+            "systems": rows(record(dict.fromkeys(("name", "title", "group", "assumes", "favours"), TEXT))),
+        }
+    ),
+    "experiment run": record(
+        {
+            "scale": TEXT,
+            "estimate_s": NUMBER,
+            "calls_per_s": NUMBER,
+            "estimates_s": by_name(NUMBER),
+            "written": by_name(TEXT),
+        }
+    ),
+    "experiment report": record(
+        {
+            "page": TEXT,
+            "files": rows(TEXT),
+            "ratios": rows(
+                record(
+                    {"workload": TEXT, "load": NUMBER, "system": TEXT}
+                    | {name: maybe(NUMBER) for name in ("ratio", "low", "high", "ours_s", "other_s")}
+                )
+            ),
+        }
+    ),
+    "figures": record({"figures": rows(TEXT), "files": rows(TEXT)}),
+}

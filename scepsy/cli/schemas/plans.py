@@ -1,0 +1,86 @@
+"""Documents of the commands that plan: ``plan``, ``predict``, ``frontier``, ``admit``, ``changes``."""
+
+from scepsy.cli.schemas.shapes import FLAG, NUMBER, TEXT, WHOLE, Shape, by_name, either, maybe, record, rows
+
+_PER_WORKFLOW = either(maybe(NUMBER), by_name(maybe(NUMBER)))
+"""A number where there is one workflow, else by workflow."""
+_PLANNED = record(
+    {
+        "planner": TEXT,
+        "rate_per_s": _PER_WORKFLOW,
+        "latency_s": _PER_WORKFLOW,
+        "throughput_per_s": _PER_WORKFLOW,
+        "gpus": WHOLE,
+        "search_s": NUMBER,
+        "optimal": FLAG,
+        "bound_latency_s": maybe(NUMBER),
+        "allocations": by_name(
+            record({"share_pct": WHOLE, "tensor_parallel": WHOLE, "replicas": WHOLE}, {"gpu_type": TEXT}),
+        ),
+        "placement": rows(
+            record(
+                {"llm": TEXT, "instance": TEXT, "node": TEXT, "gpus": rows(WHOLE), "share_pct": WHOLE},
+                {"memory_bytes": WHOLE},
+            )
+        ),
+        "fragmentation_pct": NUMBER,
+    },
+    {"assumptions": rows(TEXT), "explanation": rows(TEXT)},
+)
+_SUGGESTED = record(
+    {"suggestions": rows(record({"name": TEXT, "model": TEXT, "why": TEXT})), "options": TEXT, "guess": {"const": True}},
+    description="With --suggest-models.",
+)
+_PREDICTED = record(
+    {
+        "latency_s": record({name: maybe(NUMBER) for name in ("mean", "p50", "p95", "p99")}),
+        "throughput_per_s": NUMBER,
+        "by_llm": by_name(record({"busy_s": maybe(NUMBER), "utilisation": NUMBER, "calls_per_run": NUMBER})),
+        "predictor": TEXT,
+        "workflow": TEXT,
+    },
+    {"tool_s": NUMBER},
+)
+
+DOCUMENTS: dict[str, Shape] = {
+    "plan": either(_PLANNED, _SUGGESTED),
+    "predict": either(
+        _PREDICTED,
+        record({"predictor": TEXT, "workflows": rows(_PREDICTED)}, description="Of a plan for several workflows."),
+    ),
+    "frontier": record(
+        {
+            "targets": by_name(NUMBER),
+            "points": rows(record({"gpus": WHOLE, "latency_s": maybe(NUMBER), "rate_factor": NUMBER})),
+        },
+        description="One point per number of GPUs; latency_s is null where the target rates cannot be met.",
+    ),
+    "admit": record(
+        {
+            "workflows": rows(
+                record(
+                    {
+                        "workflow": TEXT,
+                        "rate_per_s": NUMBER,
+                        "served": FLAG,
+                        "possible_rate_per_s": NUMBER,
+                        "more_gpus": maybe(WHOLE),
+                        "message": TEXT,
+                    }
+                )
+            )
+        },
+        description="In the order given; more_gpus is null where no number that was tried is enough.",
+    ),
+    "changes": record(
+        {
+            "kept": rows(TEXT),
+            "started": rows(TEXT),
+            "stopped": rows(TEXT),
+            "cold_start_s": NUMBER,
+            "cold_start_gpu_s": NUMBER,
+            "latency_before_s": by_name(maybe(NUMBER)),
+            "latency_after_s": by_name(maybe(NUMBER)),
+        }
+    ),
+}
