@@ -32,7 +32,7 @@ layers: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --quiet -f .mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet -f .mkdocs.yml
 
 pictures: $(STAMP)
 	$(BIN)/python docs/pictures.py
