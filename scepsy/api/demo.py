@@ -26,7 +26,7 @@ LOADS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Rates as parts of the highest rate for which the exact planner finds a plan."""
 LEAST_RUNS = 200
 """Runs per simulated point at least; where the rate asks for more, see ``sweep.runs_by_rate``."""
-MOST_CALLS = 12_000
+MOST_CALLS = 120_000
 """Calls of one simulated point, where it is not settled before."""
 SEED = 1
 TRACE_RUNS = 200

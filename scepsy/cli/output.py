@@ -54,6 +54,8 @@ def _number(cell: object) -> str:
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, float):
+        if math.isnan(cell):
+            return "–"
         return "∞" if math.isinf(cell) else f"{cell:.4g}"
     return str(cell)
 

@@ -23,10 +23,13 @@ PRECISION = 0.03
 ALARM = 0.005
 """Growth less probable than this is a drift. Some six looks at growing data then make few false alarms."""
 FEWEST_RUNS = 100
-SPANS = 2.0
-"""The window must last this many times as long as a run does in the empty system."""
-FIRST = 20
+SPANS = 5.0
+"""The window must last this many times as long as a long run does in the nearly empty system. While the system fills for the
+first time, work stays behind in it however well it keeps up, and long runs fill it longest."""
+FIRST = 50
 """Runs that tell how long one lasts in the nearly empty system."""
+LONG_RUN = 0.95
+"""Quantile of their latencies that counts as a long run: where runs are unequal, the median says nothing of filling."""
 NO_WARMUP_PART = 0.25
 """Of the span, left out where no end of the warm-up is found."""
 
@@ -96,12 +99,12 @@ def measured(sample: Sample, *, precision: float = PRECISION, stop_s: float | No
     latency = runs.end_s - runs.arrival_s
     if issued < FEWEST_RUNS or int(done.sum()) < FEWEST_RUNS // 2:
         return _unknown(latency[done], issued, stop, f"{int(done.sum())} of {issued} runs completed: too few to tell")
-    typical = float(np.median(latency[done][:FIRST]))
+    longest = float(np.quantile(latency[done][:FIRST], LONG_RUN))
     start = warmup_length(latency[done])
     found = start is not None
-    begin = max(typical, float(runs.arrival_s[done][start]) if start is not None else NO_WARMUP_PART * stop)
-    if stop - begin < SPANS * typical:
-        why = f"runs arrive for {stop:.4g} s, a run lasts {typical:.4g} s in the empty system: too short to tell"
+    begin = max(longest, float(runs.arrival_s[done][start]) if start is not None else NO_WARMUP_PART * stop)
+    if stop - begin < SPANS * longest:
+        why = f"runs arrive for {stop:.4g} s, a long run lasts {longest:.4g} s in the empty system: too short to tell"
         return _unknown(latency[done], issued, stop, why)
     seen = drift(runs.arrival_s, runs.end_s, runs.work, begin, stop)
     window = (runs.arrival_s >= begin) & (runs.arrival_s <= stop)
