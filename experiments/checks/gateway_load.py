@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import cycle
+from math import fsum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -303,7 +304,7 @@ class Spent(NamedTuple):
     def now(cls, gateway_pid: int) -> "Spent":
         """Look at the clocks."""
         host = psutil.cpu_times()
-        gateway_s, load_s = (sum(psutil.Process(pid).cpu_times()[:2]) for pid in (gateway_pid, os.getpid()))
+        gateway_s, load_s = (fsum(psutil.Process(pid).cpu_times()[:2]) for pid in (gateway_pid, os.getpid()))
         busy_s = host.user + host.nice + host.system + getattr(host, "irq", 0.0) + getattr(host, "softirq", 0.0)
         return cls(time.monotonic(), gateway_s, load_s, busy_s, getattr(host, "steal", 0.0))
 

@@ -71,7 +71,10 @@ def engine_handle(model: str, system: str, tensor_parallel: int) -> Any:
         with _quiet():
             return EngineHandle.compile(model, system, "vllm", tp_size=tensor_parallel)
     except Exception as error:  # the library's own errors are of no common type
-        raise InputError(f"vendor data has no {model} on {system} at TP {tensor_parallel}: {error}") from error
+        raise InputError(
+            f"vendor data has no {model} on {system} at TP {tensor_parallel} ({error}): name a model of its kind, "
+            "e.g. --vendor-model meta-llama/Meta-Llama-3.1-8B"
+        ) from error
 
 
 def vendor_samples(handle: Any) -> StepSamples:
@@ -95,7 +98,9 @@ def vendor_profile(
     """
     name, system = model or MODELS.get(llm.name) or hf_name(llm) or None, SYSTEMS.get(gpu.name)
     if name is None:
-        raise InputError(f"LLM {llm.name!r} has no vendor name: pass one, e.g. --vendor-model meta-llama/Meta-Llama-3.1-8B")
+        raise InputError(
+            f"LLM {llm.name!r} has no vendor name: name a model of its kind, e.g. --vendor-model meta-llama/Meta-Llama-3.1-8B"
+        )
     if system is None:
         raise InputError(f"GPU type {gpu.name!r} has no vendor data: one of {', '.join(SYSTEMS)}")
     part = llm.experts.per_token / llm.experts.routed if llm.experts is not None else 0.0

@@ -36,7 +36,7 @@ def test_the_example_of_the_help_works(vendor_data, tmp_path):
 
 def test_a_model_that_the_data_names_differently_is_told_how_to_be_named(vendor_data, tmp_path):
     code, _, err = run("vendor", "--llm", "prm-8b", "--gpu", "H100-80G", "-o", tmp_path / "p")
-    assert (code, "pass one, e.g. --vendor-model meta-llama/Meta-Llama-3.1-8B" in err) == (2, True)
+    assert (code, "name a model of its kind, e.g. --vendor-model meta-llama/Meta-Llama-3.1-8B" in err) == (2, True)
     assert not (tmp_path / "p").exists(), "nothing is left of a command that failed"
     named = ("--vendor-model", "meta-llama/Meta-Llama-3.1-8B")
     code, out, _ = run("vendor", "--llm", "prm-8b", "--gpu", "H100-80G", *named, "-o", tmp_path / "p", "--json")
