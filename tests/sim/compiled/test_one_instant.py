@@ -1,0 +1,31 @@
+"""Neighbours on a GPU that begin and stop decoding at the same instant: each still sees the GPU as it was before."""
+
+from __future__ import annotations
+
+import pytest
+
+from scepsy.backend import Stream, Workload
+from scepsy.profile.share import ContentionLaw
+from scepsy.workload import Arrivals
+from tests.sim.compiled.both import Case, check
+from tests.sim.compiled.test_long_runs import spec
+from tests.sim.made import call, run, trace
+
+pytest.importorskip("numba")
+
+
+@pytest.mark.parametrize("neighbours", [2, 3])
+@pytest.mark.parametrize("outputs", [2, 9])
+def test_neighbours_switch_at_one_instant(neighbours, outputs):
+    """Equal calls reach equal instances together, again and again; a later one is longer, and so meets them while they stop."""
+    runs = []
+    for wave in range(6):
+        for place in range(neighbours):
+            longer = 3 * (place == neighbours - 1 and wave % 2)
+            runs.append(run([call(20, outputs + longer)], id=f"r{wave}-{place}", arrival_s=60.0 * (wave // 2)))
+    workload = Workload(streams=(Stream(trace=trace(*runs), arrivals=Arrivals(kind="trace")),), runs=len(runs))
+    specs = [spec(number) for number in range(neighbours)]
+    case = Case(specs, [[0]] * neighbours, ContentionLaw(interference=0.4), workload, "round-robin")
+    found = check(case)
+    first = found.calls.to_pandas().groupby("instance").first_token_s.min()
+    assert first.nunique() == 1, "they must begin together"
