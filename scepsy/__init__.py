@@ -32,6 +32,7 @@ _HOMES = {
     "save_trace": "scepsy.files.trace",
     "simulate": "scepsy.api.program",
     "summarise": "scepsy.metrics",
+    "validate": "scepsy.api.program",
 }
 """Name → the module that defines it. ``__init__.pyi`` says the same to type checkers."""
 

@@ -6,6 +6,7 @@ from scepsy.api.program import compare as compare
 from scepsy.api.program import plan as plan
 from scepsy.api.program import predict as predict
 from scepsy.api.program import simulate as simulate
+from scepsy.api.program import validate as validate
 from scepsy.cluster import Cluster as Cluster
 from scepsy.errors import Infeasible as Infeasible
 from scepsy.errors import InputError as InputError

@@ -7,6 +7,7 @@ from scepsy.api.compare import Comparison, compare_plan
 from scepsy.api.forecast import forecast
 from scepsy.api.inputs import load_cluster, profiles_of
 from scepsy.api.prepare import Load, prepare, workload_of
+from scepsy.api.settle import MOST_CALLS, checks_of, settle
 from scepsy.cluster import Cluster
 from scepsy.errors import InputError
 from scepsy.files.cache import cache_dir
@@ -15,6 +16,7 @@ from scepsy.profile.model import ProfileSet
 from scepsy.records import Records
 from scepsy.search import PLANNERS
 from scepsy.search.problem import Goal, Problem
+from scepsy.steady.verdict import PRECISION
 from scepsy.workload import Arrivals, Trace
 from sim.world.run import simulate as replay
 
@@ -83,6 +85,41 @@ def simulate(
     loads = _loads(_workflows(traces), _rates(plan) if rate_per_s is None else rate_per_s)
     known = _profiles(loads, plan.cluster, profiles)
     return replay(plan, workload_of(loads, runs=runs, seed=seed), profiles=known, **settings)
+
+
+def validate(
+    plan: Plan,
+    traces: Traces,
+    *,
+    max_latency_s: float | None = None,
+    max_p95_s: float | None = None,
+    min_throughput_per_s: float | None = None,
+    rate_per_s: Rates | None = None,
+    profiles: ProfileSet | Mapping[str, str] | None = None,
+    precision: float = PRECISION,
+    most_calls: int = MOST_CALLS,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Simulate until the mean latency is known to ``precision``, and check every workflow by itself.
+
+    One document per check, as ``scepsy validate --json`` prints it: ``workflow, name, limit, value, half_width, ok, why``.
+    Every workflow must keep up with its arrivals and complete all runs; a limit holds when the whole interval is within it. Where
+    ``most_calls`` end before that is known, the check fails and says so.
+    """
+    loads = _loads(_workflows(traces), _rates(plan) if rate_per_s is None else rate_per_s)
+    known = _profiles(loads, plan.cluster, profiles)
+    found = settle(
+        lambda workload: replay(plan, workload, profiles=known),
+        [load.stream for load in loads],
+        seed=seed,
+        precision=precision,
+        most_calls=most_calls,
+    )
+    return [
+        check
+        for name, one in found.by_workflow.items()
+        for check in checks_of(name, one, max_latency_s, max_p95_s, min_throughput_per_s)
+    ]
 
 
 def compare(

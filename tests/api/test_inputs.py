@@ -40,3 +40,12 @@ def test_rates_must_name_the_workflows() -> None:
         scepsy.plan(traces, rate_per_s={"chat": 1.0})
     with pytest.raises(scepsy.InputError, match="must be a finite number > 0"):
         scepsy.plan(traces[0], rate_per_s=0.0)
+
+
+def test_validate_passes_a_plan_at_its_rate_and_refuses_it_far_beyond() -> None:
+    trace = scepsy.generate_trace("chat", runs=20, seed=1)
+    plan = scepsy.plan(trace, rate_per_s=0.5, cluster=1)
+    calm = {check["name"]: check["ok"] for check in scepsy.validate(plan, trace, max_latency_s=1000, precision=0.2)}
+    assert calm == {"keeps_up": True, "completed_runs": True, "max_latency_s": True}
+    crowded = {c["name"]: c["ok"] for c in scepsy.validate(plan, trace, rate_per_s=500.0, precision=0.2, most_calls=20_000)}
+    assert not crowded["keeps_up"]
