@@ -103,8 +103,8 @@ def validate(
     """Simulate until the mean latency is known to ``precision``, and check every workflow by itself.
 
     One document per check, as ``scepsy validate --json`` prints it: ``workflow, name, limit, value, half_width, ok, why``.
-    Every workflow must keep up with its arrivals and complete all runs; a limit holds when the whole interval is within it. Where
-    ``most_calls`` end before that is known, the check fails and says so.
+    Every workflow must keep up with its arrivals and complete all runs. A limit holds when the whole interval is within it.
+    Where ``most_calls`` end before that is known, the check fails and says so.
     """
     loads = _loads(_workflows(traces), _rates(plan) if rate_per_s is None else rate_per_s)
     known = _profiles(loads, plan.cluster, profiles)
