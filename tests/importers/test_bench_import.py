@@ -6,7 +6,6 @@ them, and bare spans, of which there are twenty times as many per megabyte.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -17,12 +16,20 @@ from typing import Any
 import pytest
 
 from scepsy.importers.source import WHOLE_BYTES
+from tests.builders.memory import PEAK_KIB
 
 SIZE_MB = float(os.environ.get("SCEPSY_BENCH_MB", "12"))
 
 MOST_MIB = 500
 
-IMPORT = "from scepsy.cli import main; main()"
+IMPORT = f"""
+import sys
+from scepsy.cli import main
+try:
+    main()
+finally:
+    open(sys.argv[sys.argv.index("-o") + 1] + ".peak", "w").write(str({PEAK_KIB}))
+"""
 
 
 def spans(text: str) -> Iterator[dict[str, Any]]:
@@ -108,8 +115,7 @@ def test_bench_import(benchmark, tmp_path, shape, text):
         benchmark.extra_info["said while it ran"] = done.stderr.count("MB read")
 
     benchmark.pedantic(run, rounds=1)
-    # The most of all children so far, which is at least this one's.
-    mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    mib = int((tmp_path / "t.jsonl.peak").read_text()) / 1024
     benchmark.extra_info["MiB"] = mib
     print(shape, "bare" if not text else "with text", benchmark.extra_info)
     assert benchmark.extra_info["calls"] > SIZE_MB * 50

@@ -95,10 +95,12 @@ def test_inference_is_near_linear(shape):
 
     spent = []
     for count in (2000, 8000):
-        records = calls(count)
-        began_s = time.process_time()
-        infer_edges(records)
-        spent.append(time.process_time() - began_s)
+        records, tries = calls(count), []
+        for _ in range(3):  # the best of three: other work on the machine slows some
+            began_s = time.process_time()
+            infer_edges(records)
+            tries.append(time.process_time() - began_s)
+        spent.append(min(tries))
     assert spent[1] < 10 * spent[0] + 0.2
 
 

@@ -9,6 +9,7 @@ from sim.engine.request import Request
 def depths(run: Run) -> list[int]:
     """Depth of each call as Ayo counts it: calls on the longest way from it to the answer, which has depth 0.
 
+    >>> from scepsy.workload import Call
     >>> calls = [Call(id="a", llm="m", input_tokens=1, output_tokens=1)]
     >>> calls.append(Call(id="b", llm="m", input_tokens=1, output_tokens=1, parents=("a",)))
     >>> depths(Run(id="r", workflow="w", calls=tuple(calls)))
