@@ -23,7 +23,7 @@ PRECISION = 0.03
 ALARM = 0.005
 """Growth less probable than this is a drift. Some six looks at growing data then make few false alarms."""
 FEWEST_RUNS = 100
-SPANS = 5.0
+SPANS = 3.0
 """The window must last this many times as long as a long run does in the nearly empty system. While the system fills for the
 first time, work stays behind in it however well it keeps up, and long runs fill it longest."""
 FIRST = 50
