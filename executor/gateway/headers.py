@@ -1,7 +1,7 @@
 """Which headers travel: neither the gateway's key, nor what belongs to one connection only."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -48,11 +48,7 @@ def sent_keys(headers: Mapping[str, str]) -> list[str]:
 def forwarded(headers: CIMultiDictProxy[str], keys: KeyRing) -> CIMultiDict[str]:
     """A request's headers as an engine gets them. A header that holds one of our keys, under whatever name, stays here."""
     dropped = KEPT_HERE | _named(headers) if "Connection" in headers else KEPT_HERE
-    kept = CIMultiDict(
-        (name, value)
-        for name, value in headers.items()
-        if name.lower() not in dropped and not _UNSENDABLE.search(value) and not _UNSENDABLE.search(name)
-    )
+    kept = _sendable(headers, dropped)
     if len(keys):
         for name in {name for name, value in kept.items() if keys.holds_key(value) or keys.holds_key(name)}:
             del kept[name]
@@ -62,12 +58,20 @@ def forwarded(headers: CIMultiDictProxy[str], keys: KeyRing) -> CIMultiDict[str]
 def returned(headers: CIMultiDictProxy[str], instance: str) -> CIMultiDict[str]:
     """An answer's headers as the client gets them."""
     dropped = NOT_RETURNED | _named(headers) if "Connection" in headers else NOT_RETURNED
-    kept = CIMultiDict(
-        (name, value)
-        for name, value in headers.items()
-        if name.lower() not in dropped and not _UNSENDABLE.search(value) and not _UNSENDABLE.search(name)
-    )
+    kept = _sendable(headers, dropped)
     kept[INSTANCE_HEADER] = instance
+    return kept
+
+
+def _sendable(headers: CIMultiDictProxy[str], dropped: Collection[str]) -> CIMultiDict[str]:
+    """All headers but those of ``dropped`` (in lower case), and those that no writer can send."""
+    kept = CIMultiDict[str]()
+    for name, value in headers.items():
+        # Printable characters are never control characters, and asking for them costs a fifth of the search.
+        if name.lower() not in dropped and (
+            (value.isprintable() and name.isprintable()) or not (_UNSENDABLE.search(value) or _UNSENDABLE.search(name))
+        ):
+            kept.add(name, value)
     return kept
 
 

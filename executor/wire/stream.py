@@ -185,7 +185,26 @@ class Output:
                 self._read_alone(payload)
             return
         for reply in replies:
-            self._take(reply)
+            if not self._take_plain(reply):
+                self._take(reply)
+
+    def _take_plain(self, reply: _Reply) -> bool:
+        """Take the text of an ordinary event of a stream, which is nearly every event. False when it is another kind."""
+        choices = reply.choices
+        if not choices or len(choices) > 1 or reply.usage is not None or reply.error is not None or reply.type is not None:
+            return False
+        choice = choices[0]
+        delta = choice.delta
+        if delta is None or choice.text or delta.tool_calls or delta.reasoning or delta.reasoning_content:
+            return False
+        if reply.response is not None or reply.output is not None:
+            return False
+        text, parts = delta.content, self._text.get(choice.index)
+        if parts is None or type(text) is not str or len(text) > self._left:
+            return False
+        self._left -= len(text)
+        parts.write(text)
+        return True
 
     def _read_alone(self, data: bytes) -> None:
         try:
