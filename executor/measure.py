@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from executor.local.deployment import Say, apply, delete, status
+from executor.local.deployment import apply, delete, status
 from executor.local.options import LocalOptions, device_of
 from executor.local.state import load_state, marked
 from executor.meter import Meter, cpu_s_of, encode
@@ -18,6 +18,7 @@ from executor.replay import replay
 from scepsy.backend import Workload
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
+from scepsy.progress import Notify, no_notice
 from scepsy.records import Records
 
 
@@ -28,7 +29,7 @@ def measure(
     profiles: ProfileSet,
     options: LocalOptions | None = None,
     folder: Path | None = None,
-    say: Say = lambda line: None,
+    notify: Notify = no_notice,
 ) -> Records:
     """Measure ``plan`` under ``workload``; bind the keyword arguments with ``partial`` to get a ``Backend``.
 
@@ -39,7 +40,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="scepsy-") as temporary:
         where = folder or Path(temporary)
         try:
-            state = apply(plan, profiles, options, where, say)
+            state = apply(plan, profiles, options, where, notify)
             assert state.gateway is not None
             return replay_deployed(plan, workload, state.gateway.url, profiles, where, on_cores=device_of(options) == "cpu")
         finally:

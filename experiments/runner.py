@@ -24,6 +24,7 @@ from experiments.points.measured import Effort, expected_calls, measured_point
 from experiments.points.questions import Question, known_reference, reference_of
 from scepsy.errors import InputError
 from scepsy.files.atomic import atomic_path
+from scepsy.progress import Progress, no_progress
 from scepsy.version import __version__
 from scepsy.workers import delayed, parallel
 
@@ -153,11 +154,11 @@ def run_experiment(
     folder: Path,
     jobs: int = 2,
     backend: Backend = "joblib",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """All rows of an experiment, in the order of its tasks, with where they come from.
 
-    ``folder`` holds the row cache; ``progress`` is called with (done, total).
+    ``folder`` holds the row cache. ``progress`` counts tasks.
     """
     tasks = experiment.tasks(scale)
     paths = [folder / "rows" / f"{row_key(experiment.name, task.params)}.json" for task in tasks]
@@ -166,8 +167,7 @@ def run_experiment(
         for n, (task, path) in enumerate(zip(tasks, paths, strict=True))
         if path.exists()
     }
-    if progress is not None:
-        progress(len(found), len(tasks))
+    progress(len(found), total=len(tasks))
     missing = [n for n in range(len(tasks)) if n not in found]
     if missing:
         find_references([question for n in missing if (question := tasks[n].question) is not None], jobs)
@@ -182,8 +182,7 @@ def run_experiment(
                 )
                 for number, rows in outcomes:
                     found[number] = rows
-                    if progress is not None:
-                        progress(len(found), len(tasks))
+                    progress()
     return tidy(experiment, scale, [row for n in range(len(tasks)) for row in found[n]])
 
 

@@ -16,7 +16,7 @@ from executor.cluster.problems import Unreachable
 from executor.cluster.quota import check_quotas
 from executor.cluster.snapshot import Snapshot, annotation, going, llm_of, take
 from executor.cluster.transition import Transition, transition
-from executor.cluster.waits import Event, Limits, NotReady, PodFeed, Refusals, Tell, bring_up, wait_gone
+from executor.cluster.waits import Event, Limits, NotReady, OnEvent, PodFeed, Refusals, bring_up, wait_gone
 from executor.manifests import Rendered, read_plan_config_map, render
 from executor.manifests.gateway import gateway_name
 from executor.manifests.names import CONTENT, DOMAIN, PLAN, STATE, slug
@@ -35,7 +35,7 @@ class Applied:
     """Objects that were written."""
 
 
-def apply(api: Api, rendered: Rendered, *, limits: Limits | None = None, tell: Tell = lambda event: None) -> Applied:
+def apply(api: Api, rendered: Rendered, *, limits: Limits | None = None, on_event: OnEvent = lambda event: None) -> Applied:
     """Make the cluster run ``rendered``, and return when every instance serves.
 
     What both the running and the new plan contain is not touched. Engines whose GPUs are needed are drained and go
@@ -46,19 +46,19 @@ def apply(api: Api, rendered: Rendered, *, limits: Limits | None = None, tell: T
     limits = limits or Limits()
     preflight(api, rendered)
     release = rendered.options.release
-    with writing(api, release, limits.lease_s, lambda holder: tell(Event("waiting for another writer", holder))):
+    with writing(api, release, limits.lease_s, lambda holder: on_event(Event("waiting for another writer", holder))):
         now = take(api, release)
         _rehearse(api, rendered, now)
         before = now.record
         try:
-            return _converge(api, rendered, limits, tell)
+            return _converge(api, rendered, limits, on_event)
         except (Lost, Unreachable):
             raise  # nothing can be undone from here: another run goes on from what is there
         except BackendError as failure:
             if before is None or before["metadata"]["name"] == rendered.plan["metadata"]["name"]:
                 raise
-            tell(Event("rolling back", str(before["metadata"]["name"])))
-            raise BackendError(f"{failure}; {_roll_back(api, before, limits, tell)}") from failure
+            on_event(Event("rolling back", str(before["metadata"]["name"])))
+            raise BackendError(f"{failure}; {_roll_back(api, before, limits, on_event)}") from failure
 
 
 def _rehearse(api: Api, rendered: Rendered, now: Snapshot) -> None:
@@ -71,28 +71,28 @@ def _rehearse(api: Api, rendered: Rendered, now: Snapshot) -> None:
     rehearse_pods(api, [*_one_of_each_llm(now, rendered), *(obj for obj in rendered.gateway if obj["kind"] == DEPLOYMENT.name)])
 
 
-def _roll_back(api: Api, before: Object, limits: Limits, tell: Tell) -> str:
+def _roll_back(api: Api, before: Object, limits: Limits, on_event: OnEvent) -> str:
     name = before["metadata"]["name"]
     try:
-        _converge(api, render(*read_plan_config_map(before["data"])), limits, tell)
+        _converge(api, render(*read_plan_config_map(before["data"])), limits, on_event)
     except ScepsyError as error:
         return f"rolling back to {name} failed too: {error}"
     return f"rolled back to {name}"
 
 
-def _converge(api: Api, rendered: Rendered, limits: Limits, tell: Tell) -> Applied:
+def _converge(api: Api, rendered: Rendered, limits: Limits, on_event: OnEvent) -> Applied:
     release = rendered.options.release
     now = take(api, release)
     steps = transition(now, rendered)
-    _tell_outage(now, rendered, steps, tell)
+    _tell_outage(now, rendered, steps, on_event)
     writer = _Writer(api, rendered, now)
     writer.begin()
     for obj in rendered.base:
         writer.put(obj)
     if steps.evict or steps.release:
-        drain(api, steps.evict, rendered.options, limits, tell)
-        _remove(api, release, [(DEPLOYMENT.name, name) for name in steps.evict], limits, tell)
-        _remove(api, release, steps.release, limits, tell)
+        drain(api, steps.evict, rendered.options, limits, on_event)
+        _remove(api, release, [(DEPLOYMENT.name, name) for name in steps.evict], limits, on_event)
+        _remove(api, release, steps.release, limits, on_event)
     for obj in rendered.holders:
         writer.put(obj)
     if rendered.options.target == "mps":
@@ -102,37 +102,37 @@ def _converge(api: Api, rendered: Rendered, limits: Limits, tell: Tell) -> Appli
     kept = [engine for engine in rendered.engines if engine.name in steps.keep]
     for engine in kept:
         writer.put(engine.deployment)
-        tell(Event("kept", engine.instance))
-    bring_up(api, release, steps.start, kept, lambda engine: writer.put(engine.deployment), limits, tell)
+        on_event(Event("kept", engine.instance))
+    bring_up(api, release, steps.start, kept, lambda engine: writer.put(engine.deployment), limits, on_event)
     if not steps.retire:
         writer.put_gateway()
     _wait_gateway(api, rendered, limits)
-    _retire(api, rendered, steps, limits, tell)
+    _retire(api, rendered, steps, limits, on_event)
     writer.put_gateway()
     writer.finish(now)
     return Applied(rendered.plan_hash, len(steps.keep), len(steps.start), len(steps.evict) + len(steps.retire), writer.written)
 
 
-def _tell_outage(now: Snapshot, rendered: Rendered, steps: Transition, tell: Tell) -> None:
+def _tell_outage(now: Snapshot, rendered: Rendered, steps: Transition, on_event: OnEvent) -> None:
     """Say which LLMs nobody serves from the first deletion until new engines have loaded."""
     served = {name: llm_of(obj) for obj in now.engines if (name := str(obj["metadata"]["name"])) not in steps.evict}
     staying = {llm for name, llm in served.items() if name in steps.keep or name in steps.retire}
     gone = sorted({llm_of(obj) for obj in now.engines if obj["metadata"]["name"] in steps.evict} - staying)
     for llm in gone:
         [full] = {e.llm for e in rendered.engines if slug(e.llm) == llm} or {llm}
-        tell(Event("no instance until the new ones have loaded", full))
+        on_event(Event("no instance until the new ones have loaded", full))
 
 
-def _retire(api: Api, rendered: Rendered, steps: Transition, limits: Limits, tell: Tell) -> None:
+def _retire(api: Api, rendered: Rendered, steps: Transition, limits: Limits, on_event: OnEvent) -> None:
     """Take down what only the old plan wanted: engines drained first, then what held their GPUs, then the rest."""
     release = rendered.options.release
     if steps.retire:
-        drain(api, steps.retire, rendered.options, limits, tell, onto=rendered.gateway_config)
-        _remove(api, release, [(DEPLOYMENT.name, name) for name in steps.retire], limits, tell)
-    _remove(api, release, steps.discard, limits, tell)
+        drain(api, steps.retire, rendered.options, limits, on_event, onto=rendered.gateway_config)
+        _remove(api, release, [(DEPLOYMENT.name, name) for name in steps.retire], limits, on_event)
+    _remove(api, release, steps.discard, limits, on_event)
 
 
-def _remove(api: Api, release: str, keys: Iterable[tuple[str, str]], limits: Limits, tell: Tell) -> None:
+def _remove(api: Api, release: str, keys: Iterable[tuple[str, str]], limits: Limits, on_event: OnEvent) -> None:
     by_kind: dict[str, list[str]] = {}
     for kind_name, name in keys:
         by_kind.setdefault(kind_name, []).append(name)
@@ -141,7 +141,7 @@ def _remove(api: Api, release: str, keys: Iterable[tuple[str, str]], limits: Lim
         names = by_kind.get(kind_name, [])
         for name in names:
             api.delete(kind, name, foreground=kind == DEPLOYMENT)
-        wait_gone(api, release, kind, names, limits, tell)
+        wait_gone(api, release, kind, names, limits, on_event)
 
 
 class _Writer:

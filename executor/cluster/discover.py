@@ -1,7 +1,7 @@
 """Nodes and DRA device slices → our cluster value."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -12,6 +12,7 @@ from executor.cluster.preflight import check_version
 from executor.cluster.topology import Links, linked_domains
 from scepsy.cluster import Cluster, GpuType, Node
 from scepsy.errors import BackendError, InputError
+from scepsy.progress import Notify, no_notice
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _MEMORY_SLACK = 0.1
@@ -28,7 +29,7 @@ def discover(
     types: Mapping[str, str] | None = None,
     links: Mapping[str, Links] | None = None,
     weakest: str = "NV",
-    say: Callable[[str], None] = lambda line: None,
+    notify: Notify = no_notice,
 ) -> Cluster:
     """Read the cluster's GPUs from the driver's ResourceSlices.
 
@@ -36,7 +37,7 @@ def discover(
     gives the links by node (``topology.read_links``), default: all GPUs of a node are one domain. Tensor-parallel groups
     may use links of class ``weakest`` or better. GPUs are numbered by PCI bus, as NVML and ``nvidia-smi`` do. A physical
     GPU counts once, whatever else is published of it; one that is cut by MIG has fixed partitions; one that is set aside
-    for virtual machines is left out, and ``say`` is told. Raises ``BackendError`` when the driver publishes nothing,
+    for virtual machines is left out, and ``notify`` says so. Raises ``BackendError`` when the driver publishes nothing,
     ``InputError`` for a product that is not known.
     """
     check_version(api)
@@ -52,7 +53,7 @@ def discover(
             f"(kubectl get resourceslices)"
         )
     for node_name, count in sorted(set_aside(published).items()):
-        say(f"node {node_name}: {count} GPUs are set aside for virtual machines (VFIO) and left out")
+        notify(f"node {node_name}: {count} GPUs are set aside for virtual machines (VFIO) and left out")
     if not devices:
         raise BackendError(f"cluster {api.host}: every GPU of driver {driver} is set aside for virtual machines (VFIO)")
     by_node: dict[str, list[tuple[str, Object]]] = {}
@@ -72,7 +73,7 @@ def discover(
             raise InputError(f"node {node_name}: has {', '.join(sorted(t.name for t in mine))}: must have GPUs of one type")
         kind = mine.pop()
         if kind.partitions_pct:
-            say(
+            notify(
                 f"node {node_name}: its GPUs are cut by MIG into shares of {', '.join(map(str, kind.partitions_pct))} %: "
                 f"plans use these shares only, and no target can pin an instance to such a partition yet"
             )
@@ -80,7 +81,7 @@ def discover(
         if kind.name not in found or kind.memory_bytes < found[kind.name].memory_bytes:
             found[kind.name] = kind
         host = labels[node_name].get("kubernetes.io/hostname", node_name)
-        nodes.append(_node(host, kind.name, [uuid for uuid, _ in members], (links or {}).get(host, ()), weakest, say))
+        nodes.append(_node(host, kind.name, [uuid for uuid, _ in members], (links or {}).get(host, ()), weakest, notify))
     strange = sorted(set(links or {}) - {node.name for node in nodes})
     if strange:
         raise InputError(f"--topology names node {strange[0]}: must be one of {', '.join(node.name for node in nodes)}")
@@ -127,12 +128,12 @@ def _with_partitions(kind: GpuType, shares: tuple[int, ...]) -> GpuType:
     return msgspec.structs.replace(kind, name=f"{kind.name}-mig", partitions_pct=shares) if shares else kind
 
 
-def _node(host: str, kind: str, uuids: list[str], links: Links, weakest: str, say: Callable[[str], None]) -> Node:
+def _node(host: str, kind: str, uuids: list[str], links: Links, weakest: str, notify: Notify) -> Node:
     if links and len(links) != len(uuids):
         raise InputError(f"node {host}: has {len(uuids)} GPUs, its topology file {len(links)}: is it the file of this node?")
     domains = linked_domains(links, weakest) if links else ()
     if len({len(domain) for domain in domains}) > 1:
-        say(f"node {host}: its GPUs fall into groups of {', '.join(str(len(d)) for d in domains)}: {domains}")
+        notify(f"node {host}: its GPUs fall into groups of {', '.join(str(len(d)) for d in domains)}: {domains}")
     classes = {cell for row in links for cell in row} - {"X"}
     try:
         return Node(

@@ -8,7 +8,7 @@ from typing import Any
 from executor.cluster.api import Api, Object
 from executor.cluster.kinds import CONFIG_MAP, POD
 from executor.cluster.pods import pod_state
-from executor.cluster.waits import Event, Limits, Tell
+from executor.cluster.waits import Event, Limits, OnEvent
 from executor.manifests.gateway import CONFIG_FILE, GATEWAY_PORT, gateway_name
 from executor.manifests.names import release_selector
 from executor.manifests.options import RenderOptions
@@ -18,7 +18,7 @@ _LABEL = re.compile(r'instance="((?:[^"\\]|\\.)*)"')
 
 
 def drain(
-    api: Api, names: Iterable[str], options: RenderOptions, limits: Limits, tell: Tell, *, onto: Object | None = None
+    api: Api, names: Iterable[str], options: RenderOptions, limits: Limits, on_event: OnEvent, *, onto: Object | None = None
 ) -> None:
     """Tell the gateway that ``names`` take no new calls, and wait until those in flight have ended.
 
@@ -40,21 +40,21 @@ def drain(
         kept = {key: stored["metadata"][key] for key in ("name", "labels", "ownerReferences") if key in stored["metadata"]}
         data = {CONFIG_FILE: json.dumps({**after, "endpoints": marked}, indent=1)}
         api.apply({"apiVersion": "v1", "kind": CONFIG_MAP.name, "metadata": kept, "data": data})
-    _wait_idle(api, leaving, options, limits, tell)
+    _wait_idle(api, leaving, options, limits, on_event)
 
 
-def _wait_idle(api: Api, leaving: set[str], options: RenderOptions, limits: Limits, tell: Tell) -> None:
+def _wait_idle(api: Api, leaving: set[str], options: RenderOptions, limits: Limits, on_event: OnEvent) -> None:
     started, pause_s = api.clock(), limits.poll_s / 32
     while api.clock() - started < limits.drain_s:
         selector = f"{release_selector(options.release)},app.kubernetes.io/component=gateway"
         gateways = [state for state in map(pod_state, api.list_all(POD, selector)[0]) if state.ready and not state.going]
         if all(_idle(api.text(metrics_path(api, pod.name, GATEWAY_PORT)), leaving) for pod in gateways):
-            tell(Event("drained", f"{len(leaving)} engines", api.clock() - started))
+            on_event(Event("drained", f"{len(leaving)} engines", api.clock() - started))
             return
         api.guard()
         api.sleep(pause_s)
         pause_s = min(2 * pause_s, limits.poll_s)
-    tell(Event("not drained, stopped anyway", f"{len(leaving)} engines", api.clock() - started))
+    on_event(Event("not drained, stopped anyway", f"{len(leaving)} engines", api.clock() - started))
 
 
 def metrics_path(api: Api, pod: str, port: int) -> str:

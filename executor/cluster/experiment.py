@@ -9,7 +9,7 @@ from executor.cluster.apply import apply
 from executor.cluster.delete import delete
 from executor.cluster.kinds import CONFIG_MAP, JOB, POD
 from executor.cluster.snapshot import component
-from executor.cluster.waits import Event, Limits, PodFeed, Tell, wait_gone
+from executor.cluster.waits import Event, Limits, OnEvent, PodFeed, wait_gone
 from executor.manifests import Rendered, RenderOptions, render
 from executor.manifests.replay import replay_objects
 from executor.replay_job import unpack
@@ -30,18 +30,18 @@ def backend(
     limits: Limits | None = None,
     deadline_s: int = 3600,
     keep: bool = False,
-    tell: Tell = lambda event: None,
+    on_event: OnEvent = lambda event: None,
 ) -> Backend:
     """A ``Backend`` that measures on the cluster of ``api``. ``keep`` leaves the plan running, for the next measurement."""
 
     def measure(plan: Plan, workload: Workload) -> Records:
         rendered = render(plan, profiles, options)
         try:
-            apply(api, rendered, limits=limits, tell=tell)
-            return replay_on(api, plan, rendered, workload, profiles, limits=limits, deadline_s=deadline_s, tell=tell)
+            apply(api, rendered, limits=limits, on_event=on_event)
+            return replay_on(api, plan, rendered, workload, profiles, limits=limits, deadline_s=deadline_s, on_event=on_event)
         finally:
             if not keep:
-                delete(api, options.release, limits=limits, tell=tell)
+                delete(api, options.release, limits=limits, on_event=on_event)
 
     return measure
 
@@ -55,7 +55,7 @@ def replay_on(
     *,
     limits: Limits | None = None,
     deadline_s: int = 3600,
-    tell: Tell = lambda event: None,
+    on_event: OnEvent = lambda event: None,
 ) -> Records:
     """Replay against a plan that serves. Raises ``BackendError`` with the client's own last line when it fails."""
     limits = limits or Limits()
@@ -65,13 +65,13 @@ def replay_on(
     def clear() -> None:
         api.delete(JOB, name, foreground=True)
         api.delete(CONFIG_MAP, name)
-        wait_gone(api, rendered.options.release, JOB, [name], limits, tell)
+        wait_gone(api, rendered.options.release, JOB, [name], limits, on_event)
 
     clear()  # what an earlier run that was cut off has left would be taken for this one's result
     try:
         api.apply(config)
         api.apply(job)
-        tell(Event("replaying", name))
+        on_event(Event("replaying", name))
         log = _wait_log(api, rendered.options.release, deadline_s, limits)
         records = unpack(log)
     finally:

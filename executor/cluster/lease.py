@@ -35,14 +35,16 @@ def lease_name(release: str) -> str:
 
 
 @contextmanager
-def writing(api: Api, release: str, duration_s: float, tell: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
+def writing(
+    api: Api, release: str, duration_s: float, waiting_for: Callable[[str], None] = lambda holder: None
+) -> Iterator[None]:
     """Hold the release's lease within the block; every write of ``api`` checks that we still do.
 
     Raises ``BackendError`` when somebody else holds and renews it, and ``Lost`` from a write when it was taken from us. A
-    holder that died is waited for, at most ``duration_s``; ``tell`` is called once with its name before that.
+    holder that died is waited for, at most ``duration_s``; ``waiting_for`` is called once with its name before that.
     """
     mine = _Held(api, release, duration_s)
-    mine.take(tell)
+    mine.take(waiting_for)
     api.guard = mine.keep
     try:
         yield
@@ -63,7 +65,7 @@ class _Held:
         self._version = ""
         self._renewed_s = 0.0
 
-    def take(self, tell: Callable[[str], None]) -> None:
+    def take(self, waiting_for: Callable[[str], None]) -> None:
         seen, since_s, told = "", self._api.clock(), False
         while True:
             held = self._api.get(LEASE, lease_name(self._release))
@@ -87,7 +89,7 @@ class _Held:
                 seen, since_s = "", self._api.clock()
                 continue
             if not told:
-                tell(holder)
+                waiting_for(holder)
                 told = True
             self._api.sleep(min(1.0, self._duration_s / 4))
 

@@ -24,7 +24,7 @@ class Event:
     after_s: float = 0.0
 
 
-Tell = Callable[[Event], None]
+OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def bring_up(
     kept: Iterable[Engine],
     begin: Callable[[Engine], None],
     limits: Limits,
-    tell: Tell,
+    on_event: OnEvent,
 ) -> None:
     """Start engines, each as soon as its earlier neighbours on the same GPUs serve, and wait until all do.
 
@@ -158,7 +158,7 @@ def bring_up(
     def launch(name: str) -> None:
         begin(engines[name])
         begun[name] = api.clock()
-        tell(Event("started", engines[name].instance))
+        on_event(Event("started", engines[name].instance))
 
     for name in [e.name for e in todo if not blockers[e.name]]:
         launch(name)
@@ -170,7 +170,7 @@ def bring_up(
                 serving.discard(name)
             elif state.passes(limits.gate) and name not in serving:
                 serving.add(name)
-                tell(Event("serving", engines[name].instance, api.clock() - begun[name]))
+                on_event(Event("serving", engines[name].instance, api.clock() - begun[name]))
                 for follower in followers.get(name, ()):
                     blockers[follower].discard(name)
                     if not blockers[follower] and follower not in begun:
@@ -209,14 +209,14 @@ def _give_up(
             )
 
 
-def wait_gone(api: Api, release: str, kind: Kind, names: Iterable[str], limits: Limits, tell: Tell) -> None:
+def wait_gone(api: Api, release: str, kind: Kind, names: Iterable[str], limits: Limits, on_event: OnEvent) -> None:
     """Wait until none of ``names`` is listed any more. Raises ``BackendError`` naming what stays, after ``limits.stop_s``."""
     left = set(names)
     started, pause_s = api.clock(), limits.poll_s / 32
     while left:
         present = {obj["metadata"]["name"] for obj in api.list_all(kind, release_selector(release))[0]}
         for name in sorted(left - present):
-            tell(Event("deleted", f"{kind.name.lower()}/{name}", api.clock() - started))
+            on_event(Event("deleted", f"{kind.name.lower()}/{name}", api.clock() - started))
         left &= present
         if left and api.clock() - started > limits.stop_s:
             raise BackendError(

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,7 @@ from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
-
-Say = Callable[[str], None]
+from scepsy.progress import Notify, no_notice
 
 PROBE_S = 5.0
 """What an engine or the gateway may take to answer ``status``."""
@@ -69,7 +68,7 @@ def default_folder(name: str = "default") -> Path:
 # --- apply -----------------------------------------------------------------------------------------------------------
 
 
-def apply(plan: Plan, profiles: ProfileSet, options: LocalOptions, folder: Path, say: Say = lambda line: None) -> State:
+def apply(plan: Plan, profiles: ProfileSet, options: LocalOptions, folder: Path, notify: Notify = no_notice) -> State:
     """Realise ``plan`` in ``folder`` and wait until it serves; a deployment that was there before is stopped first.
 
     Raises ``InputError`` for a plan this host cannot realise and for a state that cannot be trusted (what ran before goes
@@ -83,11 +82,11 @@ def apply(plan: Plan, profiles: ProfileSet, options: LocalOptions, folder: Path,
         deployment = new_deployment(folder)
         Supervisor(folder, plan, profiles, options, deployment)  # whatever is wrong with the plan is said before anything ends
         _require_gateway_port(options.gateway_port, state)
-        _end(folder, state, options.stop_timeout_s, say)
+        _end(folder, state, options.stop_timeout_s, notify)
         _write_inputs(folder, plan, profiles, options)
         supervisor = _start_supervisor(folder, deployment)
         try:
-            return _wait(folder, deployment, supervisor, say)
+            return _wait(folder, deployment, supervisor, notify)
         except BaseException:
             if supervisor.poll() is None:
                 supervisor.send_signal(signal.SIGTERM)
@@ -149,7 +148,7 @@ def _start_supervisor(folder: Path, deployment: str) -> subprocess.Popen[bytes]:
         os.close(sink)
 
 
-def _wait(folder: Path, deployment: str, supervisor: subprocess.Popen[bytes], say: Say) -> State:
+def _wait(folder: Path, deployment: str, supervisor: subprocess.Popen[bytes], notify: Notify) -> State:
     told: set[tuple[str, str]] = set()
     while True:
         ended = supervisor.poll() is not None
@@ -158,7 +157,7 @@ def _wait(folder: Path, deployment: str, supervisor: subprocess.Popen[bytes], sa
             for child in state.children:
                 if child.pid and (child.name, child.phase) not in told:
                     told.add((child.name, child.phase))
-                    say(f"{child.name}: {child.phase}")
+                    notify(f"{child.name}: {child.phase}")
             if state.phase == "healthy" and not ended:
                 return state
             if state.phase in ("failed", "stopped"):
@@ -288,7 +287,7 @@ def _phase(state: State, supervised: bool, instances: list[dict[str, Any]], gate
 # --- delete ----------------------------------------------------------------------------------------------------------
 
 
-def delete(folder: Path, timeout_s: float = 30.0, say: Say = lambda line: None, *, force: bool = False) -> bool:
+def delete(folder: Path, timeout_s: float = 30.0, notify: Notify = no_notice, *, force: bool = False) -> bool:
     """Stop everything that deployments in ``folder`` started, and nothing else; whether there was anything to stop.
 
     A supervisor that is alive does it itself, draining first. What is left, or all of it when the supervisor or the state
@@ -297,12 +296,12 @@ def delete(folder: Path, timeout_s: float = 30.0, say: Say = lambda line: None, 
     """
     folder = folder.absolute()
     if not folder.is_dir():
-        return bool(_end(folder, None, timeout_s, say))  # the whole folder is lost: the marks still tell
+        return bool(_end(folder, None, timeout_s, notify))  # the whole folder is lost: the marks still tell
     require_own(folder)
     state = _trusted(folder, force)
     with _command(folder, timeout_s):
         state = _trusted(folder, force)
-        stopped = _end(folder, state, timeout_s, say)
+        stopped = _end(folder, state, timeout_s, notify)
         if state is not None and state.phase != "stopped":
             _save_stopped(folder, state)
         elif state is None and state_path(folder).is_symlink() | state_path(folder).exists():
@@ -353,11 +352,11 @@ def _supervisors(folder: Path) -> list[Held]:
     return found
 
 
-def _end(folder: Path, state: State | None, timeout_s: float, say: Say) -> bool:
+def _end(folder: Path, state: State | None, timeout_s: float, notify: Notify) -> bool:
     """End what runs of any deployment of this folder: by its supervisor where there is one, then by the marks."""
     stopped = False
     for supervisor in _supervisors(folder):
-        say("stopping")
+        notify("stopping")
         supervisor.send(signal.SIGTERM)
         supervisor.send(signal.SIGCONT)
         wait_gone([supervisor], 2 * timeout_s + 30)

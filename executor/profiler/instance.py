@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet, instance_memory_bytes
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
+from scepsy.progress import Notify, no_notice
 from scepsy.workload import Call
 
 _UNKNOWN = StepModel(base_s=1e-3, prefill_s_per_token=1e-6)
@@ -78,7 +79,7 @@ def profile_instance(
     local: LocalOptions,
     options: Sweep,
     uuids: Sequence[str] = (),
-    say: Callable[[str], None] = lambda line: None,
+    notify: Notify = no_notice,
 ) -> list[Point] | None:
     """Start, sweep, stop. None when ``folder`` is complete already and nothing was started."""
     if read_rows(folder) is not None:
@@ -88,10 +89,10 @@ def profile_instance(
     state_folder = folder / "engine"
     try:
         started_s = time.monotonic()
-        state = apply(plan, profiles, local, state_folder, say)
+        state = apply(plan, profiles, local, state_folder, notify)
         meta["start_s"] = time.monotonic() - started_s
         meter = Meter(state.children if device_of(local) == "cpu" else ())
-        return sweep(state.children[0].url, calls, folder, meta, llm.context_limit, options, say, meter=meter)
+        return sweep(state.children[0].url, calls, folder, meta, llm.context_limit, options, notify, meter=meter)
     finally:
         delete(state_folder, local.stop_timeout_s)
 

@@ -8,7 +8,7 @@ validate`` reads), and a sweep that is started again goes on after the last one.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from scepsy.backend import Stream, Workload
 from scepsy.errors import BackendError
 from scepsy.files.atomic import write_bytes
 from scepsy.files.failure import fail, read_bytes
+from scepsy.progress import Notify, no_notice
 from scepsy.records import COMPLETED, Records
 from scepsy.rng import stream
 from scepsy.value import Value, require, require_finite
@@ -142,7 +143,7 @@ def sweep(
     meta: Mapping[str, Any],
     context_limit: int,
     options: Sweep,
-    say: Callable[[str], None] = lambda line: None,
+    notify: Notify = no_notice,
     *,
     meter: Meter | None = None,
 ) -> list[Point]:
@@ -172,7 +173,7 @@ def sweep(
                 )
             work = sum(meter.read().values(), NOTHING) if meter is not None else NOTHING
             write_run(folder / name, rows, {**meta, "rate_per_s": rate_per_s, "work": asdict(work)})
-        say(f"{llm} {name}: {len(rows)} calls, mean {latencies_s(rows).mean():.3f} s")
+        notify(f"{llm} {name}: {len(rows)} calls, mean {latencies_s(rows).mean():.3f} s")
         return rows
 
     # The first calls of an engine pay for its caches and lazy set-up: they are sent and forgotten.

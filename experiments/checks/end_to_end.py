@@ -29,8 +29,7 @@ from scepsy.files.document import write_yaml
 from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.model import ProfileSet, instance_memory_bytes
 from scepsy.profile.share import ColdStartLaw, ContentionLaw
-
-Say = Callable[[str], None]
+from scepsy.progress import Notify
 
 MODELS = (
     RandomModel(name="small-chat", layers=4, hidden_size=256),
@@ -62,9 +61,9 @@ class Size:
     """Planned rate over the highest rate that the planner says two cores carry."""
 
 
-def scepsy(*arguments: str, say: Say = print) -> dict[str, Any]:
+def scepsy(*arguments: str, notify: Notify = print) -> dict[str, Any]:
     """Run a command of the command line with --json. Raises ``BackendError`` with its last line when it fails."""
-    say("scepsy " + " ".join(arguments))
+    notify("scepsy " + " ".join(arguments))
     done = subprocess.run(
         [sys.executable, "-c", "from scepsy.cli import main; main()", *arguments, "--json"],
         capture_output=True, text=True, check=False,
@@ -104,7 +103,7 @@ def two_cores() -> Cluster:
     return Cluster(name="two cores", gpu_types=(core,), nodes=(Node(name="localhost", gpu_type=core.name, gpus=2),))
 
 
-def record(folder: Path, runs: int, say: Say) -> Path:
+def record(folder: Path, runs: int, notify: Notify) -> Path:
     """Deploy by hand, run the RAG program against the gateway, keep what was recorded."""
     from experiments.agents.__main__ import run_all  # needs the extra 'agents', which reading this module must not
 
@@ -116,7 +115,7 @@ def record(folder: Path, runs: int, say: Say) -> Path:
     plan, profiles = first_plan()
     options = LocalOptions(device="cpu", models=_models(folder), record=str(path))
     try:
-        state = apply(plan, profiles, options, folder / "recording", say)
+        state = apply(plan, profiles, options, folder / "recording", notify)
         assert state.gateway is not None
         asyncio.run(run_all("rag", state.gateway.url, ROLES, runs))
     finally:
@@ -129,16 +128,16 @@ def _models(folder: Path) -> dict[str, str]:
     return {model.name: str(write_model(model, folder / "models")) for model in MODELS}
 
 
-def plan_for(folder: Path, size: Size, say: Say) -> dict[str, Any]:
+def plan_for(folder: Path, size: Size, notify: Notify) -> dict[str, Any]:
     """Plan for a part of what two cores carry, as the planner itself says."""
     save_cluster(folder / "cluster.yaml", two_cores())
     given = ["-t", str(folder / "trace.jsonl"), "-p", str(folder / "profiles"), "-c", str(folder / "cluster.yaml")]
-    most = scepsy("plan", *given, "--rate", "0.01", say=say)["throughput_per_s"]
+    most = scepsy("plan", *given, "--rate", "0.01", notify=notify)["throughput_per_s"]
     rate = f"{size.target * most:.4g}"
-    return scepsy("plan", *given, "--rate", rate, "-o", str(folder / "rag.plan.yaml"), say=say)
+    return scepsy("plan", *given, "--rate", rate, "-o", str(folder / "rag.plan.yaml"), notify=notify)
 
 
-def whole_way(folder: Path, size: Size | None = None, say: Say = print) -> dict[str, Any]:
+def whole_way(folder: Path, size: Size | None = None, notify: Notify = print) -> dict[str, Any]:
     """All steps; what each gave, by name. Raises what a step raises, and leaves nothing running."""
     size = size or Size()
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,20 +147,20 @@ def whole_way(folder: Path, size: Size | None = None, say: Say = print) -> dict[
         started_s = time.monotonic()
         found[name] = work()
         found["seconds"][name] = round(time.monotonic() - started_s, 1)
-        say(f"{name}: {found['seconds'][name]} s")
+        notify(f"{name}: {found['seconds'][name]} s")
 
     models = [part for name, path in _models(folder).items() for part in ("--model", f"{name}={path}")]
     trace, profiles = str(folder / "trace.jsonl"), str(folder / "profiles")
-    step("record", lambda: str(record(folder, size.recorded_runs, say)))
-    step("import", lambda: scepsy("trace", "import", "recording", str(folder / "calls.jsonl"), "-o", trace, say=say))
+    step("record", lambda: str(record(folder, size.recorded_runs, notify)))
+    step("import", lambda: scepsy("trace", "import", "recording", str(folder / "calls.jsonl"), "-o", trace, notify=notify))
     sweep = ["--requests", str(size.requests), "--rates", str(size.rates), "--rounds", str(size.rounds)]
-    step("profile", lambda: scepsy("profile", "run", "-t", trace, *models, "-o", profiles, *sweep, say=say))
-    step("plan", lambda: plan_for(folder, size, say))
+    step("profile", lambda: scepsy("profile", "run", "-t", trace, *models, "-o", profiles, *sweep, notify=notify))
+    step("plan", lambda: plan_for(folder, size, notify))
     write_yaml(folder / "local.yaml", LocalOptions(device="cpu", models=_models(folder)), "scepsy.local", 1)
     seeds = [part for seed in size.seeds for part in ("--seed", str(seed))]
     loads = [part for load in size.loads for part in ("--load", str(load))]
     keep = ["--runs", str(size.runs), "-o", str(folder / "measured")]
-    step("compare", lambda: scepsy("compare", str(folder / "rag.plan.yaml"), "--measure", *seeds, *loads, *keep, say=say))
+    step("compare", lambda: scepsy("compare", str(folder / "rag.plan.yaml"), "--measure", *seeds, *loads, *keep, notify=notify))
     return found
 
 

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 from pathlib import Path
@@ -22,10 +22,9 @@ from scepsy.errors import InputError
 from scepsy.files.records import load_records, save_records
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
+from scepsy.progress import Notify, no_notice
 from scepsy.records import Records
 from scepsy.workload import Trace
-
-Say = Callable[[str], None]
 
 OTHERS_CORES = 0.15
 """More work of others than this on the host while measuring is worth a warning (a system at rest uses a few hundredths)."""
@@ -52,7 +51,7 @@ def compare_plan(
     options: LocalOptions | None = None,
     records: Sequence[Path] = (),
     output: Path | None = None,
-    say: Say = lambda line: None,
+    notify: Notify = no_notice,
 ) -> list[dict[str, Any]]:
     """Rows for every load, seed, workflow and source. With ``options`` the plan is deployed here and measured.
 
@@ -61,7 +60,7 @@ def compare_plan(
     """
     measured = by_conditions(records)
     if options is not None:
-        measured |= measure_all(question, options, output, say)
+        measured |= measure_all(question, options, output, notify)
     return rows_of(question, measured, kept=options is None)
 
 
@@ -189,7 +188,9 @@ def predict(question: Comparison, load: float) -> dict[str, dict[str, Any]]:
     return {document["workflow"]: document for document in forecast(question.plan, problem, question.predictor)}
 
 
-def measure_all(question: Comparison, options: LocalOptions, output: Path | None, say: Say) -> dict[tuple[float, int], Records]:
+def measure_all(
+    question: Comparison, options: LocalOptions, output: Path | None, notify: Notify
+) -> dict[tuple[float, int], Records]:
     """Deploy once, replay every (load, seed), tear down; records in ``output`` are not measured again."""
     found: dict[tuple[float, int], Records] = {}
     todo = []
@@ -207,7 +208,7 @@ def measure_all(question: Comparison, options: LocalOptions, output: Path | None
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     try:
-        state = apply(question.plan, question.profiles, options, folder, say)
+        state = apply(question.plan, question.profiles, options, folder, notify)
         assert state.gateway is not None
         url = state.gateway.url
         warm_up = workload_of(question.plan, question.traces, runs=5, seed=2**31, scale=min(question.loads))
@@ -223,10 +224,10 @@ def measure_all(question: Comparison, options: LocalOptions, output: Path | None
                 save_records(path, records)
             found[conditions(load, seed)] = records
             told = ", ".join(f"{llm} {factor:.2f}x" for llm, factor in slow.items())
-            say(f"measured load {load:g}, seed {seed}: {records.runs.num_rows} runs" + (f"; slower: {told}" if told else ""))
+            notify(f"measured load {load:g}, seed {seed}: {records.runs.num_rows} runs" + (f"; slower: {told}" if told else ""))
             others = float(meta.get("others_cores", 0.0))
             if others > OTHERS_CORES:
-                say(f"other processes kept {others:.2f} cores busy meanwhile: measure again when this host is idle")
+                notify(f"other processes kept {others:.2f} cores busy meanwhile: measure again when this host is idle")
     finally:
         delete(folder, options.stop_timeout_s)
     return found

@@ -1,7 +1,7 @@
 """The demo: two workflows on 16 GPUs, Scepsy against three allocation rules, predicted and simulated side by side."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from scepsy.files.trace import load_trace, save_trace
 from scepsy.generate import generate
 from scepsy.plans import Plan
 from scepsy.profile import catalogue
+from scepsy.progress import Progress, no_progress
 from scepsy.search.problem import Problem
 from scepsy.workload import Arrivals, Trace
 
@@ -56,10 +57,6 @@ class WorkflowResult:
         return None
 
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total) as the demo goes on."""
-
-
 def demo_traces(folder: Path, extra: Sequence[Path]) -> list[tuple[Trace, Path]]:
     """The demo's traces: the repository's committed ones, else the same generated into ``folder``; then the extra files."""
     committed = Path(__file__).parents[2] / "traces"
@@ -86,12 +83,13 @@ def run_workflow(
     seeds: Sequence[int],
     jobs: int,
     cache_dir: Path | None,
-    tell: Progress,
+    progress: Progress = no_progress,
 ) -> WorkflowResult:
     """Profile, plan, predict and simulate one workflow; leaves its plans and profiles in ``folder``."""
     workflow = trace.workflows[0]
     profiles = catalogue.builtin_profiles({name: renames.get(name, name) for name in trace.llms}, cluster.gpu_types)
     load = Load(trace=trace, arrivals=Arrivals(rate_per_s=1.0), path=str(path))
+    progress(0, what=f"{workflow}: profiling")
     problem = prepare(
         [load],
         cluster,
@@ -99,17 +97,11 @@ def run_workflow(
         seed=SEED,
         cache_dir=cache_dir,
         jobs=jobs,
-        progress=lambda done, total: tell(f"{workflow}: profiling", done, total),
+        progress=progress,
     )
     top = highest_rate(problem)
     planned = plan_all(problem, PLANNERS, LOADS, top)
-    total, done = len(planned) * len(seeds), 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        tell(f"{workflow}: simulating", done, total)
-
+    progress(0, total=len(planned) * len(seeds), what=f"{workflow}: simulating")
     frame = sweep(
         problem,
         load.stream,
@@ -118,7 +110,7 @@ def run_workflow(
         seeds=seeds,
         jobs=jobs,
         most_calls=MOST_CALLS,
-        progress=advance,
+        progress=progress,
     )
     result = WorkflowResult(load=load, problem=problem, top_per_s=top, planned=tuple(planned), frame=frame)
     _leave_plans(result, folder)

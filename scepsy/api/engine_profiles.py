@@ -1,7 +1,7 @@
 """Profiles from measurements: sweep every (LLM, degree, share), fit step models and the share law, keep the errors."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from scepsy.profile.fits import ShareSample, StepSamples, fit_share_law, fit_ste
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
+from scepsy.progress import Notify, Progress, no_notice, no_progress
 from scepsy.workload import Call, Trace
 from sim.recorded.enginerun import EngineRun, load_engine_run
 from sim.recorded.replay import replay
@@ -236,8 +237,8 @@ def profile_trace(
     options: Sweep | None = None,
     default_law: ShareLaw = CORE_LAW,
     uuids: Sequence[str] = (),
-    say: Callable[[str], None] = lambda line: None,
-    advance: Callable[[], None] = lambda: None,
+    notify: Notify = no_notice,
+    progress: Progress = no_progress,
 ) -> tuple[ProfileSet, list[Fitted]]:
     """Measure and fit everything asked for; instances whose folders under ``out`` are complete are not measured again."""
     folders: list[Path] = []
@@ -249,11 +250,11 @@ def profile_trace(
                 folder.mkdir(parents=True, exist_ok=True)
                 profile_instance(
                     llms[name], calls, gpu, degree, share, engine, folder,
-                    local=local, options=options or Sweep(), uuids=uuids, say=say,
+                    local=local, options=options or Sweep(), uuids=uuids, notify=notify,
                 )  # fmt: skip
                 folders.append(folder)
                 start_s.append((llms[name].parameters / 1e9, meta_of(folder).start_s))
-                advance()
+                progress()
     found = [fit_folder(folder) for folder in folders]
     law = fit_shares(found, gpu) or default_law
     profiles = [_profile(fitted, llms[fitted.llm], gpu, engine, out) for fitted in found if fitted.share_pct == max(shares)]

@@ -15,6 +15,7 @@ from scepsy.api.measure import at_rate, measure, simulator
 from scepsy.api.prepare import Load
 from scepsy.backend import Workload
 from scepsy.plans import Plan
+from scepsy.progress import Progress, no_progress
 from scepsy.records import Records
 from scepsy.report.figures import gpu_map, heat_map, latency_vs_rate, share_stability
 from scepsy.report.page import Picture, Section, Table, write_page
@@ -36,7 +37,7 @@ def sweep_plan(
     *,
     runs: int,
     seed: int,
-    advance: Callable[[], None],
+    progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """Predict and simulate the plan at ``FACTORS`` of its target rates; the columns of a comparison."""
     problem = problem_at(1.0)
@@ -60,7 +61,7 @@ def sweep_plan(
             )
         for row in measure(plan, streams, replay, runs=runs, seed=seed):
             rows.append({"planner": plan.planner} | row)
-        advance()
+        progress()
     return pd.DataFrame(rows)
 
 

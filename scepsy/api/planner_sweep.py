@@ -1,7 +1,7 @@
 """Planners against rates on one workflow: plans, predictions and simulated points as one tidy table."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from scepsy.api.measure import at_rate, measure, simulator
 from scepsy.backend import Stream
 from scepsy.errors import Infeasible
 from scepsy.plans import Plan
+from scepsy.progress import Progress, no_progress
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import evaluate
 from scepsy.search.goals import at_rates
@@ -124,7 +125,7 @@ def sweep(
     seeds: Sequence[int],
     jobs: int = 1,
     most_calls: int | None = None,
-    progress: Callable[[], None] | None = None,
+    progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """Predict and simulate every plan at its rate: one row per (planner, rate, seed, source).
 
@@ -146,6 +147,5 @@ def sweep(
     )
     for outcome in outcomes:
         rows += outcome
-        if progress is not None:
-            progress()
+        progress()
     return pd.DataFrame(rows)

@@ -1,6 +1,6 @@
 """From traces and rates to a planning problem: the steps every command and experiment goes through first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,11 @@ from scepsy.errors import InputError
 from scepsy.plans import Target
 from scepsy.predictors.aggregate import curve_key
 from scepsy.profile.model import ProfileSet
+from scepsy.progress import Progress, no_progress
 from scepsy.search.problem import Goal, Problem
 from scepsy.stats.use import workflow_use
 from scepsy.workload import Arrivals, Trace
 from sim.profiling.curves import profile_curves
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as curves are profiled."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def prepare(
     seed: int = 0,
     cache_dir: Path | None = None,
     jobs: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Problem:
     """Profile the curves of every LLM in the loads on every GPU type of the cluster, and state the problem.
 

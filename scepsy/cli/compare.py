@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scepsy.cli.output import command, emit_json, show_table, stdout
+from scepsy.cli.output import command, emit_json, notify, show_table, stdout
 from scepsy.errors import InputError
 
 
@@ -41,7 +41,6 @@ def compare(
     from scepsy.api.compare import Comparison, as_measured, compare_plan
     from scepsy.api.rows import medians
     from scepsy.cli.inputs import plan_inputs
-    from scepsy.cli.output import stderr
     from scepsy.files.plan import load_plan
 
     plan = load_plan(plan_file)
@@ -68,7 +67,7 @@ def compare(
     )
     rows = compare_plan(
         question, options=options, records=tuple(records or ()), output=output,
-        say=lambda line: stderr.print(line, highlight=False, markup=False),
+        notify=notify,
     )  # fmt: skip
     summary = medians(rows)
     if as_json:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scepsy.cli.output import command, emit_json, progress, show_table, stdout
+from scepsy.cli.output import command, emit_json, progress_bar, show_table, stdout
 from scepsy.errors import InputError
 
 
@@ -43,13 +43,7 @@ def demo(
     output.mkdir(parents=True, exist_ok=True)
     machines = read_cluster(cluster, None, "")
     results = []
-    with progress("demo") as advance:
-        shown: dict[str, int] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            advance(done - shown.get(what, 0), total=total, what=what)
-            shown[what] = done
-
+    with progress_bar("demo") as progress:
         for one, path in demo_traces(output, trace or []):
             results.append(
                 run_workflow(
@@ -61,7 +55,7 @@ def demo(
                     seeds=range(1, seeds + 1),
                     jobs=jobs,
                     cache_dir=output / "cache",
-                    tell=tell,
+                    progress=progress,
                 )
             )
     import pandas as pd

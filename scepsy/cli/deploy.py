@@ -9,6 +9,7 @@ from scepsy.cli import deploying_local
 from scepsy.cli.deploying import (
     check_by_simulation,
     connect,
+    event_printer,
     read_limits,
     read_options,
     read_pairs,
@@ -16,7 +17,6 @@ from scepsy.cli.deploying import (
     require_client,
     show_dry,
     show_status,
-    teller,
     warn_unpinned,
     write_base,
 )
@@ -145,7 +145,7 @@ def apply(
         return
     from executor.cluster.apply import apply as bring
 
-    done = bring(api, made, limits=read_limits(900.0 if timeout is None else timeout, gate), tell=teller())
+    done = bring(api, made, limits=read_limits(900.0 if timeout is None else timeout, gate), on_event=event_printer())
     warn_unpinned(made)
     document = {
         "plan": done.plan_hash,
@@ -182,7 +182,7 @@ def wait(
     chosen = read_options(None, None, namespace, release)
     api = connect(chosen, context)
     wanted = recorded(api, chosen.release)
-    bring_up(api, chosen.release, (), wanted.engines, lambda engine: None, read_limits(timeout, gate), teller())
+    bring_up(api, chosen.release, (), wanted.engines, lambda engine: None, read_limits(timeout, gate), event_printer())
     if as_json:
         emit_json({"plan": wanted.plan_hash, "serving": len(wanted.engines)})
     else:
@@ -242,7 +242,7 @@ def delete(
     from executor.cluster.delete import delete as remove
 
     chosen = read_options(None, None, namespace, release)
-    count = remove(connect(chosen, context), chosen.release, tell=teller())
+    count = remove(connect(chosen, context), chosen.release, on_event=event_printer())
     if as_json:
         emit_json({"release": chosen.release, "deleted": count})
     else:
@@ -280,7 +280,7 @@ def discover(
     links = {node: read_links(read_text(file), file) for node, file in files.items()}
     api = connect(read_options(None, None, None, None), context)
     types = read_pairs("--gpu-type", gpu_type or [])
-    found = find(api, catalogue.gpu_types(), name=name, driver=driver, types=types, links=links, weakest=tp_over, say=_note)
+    found = find(api, catalogue.gpu_types(), name=name, driver=driver, types=types, links=links, weakest=tp_over, notify=_note)
     if output is not None:
         save_cluster(output, found)
         if not as_json:

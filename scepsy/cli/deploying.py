@@ -101,14 +101,14 @@ def read_limits(timeout: float, gate: str) -> "Limits":
     return Limits(start_s=timeout, gate=gate)  # type: ignore[arg-type]  # narrowed by the tuple above
 
 
-def teller() -> "Callable[[Event], None]":
+def event_printer() -> "Callable[[Event], None]":
     """Prints what happens, a line each, on stderr."""
 
-    def tell(event: "Event") -> None:
+    def show(event: "Event") -> None:
         after = f" after {event.after_s:.1f} s" if event.after_s >= 0.05 else ""
         stderr.print(f"{event.what}: {event.name}{after}", highlight=False, markup=False)
 
-    return tell
+    return show
 
 
 def read_pairs(option: str, items: list[str]) -> dict[str, str]:

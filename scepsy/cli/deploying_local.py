@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from scepsy.cli.deploying import check_by_simulation, read_plan
-from scepsy.cli.output import emit_json, show_table, stderr, stdout
+from scepsy.cli.output import emit_json, notify, show_table, stdout
 from scepsy.errors import InputError
 
 
@@ -36,10 +36,7 @@ def apply(
         settings = msgspec.structs.replace(settings, start_timeout_s=timeout_s)
     folder = deployment.default_folder(release if release is not None else "default")
 
-    def say(line: str) -> None:
-        stderr.print(line, highlight=False, markup=False)
-
-    deployment.apply(plan, known, settings, folder, say)
+    deployment.apply(plan, known, settings, folder, notify)
     _show(deployment.status(folder), as_json)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scepsy.cli.output import command, emit_json, progress, show_table, stderr, stdout
+from scepsy.cli.output import command, emit_json, progress_bar, show_table, stderr, stdout
 from scepsy.errors import InputError
 
 app = typer.Typer(name="experiment", help="Run the evaluation: every system, every figure's data.", no_args_is_help=True)
@@ -78,15 +78,8 @@ def run(
     written: dict[str, str] = {}
     if not estimate_only:
         for experiment in chosen:
-            with progress(experiment.name) as advance:
-                seen = 0
-
-                def step(done: int, total: int) -> None:
-                    nonlocal seen
-                    advance(done - seen, total=total)
-                    seen = done
-
-                table = run_experiment(experiment, scale, folder=folder, jobs=jobs, backend=backend, progress=step)  # type: ignore[arg-type]
+            with progress_bar(experiment.name) as progress:
+                table = run_experiment(experiment, scale, folder=folder, jobs=jobs, backend=backend, progress=progress)  # type: ignore[arg-type]
             path = output / f"{experiment.name}.parquet"
             save_table(path, table)
             written[experiment.name] = str(path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scepsy.cli.output import command, emit_json, progress, stdout
+from scepsy.cli.output import command, emit_json, progress_bar, stdout
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def export(
     if format_ not in EXPORTERS:
         raise InputError(f"format is {format_!r}: must be one of {', '.join(EXPORTERS)}")
     exporter, lost, counted = EXPORTERS[format_], Lost(), {"runs": 0}
-    with progress(f"exporting {format_}", trace.stat().st_size if trace.is_file() else None) as advance:
-        reader = TraceReader(trace, advance)
+    with progress_bar(f"exporting {format_}", trace.stat().st_size if trace.is_file() else None) as progress:
+        reader = TraceReader(trace, progress)
         calls = exporter.save(output, _runs(reader, only, counted), reader, lost)
     said = lost.said()
     if as_json:

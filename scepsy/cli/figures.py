@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scepsy.cli.output import command, emit_json, progress, stdout
+from scepsy.cli.output import command, emit_json, progress_bar, stdout
 from scepsy.errors import BackendError, InputError
 
 
@@ -36,14 +36,14 @@ def figures(
         raise InputError(f"--data {source}: no such folder (run: scepsy experiment run -o {source})")
     chosen = list(only or known)
     output.mkdir(parents=True, exist_ok=True)
-    with progress("drawing", len(chosen)) as advance:
+    with progress_bar("drawing", len(chosen)) as progress:
         for name in chosen:
             line = [sys.executable, str(scripts / f"{name}.py"), "--data", str(source), "--output", str(output)]
             result = subprocess.run(line, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 last = (result.stderr.strip().splitlines() or ["no message"])[-1]
                 raise BackendError(f"{name}: {last}")
-            advance()
+            progress()
     files = sorted(str(path) for name in chosen for path in output.glob(f"{name}*"))
     if as_json:
         emit_json({"figures": chosen, "files": files})

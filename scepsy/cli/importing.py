@@ -2,20 +2,21 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scepsy.cli.output import command, emit_json, progress, show_table, stderr, stdout
+from scepsy.cli.output import command, emit_json, progress_bar, show_table, stderr, stdout
 from scepsy.cli.statistics import show_statistics, statistics_of
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
     from scepsy.importers.source import Source
     from scepsy.importers.tally import Summary, Tally
+    from scepsy.progress import Progress
     from scepsy.workload import Run
 
 LINE_EVERY_S = 10.0
@@ -122,35 +123,35 @@ def _renamed(run: "Run", names: dict[str, str]) -> "Run":
 
 
 @contextmanager
-def _reading(what: str, sources: Sequence["Source"]) -> Iterator[None]:
+def _reading(title: str, sources: Sequence["Source"]) -> Iterator[None]:
     """Progress in bytes of the inputs: a bar on a terminal, else a line now and then."""
-    total = sum(source.bytes for source in sources)
+    size = sum(source.bytes for source in sources)
     if stderr.is_terminal:
-        with progress(what, total) as advance:
-            _follow(sources, advance)
+        with progress_bar(title, size) as progress:
+            _follow(sources, progress)
             yield
         return
     begin_s = said_s = time.monotonic()
     done = 0
 
-    def advance_quietly(amount: int) -> None:
+    def progress_by_lines(amount: int = 1, *, total: int | None = None, what: str | None = None) -> None:
         nonlocal done, said_s
         done += amount
         now_s = time.monotonic()
         if now_s - said_s >= LINE_EVERY_S:
             said_s = now_s
-            percent = 100 * done // max(total, 1)
+            percent = 100 * done // max(size, 1)
             print(
-                f"{what}: {done / 1e6:.0f} of {total / 1e6:.0f} MB read ({percent} %), {now_s - begin_s:.0f} s", file=sys.stderr
+                f"{title}: {done / 1e6:.0f} of {size / 1e6:.0f} MB read ({percent} %), {now_s - begin_s:.0f} s", file=sys.stderr
             )
 
-    _follow(sources, advance_quietly)
+    _follow(sources, progress_by_lines)
     yield
 
 
-def _follow(sources: Sequence["Source"], advance: Callable[[int], None]) -> None:
+def _follow(sources: Sequence["Source"], progress: "Progress") -> None:
     for source in sources:
-        source.advance = advance
+        source.progress = progress
 
 
 def _document(output: Path, format_: str, reason: str, summary: "Summary", tally: "Tally") -> dict[str, Any]:

@@ -104,14 +104,14 @@ def as_options(names: Sequence[str], models: Mapping[str, str] | None = None) ->
 
 def read_traces(paths: Sequence[Path]) -> list[tuple["Trace", str]]:
     """Load the trace files, with a progress bar; each with its path as given."""
-    from scepsy.cli.output import progress
+    from scepsy.cli.output import progress_bar
     from scepsy.files.trace import load_trace
 
-    with progress("reading traces", len(paths)) as advance:
+    with progress_bar("reading traces", len(paths)) as progress:
         traces = []
         for path in paths:
             traces.append((load_trace(path), str(path)))
-            advance()
+            progress()
     return traces
 
 

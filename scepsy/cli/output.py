@@ -3,16 +3,18 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from scepsy.cli.outermost import command as command
+from scepsy.progress import Progress
 
 stdout = Console(width=None if sys.stdout.isatty() else 240)
 stderr = Console(stderr=True)
@@ -61,9 +63,9 @@ def _number(cell: object) -> str:
 
 
 @contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+def progress_bar(description: str, total: int | None = None) -> Iterator[Progress]:
     """A progress bar with ETA on stderr while the block runs; yields a function that advances it. Silent without a terminal."""
-    with Progress(
+    with RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -76,7 +78,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
     ) as bar:
         task = bar.add_task(description, total=total)
 
-        def advance(amount: int = 1, total: int | None = None, what: str | None = None) -> None:
+        def advance(amount: int = 1, *, total: int | None = None, what: str | None = None) -> None:
             if what is not None and bar.tasks[0].description != what:
                 bar.reset(task, description=what, total=total)
             elif total is not None:
@@ -84,3 +86,8 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
             bar.advance(task, amount)
 
         yield advance
+
+
+def notify(line: str) -> None:
+    """Print a line on stderr for the person who waits."""
+    stderr.print(line, highlight=False, markup=False)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scepsy.cli.output import command, emit_json, progress, show_table, stdout
+from scepsy.cli.output import command, emit_json, progress_bar, show_table, stdout
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -315,8 +315,8 @@ def validate(
     from sim.recorded.validate import ERRORS, Replayed, validate_runs
 
     replays: list[Replayed] = []
-    with progress("replaying runs", len(run_dirs)) as advance:
-        document = validate_runs(run_dirs, train=train, vendor=vendor, progress=advance, keep=replays.append)
+    with progress_bar("replaying runs", len(run_dirs)) as progress:
+        document = validate_runs(run_dirs, train=train, vendor=vendor, progress=progress, keep=replays.append)
     if picture is not None:
         from scepsy.report.replays import write_replays
 
@@ -347,8 +347,8 @@ def validate(
 def _validate_silicon(every: int, as_json: bool) -> None:
     from sim.recorded.silicon import HOST_S, PREFILL_FACTORS, SPREADS, validate_silicon
 
-    with progress("calibrating on closed loops", len(PREFILL_FACTORS) * len(HOST_S) * len(SPREADS)) as advance:
-        document = validate_silicon(every=every, progress=advance)
+    with progress_bar("calibrating on closed loops", len(PREFILL_FACTORS) * len(HOST_S) * len(SPREADS)) as progress:
+        document = validate_silicon(every=every, progress=progress)
     if as_json:
         emit_json(document)
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scepsy.cli.output import command, emit_json, progress, show_table, stderr, stdout
+from scepsy.cli.output import command, emit_json, notify, progress_bar, show_table, stdout
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ def run(
     engine = replace(engine, **{name: value for name, value in changes.items() if value is not None})
     local = LocalOptions(device="gpu" if gpu else "cpu", models={name: str(folder) for name, folder in folders.items()})
     output.mkdir(parents=True, exist_ok=True)
-    with progress("profiling", len(kinds) * len(degrees) * len(shares)) as advance:
+    with progress_bar("profiling", len(kinds) * len(degrees) * len(shares)) as progress:
         profiles, found = profile_trace(
             read, llms, device, output, local=local, engine=engine, degrees=degrees, shares=shares,
             options=Sweep(requests=requests, most_rates=rates, rounds=rounds),
             default_law=catalogue.laws().share_law if gpu else CORE_LAW,
             uuids=[part for part in uuids.split(",") if part],
-            say=lambda line: stderr.print(line, highlight=False, markup=False), advance=advance,
+            notify=notify, progress=progress,
         )  # fmt: skip
     save_profiles(output / "profiles.yaml", profiles)
     _show(output / "profiles.yaml", document_of(found), as_json)

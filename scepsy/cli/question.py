@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scepsy.cli.output import progress
+from scepsy.cli.output import progress_bar
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,14 +55,7 @@ def problem_of(
 
     if not 1 <= share_unit <= 100:
         raise InputError(f"--share-unit is {share_unit}: must be 1 to 100 percent")
-    with progress("profiling curves") as advance:
-        done_before = 0
-
-        def step(done: int, total: int) -> None:
-            nonlocal done_before
-            advance(done - done_before, total=total)
-            done_before = done
-
+    with progress_bar("profiling curves") as progress:
         return prepare(
             loads,
             cluster,
@@ -72,7 +65,7 @@ def problem_of(
             seed=seed,
             cache_dir=cache_dir(),
             jobs=jobs,
-            progress=step,
+            progress=progress,
         )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from scepsy.cli.options import Jobs, Json, PlanFile, Runs, Seed
-from scepsy.cli.output import command, emit_json, progress, stdout
+from scepsy.cli.output import command, emit_json, progress_bar, stdout
 from scepsy.cli.question import problem_of, read_plan
 from scepsy.errors import InputError
 
@@ -33,8 +33,8 @@ def report(
     result, loads, profiles = read_plan(plan_file, None)
     target = output or plan_file.with_name(plan_file.name.removesuffix(".yaml").removesuffix(".plan") + ".html")
     problem = problem_of(loads, result.cluster, profiles, share_unit=10, goal=Goal(), seed=seed, jobs=jobs)
-    with progress("simulating", len(FACTORS)) as advance:
-        frame = sweep_plan(result, loads, lambda factor: at_factor(problem, factor), runs=runs, seed=seed, advance=advance)
+    with progress_bar("simulating", len(FACTORS)) as progress:
+        frame = sweep_plan(result, loads, lambda factor: at_factor(problem, factor), runs=runs, seed=seed, progress=progress)
     files = write_plan_page(target, result, loads, frame, problem, runs=runs, seed=seed)
     if as_json:
         emit_json(

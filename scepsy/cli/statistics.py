@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from scepsy.cli.output import progress, show_table, stdout
+from scepsy.cli.output import progress_bar, show_table, stdout
 from scepsy.errors import InputError
 
 
@@ -15,8 +15,8 @@ def statistics_of(trace: Path, min_calls: int = 1, min_llms: int = 1) -> tuple[d
     from scepsy.stats.describe import describe
     from scepsy.stats.table import tabulate
 
-    with reading_progress(trace) as advance:
-        reader = TraceReader(trace, advance)
+    with reading_progress(trace) as progress:
+        reader = TraceReader(trace, progress)
         tables = tabulate(
             run for run in reader if len(run.calls) >= min_calls and len({call.llm for call in run.calls}) >= min_llms
         )
@@ -51,7 +51,7 @@ def show_statistics(document: dict[str, Any], assumptions: Sequence[str]) -> Non
 
 def reading_progress(path: Path) -> AbstractContextManager[Callable[..., None]]:
     """A progress bar over a file's bytes."""
-    return progress(f"reading {path.name}", path.stat().st_size if path.is_file() else None)
+    return progress_bar(f"reading {path.name}", path.stat().st_size if path.is_file() else None)
 
 
 def _show_workflow(name: str, workflow: dict[str, Any]) -> None:

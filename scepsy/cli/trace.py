@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scepsy.cli.importing import assignments
-from scepsy.cli.output import command, emit_json, progress, show_table, stdout
+from scepsy.cli.output import command, emit_json, progress_bar, show_table, stdout
 from scepsy.cli.statistics import show_statistics, statistics_of
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def generate(
     calls = 0
     llms = assignments(llm, "--llm")
     source = trace_source(workflow, seed)
-    with progress(f"generating {workflow}", runs) as advance, TraceWriter(output, source, BLOCK_TOKENS) as writer:
+    with progress_bar(f"generating {workflow}", runs) as progress, TraceWriter(output, source, BLOCK_TOKENS) as writer:
         for run in generate_runs(workflow, runs=runs, seed=seed, llms=llms):
             writer.write(run)
             calls += len(run.calls)
-            advance()
+            progress()
     if as_json:
         emit_json({"trace": str(output), "workflow": workflow, "runs": runs, "calls": calls, "seed": seed})
         return

@@ -10,7 +10,7 @@ import gzip
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from scepsy.errors import InputError
 from scepsy.files.atomic import atomic_path
 from scepsy.files.document import check_envelope
 from scepsy.files.failure import decode_json, explain, fail, reading, shown
+from scepsy.progress import Progress, no_progress
 from scepsy.value import Value, require
 from scepsy.workload import Run, Trace, TraceSource
 
@@ -31,9 +32,6 @@ _COUNT_DIGITS = 12
 LINE_BYTES = 64 << 20
 """A run whose line is longer is refused: a small packed file could unpack to one line of gigabytes. A call takes some 200 bytes
 beside its prefix hashes, so this holds a run of 10^5 calls."""
-
-Progress = Callable[[int], None]
-"""Called with the bytes of the file consumed since the last call; the file's size is the total."""
 
 
 class TraceHeader(Value, frozen=True, kw_only=True):
@@ -57,7 +55,7 @@ class TraceReader:
     that holds no run or fewer than its header says.
     """
 
-    def __init__(self, path: str | Path, progress: Progress | None = None) -> None:
+    def __init__(self, path: str | Path, progress: Progress = no_progress) -> None:
         self.path = Path(path)
         self._progress = progress
         with self._open() as (_, lines):
@@ -96,12 +94,11 @@ class TraceReader:
                     )
                 seen.add(run.id)
                 yield run
-                if self._progress and number % 64 == 0:
+                if number % 64 == 0:
                     position = raw.tell()
                     self._progress(position - reported)
                     reported = position
-        if self._progress:
-            self._progress(self.path.stat().st_size - reported)
+        self._progress(self.path.stat().st_size - reported)
         self._check_count(len(seen))
 
     def _decode(self, decoder: msgspec.json.Decoder[Run], line: bytes, number: int) -> Run:
@@ -162,12 +159,12 @@ class _Opened:
                 ) from error
 
 
-def stream_runs(path: str | Path, progress: Progress | None = None) -> Iterator[Run]:
+def stream_runs(path: str | Path, progress: Progress = no_progress) -> Iterator[Run]:
     """Yield a trace file's runs one by one, in bounded memory. Raises ``InputError`` at the first thing wrong."""
     return iter(TraceReader(path, progress))
 
 
-def load_trace(path: str | Path, progress: Progress | None = None) -> Trace:
+def load_trace(path: str | Path, progress: Progress = no_progress) -> Trace:
     """Read a whole trace into memory. Raises ``InputError`` naming file, line, field and remedy."""
     reader = TraceReader(path, progress)
     with _uncollected():

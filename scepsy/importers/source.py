@@ -8,9 +8,9 @@ read item by item.
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
@@ -18,6 +18,7 @@ import zstandard
 
 from scepsy.errors import InputError
 from scepsy.files.failure import fail, reading
+from scepsy.progress import Progress, no_progress
 
 LINE_BYTES = 64 << 20
 """Most bytes of one line or of one item of a JSON document."""
@@ -39,7 +40,7 @@ class Source:
     path: Path
     """Where the bytes are; for standard input a temporary file."""
     name: str = ""
-    advance: Callable[[int], None] = field(default=lambda amount: None)
+    progress: Progress = no_progress
     """Called with compressed bytes consumed since the last call."""
 
     def __str__(self) -> str:
@@ -131,7 +132,7 @@ class Stream:
     def report(self) -> None:
         """Tell the progress made."""
         at = self._raw.tell()
-        self._source.advance(at - self._reported)
+        self._source.progress(at - self._reported)
         self._reported = at
 
     def _count(self, amount: int) -> None:

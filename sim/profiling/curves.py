@@ -17,7 +17,7 @@ Warm-up (a part of the arrivals) and the time after the last arrival are left ou
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, fsum
@@ -35,6 +35,7 @@ from scepsy.predictors.aggregate import Floats
 from scepsy.predictors.paths import Paths
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
+from scepsy.progress import Progress, no_progress
 from scepsy.workers import delayed, parallel, require_jobs
 from sim.profiling import bench as bench_module
 from sim.profiling.bench import Bench, Calls, Duty, Load, fit_latency
@@ -83,7 +84,6 @@ CACHE_MATTERS = 0.02
 SHARED_DEGREES = 2
 """How many of the degrees, smallest first, are profiled at partial shares."""
 
-Progress = Callable[[int, int], None]
 
 COLUMNS = (
     "mean_s",
@@ -129,14 +129,14 @@ def profile_curves(
     seed: int = 0,
     cache_dir: Path | None = None,
     jobs: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> list[Curve]:
     """Profile every LLM that the streams call on every GPU type for which it has a profile.
 
     The streams' rates give the mix in which workflows share an LLM; the load is swept. ``shares`` are the shares to give
     curves for, ``degrees`` limits the tensor-parallel degrees (None: all profiled ones). With ``cache_dir``, what was
-    profiled before from the same runs, profiles and settings is read back. ``progress`` is called with (done, total) after
-    each LLM and GPU type. Raises ``InputError`` when an LLM has no profile, or fits no instance, on any of the GPU types.
+    profiled before from the same runs, profiles and settings is read back. ``progress`` counts pairs of
+    LLM and GPU type. Raises ``InputError`` when an LLM has no profile, or fits no instance, on any of the GPU types.
     """
     llms = list(dict.fromkeys(llm for stream in streams for llm in stream.trace.llms))
     tasks = []
@@ -150,17 +150,15 @@ def profile_curves(
         if replicas < 1:
             raise InputError(f"replica_counts holds {replicas}: must be >= 1")
     counts = tuple(sorted({1, *replica_counts}))
-    if progress:
-        progress(0, len(tasks))
+    progress(0, total=len(tasks))
     require_jobs(jobs, "jobs")
     cache_dir = usable_cache(cache_dir) if cache_dir is not None else None
     work = (delayed(_cached)(task, _callers(streams, task.llm), profiles, counts, seed, cache_dir) for task in tasks)
     made: list[Curve] = []
     results: Iterator[list[Curve]] = parallel(work, jobs=min(jobs, len(tasks)))
-    for done, curves in enumerate(results, start=1):
+    for curves in results:
         made.extend(curves)
-        if progress:
-            progress(done, len(tasks))
+        progress()
     for llm in llms:
         if not any(curve.llm == llm for curve in made):
             raise InputError(f"LLM {llm}: its longest call fits no instance on {', '.join(gpu_types)} at the profiled degrees")

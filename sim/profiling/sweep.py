@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any, TypeVar
 
 from scepsy.errors import InputError
+from scepsy.progress import Progress, no_progress
 from scepsy.workers import delayed, parallel
 
 R = TypeVar("R")
@@ -25,13 +26,11 @@ def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
-def sweep(
-    evaluate: Callable[..., R], points: Sequence[Point], *, jobs: int = -1, advance: Callable[[int], None] = lambda _: None
-) -> list[R]:
+def sweep(evaluate: Callable[..., R], points: Sequence[Point], *, jobs: int = -1, progress: Progress = no_progress) -> list[R]:
     """Call ``evaluate(**point)`` for every point; results in the same order.
 
-    ``jobs``: processes at once, −1 for one per core, 1 for none but this one. ``advance(1)`` is called as each result
-    arrives (see ``scepsy.cli.output.progress``). An exception in a worker ends the sweep and is raised here. Raises
+    ``jobs``: processes at once, −1 for one per core, 1 for none but this one. ``progress`` counts the results as they
+    arrive. An exception in a worker ends the sweep and is raised here. Raises
     ``InputError`` without points.
     """
     if not points:
@@ -41,7 +40,7 @@ def sweep(
     found: dict[int, R] = {}
     for number, result in results:
         found[number] = result
-        advance(1)
+        progress()
     return [found[number] for number in range(len(points))]
 
 

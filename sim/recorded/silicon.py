@@ -9,7 +9,7 @@ constants and the spread of lengths are calibrated on the rows of one tensor-par
 """
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import product
@@ -26,6 +26,7 @@ from scepsy.profile.fits import fit_step
 from scepsy.profile.model import EngineLimits, Profile, kv_capacity_tokens
 from scepsy.profile.step import StepModel
 from scepsy.profile.vendor import engine_handle, vendor_samples
+from scepsy.progress import Progress, no_progress
 from scepsy.rng import stream
 from sim.engine.clock import TICKS_PER_S, Kernel
 from sim.engine.request import NO_KEYS, Request
@@ -192,7 +193,7 @@ def _errors(rows: Sequence[Row], pairs: Sequence[tuple[float, float]]) -> dict[s
     return {"ttft_mean_abs_err_pct": float(ttft), "tpot_mean_abs_err_pct": float(tpot)}
 
 
-def validate_silicon(*, every: int = 1, progress: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
+def validate_silicon(*, every: int = 1, progress: Progress = no_progress) -> dict[str, Any]:
     """The JSON document of ``scepsy profile validate --silicon``; ``every`` n-th row of each degree is used.
 
     Raises ``InputError`` when the package is missing or ``every`` leaves a side without rows.

@@ -12,6 +12,7 @@ from scepsy.errors import InputError
 from scepsy.profile.fits import fit_step
 from scepsy.profile.step import StepModel
 from scepsy.profile.vendor import MODELS, SYSTEMS, engine_handle, vendor_samples
+from scepsy.progress import Progress, no_progress
 from sim.recorded.enginerun import EngineRun, catalogue_llm, catalogue_step, load_engine_run
 from sim.recorded.kvfit import fit_run
 from sim.recorded.replay import Replay, replay
@@ -40,7 +41,7 @@ def validate_runs(
     *,
     train: float = 0.33,
     vendor: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = no_progress,
     keep: Callable[[Replayed], None] = lambda _: None,
 ) -> dict[str, Any]:
     """The JSON document of ``scepsy profile validate``: signed errors in percent, on the scored part only.

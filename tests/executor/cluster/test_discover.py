@@ -116,7 +116,7 @@ def device(name: str, kind: str, uuid: str, bus: int, **more: str) -> Any:
 def discovered(double: Double) -> tuple[Any, list[str]]:
     double.store.remove(("resourceslices", "", "n2-gpu.nvidia.com"))
     said: list[str] = []
-    return discover(double.api(), catalogue.gpu_types(), say=said.append), said
+    return discover(double.api(), catalogue.gpu_types(), notify=said.append), said
 
 
 def test_a_gpu_that_is_also_offered_to_virtual_machines_counts_once(double: Double) -> None:

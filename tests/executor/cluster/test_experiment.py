@@ -69,12 +69,12 @@ class Kubelet:
 
 
 def measure(double: Double, kubelet: Kubelet) -> Records:
-    def tell(event: Any) -> None:
+    def note(event: Any) -> None:
         if event.what == "replaying":
             kubelet.run()
             double.later(0.0, double.server.controllers.settle)
 
-    return backend(double.api(), PROFILES, RenderOptions(), limits=QUICK, tell=tell)(plans.two_nodes(), workload())
+    return backend(double.api(), PROFILES, RenderOptions(), limits=QUICK, on_event=note)(plans.two_nodes(), workload())
 
 
 def test_records_come_back_and_nothing_stays(double: Double, stub: Callable[..., Any], tmp_path: Path) -> None:

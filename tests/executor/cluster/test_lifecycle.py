@@ -33,7 +33,7 @@ def test_neighbours_start_one_after_another(lab: Lab) -> None:
     plan = lab.fit(plans.two_nodes())
     events: list[Event] = []
     made = rendered(lab, plan)
-    apply(lab.api(), made, limits=lab.limits, tell=events.append)
+    apply(lab.api(), made, limits=lab.limits, on_event=events.append)
     order = [(event.what, event.name) for event in events]
     by_name = {engine.name: engine for engine in made.engines}
     assert any(engine.after for engine in made.engines)

@@ -62,7 +62,7 @@ def test_a_quota_that_shrinks_half_way_brings_the_old_plan_back(lab: Lab) -> Non
     apply(lab.api(), render(before, PROFILES, lab.options()), limits=lab.limits)
     shrunk: list[Event] = []
 
-    def tell(event: Event) -> None:
+    def note(event: Event) -> None:
         if event.what == "deleted" and event.name.startswith("deployment/") and not shrunk:
             shrunk.append(event)
             quota(lab, **{"count/deployments.apps": "1"})
@@ -70,7 +70,7 @@ def test_a_quota_that_shrinks_half_way_brings_the_old_plan_back(lab: Lab) -> Non
             lab.send("DELETE", f"/api/v1/namespaces/{lab.namespace}/resourcequotas/team")
 
     with pytest.raises(BackendError, match=r"exceeded quota: team.*raise the ResourceQuota.*; rolled back to scepsy-plan-"):
-        apply(lab.api(), render(after, PROFILES, lab.options()), limits=lab.limits, tell=tell)
+        apply(lab.api(), render(after, PROFILES, lab.options()), limits=lab.limits, on_event=note)
     assert placement(lab) == planned(before)
     assert status(lab.api(), "scepsy", metrics=False)["state"] == "serving"
 
@@ -110,13 +110,13 @@ def test_of_two_applies_at_once_one_is_refused(lab: Lab) -> None:
     before, after = lab.fit(plans.two_nodes()), lab.fit(plans.one_node())
     holding, go_on = threading.Event(), threading.Event()
 
-    def tell(event: Event) -> None:
+    def note(event: Event) -> None:
         if event.what == "started":
             holding.set()
             go_on.wait(60)
 
     def first() -> None:
-        apply(lab.api(), render(before, PROFILES, lab.options()), limits=lab.limits, tell=tell)
+        apply(lab.api(), render(before, PROFILES, lab.options()), limits=lab.limits, on_event=note)
 
     thread = threading.Thread(target=first)
     thread.start()

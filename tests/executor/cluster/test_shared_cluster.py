@@ -63,7 +63,7 @@ def other_holder(double: Double, holder: str, duration_s: int = 1) -> None:
 def test_a_holder_elsewhere_that_is_silent_is_waited_for_once(double: Double) -> None:
     other_holder(double, "elsewhere/boot/1/2.00/x")
     events: list[Event] = []
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=limits(lease_s=0.5), tell=events.append)
+    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=limits(lease_s=0.5), on_event=events.append)
     assert [e.name for e in events if e.what == "waiting for another writer"] == ["elsewhere/boot/1/2.00/x"]
 
 
@@ -76,13 +76,13 @@ def test_a_holder_of_this_host_whose_process_is_gone_is_not_waited_for(double: D
 def test_a_writer_that_lost_its_lease_writes_nothing_more(double: Double) -> None:
     taken: list[int] = []
 
-    def tell(event: Event) -> None:
+    def note(event: Event) -> None:
         if event.what == "started" and not taken:
             other_holder(double, "elsewhere/boot/1/2.00/x")
             taken.append(len(double.server.seen))
 
     with pytest.raises(lease.Lost, match=r"another apply or delete took over"):
-        apply(double.api(), render(plans.two_nodes(), PROFILES), limits=limits(lease_s=0.0), tell=tell)
+        apply(double.api(), render(plans.two_nodes(), PROFILES), limits=limits(lease_s=0.0), on_event=note)
     assert [c for c in double.server.seen[taken[0] :] if c.verb in ("patch", "delete") and c.plural != "leases"] == []
 
 
@@ -117,7 +117,7 @@ def test_a_write_that_is_refused_half_way_brings_the_old_plan_back(double: Doubl
     """Whatever the reason: here a quota that shrinks when the switch has begun, which nothing could have foreseen."""
     apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
 
-    def tell(event: Event) -> None:
+    def note(event: Event) -> None:
         if event.what == "deleted" and event.name.startswith("deployment/") and not shrunk:
             shrunk.append(event)
             quota(double, **{"count/deployments.apps": str(double.server.controllers._used("deployments"))})
@@ -126,7 +126,7 @@ def test_a_write_that_is_refused_half_way_brings_the_old_plan_back(double: Doubl
 
     shrunk: list[Event] = []
     with pytest.raises(BackendError, match=r"exceeded quota: team.*raise the ResourceQuota.*; rolled back to scepsy-plan-"):
-        apply(double.api(), render(plans.one_node(), PROFILES), limits=QUICK, tell=tell)
+        apply(double.api(), render(plans.one_node(), PROFILES), limits=QUICK, on_event=note)
     assert placement(DoubleLab(double)) == planned(plans.two_nodes())
     assert status(double.api(), "scepsy")["state"] == "serving"
 
@@ -214,7 +214,7 @@ def test_a_node_whose_name_is_not_its_hostname(double: Double) -> None:
 def test_an_llm_that_nobody_serves_for_a_while_is_named(double: Double) -> None:
     apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
     events: list[Event] = []
-    apply(double.api(), render(plans.one_node(), PROFILES), limits=QUICK, tell=events.append)
+    apply(double.api(), render(plans.one_node(), PROFILES), limits=QUICK, on_event=events.append)
     assert {e.name for e in events if e.what.startswith("no instance until")} == {"qwen3-8b", "reranker"}
 
 

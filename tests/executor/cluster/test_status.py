@@ -114,7 +114,7 @@ def test_a_failed_switch_restores_the_plan_before(double: Double) -> None:
             double.api(),
             render(plans.one_node(), PROFILES),
             limits=Limits(**{**vars(QUICK), "start_s": 0.5, "tick_s": 0.2}),
-            tell=events.append,
+            on_event=events.append,
         )
     assert placement(lab) == planned(plans.two_nodes())
     assert status(double.api(), "scepsy")["state"] == "serving"
@@ -172,7 +172,7 @@ def test_engines_leave_only_when_the_gateway_has_let_go(double: Double, tmp_path
 
     double.server.proxied = gateway
     events: list[Event] = []
-    apply(double.api(), after, limits=Limits(**{**vars(QUICK), "drain_s": 20.0}), tell=events.append)
+    apply(double.api(), after, limits=Limits(**{**vars(QUICK), "drain_s": 20.0}), on_event=events.append)
     assert len(alive) == 6, "it was asked until the calls had ended, and no longer"
     assert all(alive)
     whats = [event.what for event in events]

@@ -36,7 +36,7 @@ def test_every_combination_once_last_axis_fastest():
 def test_processes_give_what_one_gives_in_the_same_order():
     alone = sweep(latency, POINTS, jobs=1)
     seen = []
-    assert sweep(latency, POINTS, jobs=2, advance=seen.append) == alone
+    assert sweep(latency, POINTS, jobs=2, progress=lambda amount=1, *, total=None, what=None: seen.append(amount)) == alone
     assert seen == [1] * 4
     assert len(set(alone)) == 4
 
