@@ -13,6 +13,7 @@ from scepsy.cluster import Cluster
 from scepsy.report.figures import gpu_map, latency_vs_rate, prediction_error, share_stability
 from scepsy.report.page import Picture, Section, Table, write_page
 from scepsy.steady.verdict import PRECISION, STABLE, UNSTABLE
+from scepsy.version import __version__
 
 TOLERANCE = 0.15
 """A prediction this far (relative) from the simulated mean, at loads up to ``TRUSTED_LOAD``, is explained in words."""
@@ -254,8 +255,7 @@ def write_demo_page(
         ("Assumed", "; ".join(assumed) or "nothing beyond the traces"),
         (
             "Versions",
-            f"scepsy {version('scepsy')}, Python {platform.python_version()}, "
-            f"simpy {version('simpy')}, numpy {version('numpy')}",
+            f"scepsy {__version__}, Python {platform.python_version()}, simpy {version('simpy')}, numpy {version('numpy')}",
         ),
         ("Made by", f"scepsy demo, in {wall_s:.0f} s"),
     ]

@@ -23,6 +23,7 @@ from scepsy.search.problem import Problem
 from scepsy.stats.shares import shares_per_run
 from scepsy.stats.stability import stability
 from scepsy.stats.table import tabulate
+from scepsy.version import __version__
 
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25)
 """Simulated rates as parts of the target rates."""
@@ -179,7 +180,7 @@ def write_plan_page(
         ),
         ("Assumed", "; ".join(plan.assumptions) or "nothing beyond the traces"),
         ("Seeds and runs", f"seed {seed}, {runs} runs per simulated point"),
-        ("Versions", f"scepsy {version('scepsy')}, Python {platform.python_version()}, simpy {version('simpy')}"),
+        ("Versions", f"scepsy {__version__}, Python {platform.python_version()}, simpy {version('simpy')}"),
     ]
     lead = f"{plan.planner} plan for {', '.join(load.workflow for load in loads)} on {plan.cluster.name}."
     return write_page(path, f"Plan {path.name.removesuffix('.html')}", lead, sections, facts)
