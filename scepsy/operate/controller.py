@@ -1,0 +1,327 @@
+"""One look: what changed, whether another plan is worth it, and what is remembered for the next look.
+
+``step`` is called by the simulator's policy and by the executor's loop alike. It has no state of its own: ``Memory`` goes in
+and comes out, can be written to a file, and everything else can be told again from the recording.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from scepsy.cluster import Gpu
+from scepsy.operate.decision import Answer, Decision, Simulated, confirmed, decide
+from scepsy.operate.drift import LONGEST, Drift, arrival_drift, content_drifts, drifted_since, limit_of
+from scepsy.operate.features import Seen
+from scepsy.operate.reference import Reference, reference_of
+from scepsy.operate.settings import Settings
+from scepsy.operate.window import Estimate, dispersion_of, rate_of
+from scepsy.plans import Plan
+from scepsy.steady.interval import mean_interval
+from scepsy.value import Value
+from scepsy.workload import Run
+
+PATIENCE = 4.0
+"""Ended runs are read in order of arrival, so that short ones do not come first. One that is open for this many times the
+95th percentile of latency is passed over."""
+REFINED = (4, 16)
+"""A load that was estimated from few runs is looked at again when there are this many times as many."""
+CERTAIN = 512
+"""Runs from which on an estimate counts as good."""
+HEADROOM = 0.9
+"""New plans are made for the upper end of the rate's two-sided 80 % interval: the rate is below it in 9 of 10 cases."""
+MISSED = 0.999
+"""Confidence with which an observed latency must be beyond its limit."""
+LATENCIES = 200
+"""Runs that the observed latency is judged by, at least 100."""
+
+
+class Memory(Value, frozen=True, kw_only=True):
+    """What must survive from look to look, and a crash."""
+
+    references: dict[str, Reference]
+    since_s: dict[str, float]
+    """Runs that arrived later are tested against the reference, by workflow."""
+    content_s: dict[str, float] = msgspec.field(default_factory=dict)
+    """When the workflow's content last changed: runs that arrived since stand for it; absent: the plan's trace does."""
+    begun_s: dict[str, float] = msgspec.field(default_factory=dict)
+    """When the load that the reference describes began; absent: with the plan."""
+    refined: dict[str, int] = msgspec.field(default_factory=dict)
+    """How many of ``REFINED`` are done; absent: nothing to refine."""
+    last_switch_s: float | None = None
+    not_before_s: float | None = None
+    """No planning before: a switch was wanted and blocked."""
+
+
+class Facts(Value, frozen=True, kw_only=True):
+    """What is known now."""
+
+    now_s: float
+    seen: dict[str, tuple[Seen, ...]]
+    """The latest runs by workflow in order of arrival, open ones included."""
+    lost: tuple[Gpu, ...] = ()
+    """GPUs of the running plan that do not serve any more."""
+
+
+class Load(Value, frozen=True, kw_only=True):
+    """One workflow's load as estimated."""
+
+    workflow: str
+    rate_per_s: Estimate
+    planned_rate_per_s: float
+    """What new plans are made for."""
+    runs: tuple[Run, ...] | None
+    """Runs that show the content; None: as before."""
+    begun_s: float
+
+
+class Finding(Value, frozen=True, kw_only=True):
+    """Why it is time to plan again."""
+
+    kind: Literal["drift", "goal missed", "GPUs lost", "refined", "blocked before"]
+    drifts: tuple[Drift, ...]
+    loads: tuple[Load, ...]
+    lost: tuple[Gpu, ...] = ()
+
+
+class Report(Value, frozen=True, kw_only=True):
+    """What one look found and decided."""
+
+    now_s: float
+    finding: Finding
+    answer: Answer
+    decision: Decision
+    simulated: Simulated | None = None
+
+    @property
+    def chosen(self) -> Plan | None:
+        """The plan to switch to; None: stay."""
+        if self.decision.act == "keep" or self.decision.candidate is None:
+            return None
+        return self.answer.candidates[self.decision.candidate].plan
+
+
+Replan = Callable[[Plan, Finding], Answer]
+"""(running plan, what was found) -> what is predicted of it and of others under that load."""
+Validate = Callable[[Plan, Plan, Finding], Simulated]
+"""(running plan, candidate, what was found) -> both replayed with the live runs."""
+
+
+def begin(references: Sequence[Reference], now_s: float) -> Memory:
+    """Memory of a plan that was just put into use."""
+    return Memory(references={r.workflow: r for r in references}, since_s={r.workflow: now_s for r in references})
+
+
+def step(
+    memory: Memory, facts: Facts, settings: Settings, running: Plan, replan: Replan, validate: Validate | None, *, frozen: bool
+) -> tuple[Memory, Report | None]:
+    """Look once. The report says what to do; carrying it out, and saying so by ``switched``, is the caller's."""
+    memory, finding = look(memory, facts, settings)
+    if finding is None:
+        return memory, None
+    answer = replan(running, finding)
+    must = bool(finding.lost) or not answer.running.meets
+    decision = decide(
+        settings, answer, now_s=facts.now_s, last_switch_s=memory.last_switch_s, frozen=frozen, lost=bool(finding.lost)
+    )
+    simulated = None
+    if decision.act == "switch" and validate is not None and decision.candidate is not None and not finding.lost:
+        simulated = validate(running, answer.candidates[decision.candidate].plan, finding)
+        decision = confirmed(decision, simulated, settings, must=must)
+    report = Report(now_s=facts.now_s, finding=finding, answer=answer, decision=decision, simulated=simulated)
+    return remember(memory, facts, settings, finding, decision), report
+
+
+def switched(memory: Memory, at_s: float) -> Memory:
+    """A switch was begun."""
+    return _with(memory, last_switch_s=at_s, not_before_s=None)
+
+
+# ---- looking ---------------------------------------------------------------------------------------------------------
+
+
+def look(memory: Memory, facts: Facts, settings: Settings) -> tuple[Memory, Finding | None]:
+    """Test every workflow. Nothing is found before ``not_before_s`` except the loss of GPUs."""
+    now = facts.now_s
+    waiting = memory.not_before_s is not None and now < memory.not_before_s
+    if waiting and not facts.lost:
+        return memory, None
+    workflows = len(memory.references)
+    drifts: list[Drift] = []
+    for name, reference in memory.references.items():
+        times, ended = fresh(memory, facts, name)
+        h = limit_of(reference, settings.alarms_per_week, workflows)
+        rate = arrival_drift(times, memory.since_s[name], now, reference, h)
+        found = [*([rate] if rate is not None else []), *content_drifts(ended, reference, h)]
+        drifts += sorted(found, key=lambda each: -each.strength)
+    loads = tuple(_load(memory, facts, name, [d for d in drifts if d.workflow == name]) for name in memory.references)
+    enough = all(
+        _runs_since(memory, facts, load) >= settings.least_runs or not any(d.workflow == load.workflow for d in drifts)
+        for load in loads
+    )
+    kind: Literal["drift", "goal missed", "GPUs lost", "refined", "blocked before"] | None = None
+    if facts.lost:
+        kind = "GPUs lost"
+    elif drifts and enough:
+        kind = "drift"
+    elif memory.not_before_s is not None:
+        kind = "blocked before"
+    elif _missed(facts, settings, memory):
+        kind = "goal missed"
+    elif any(_to_refine(memory, facts, name) for name in memory.references):
+        kind = "refined"
+    if kind is None:
+        return memory, None
+    return memory, Finding(kind=kind, drifts=tuple(drifts), loads=loads, lost=facts.lost)
+
+
+def fresh(memory: Memory, facts: Facts, workflow: str) -> tuple[list[float], list[Seen]]:
+    """Arrivals after the reference, and ended runs among them, both in order of arrival."""
+    mine = [each for each in facts.seen.get(workflow, ()) if each.arrival_s > memory.since_s[workflow]]
+    return [each.arrival_s for each in mine], readable(mine, facts.now_s)
+
+
+def readable(seen: Sequence[Seen], now_s: float) -> list[Seen]:
+    """Ended runs up to the first that is still open, unless that one is overdue."""
+    latencies = [each.latency_s for each in seen if each.end_s is not None]
+    overdue = PATIENCE * float(np.quantile(latencies, 0.95)) if latencies else float("inf")
+    found = []
+    for each in seen:
+        if each.end_s is not None:
+            found.append(each)
+        elif now_s - each.arrival_s <= overdue:
+            break
+    return found
+
+
+def _load(memory: Memory, facts: Facts, workflow: str, drifts: Sequence[Drift]) -> Load:
+    """Estimate a workflow's load: since its change where it changed, else since the reference's load began."""
+    reference, now = memory.references[workflow], facts.now_s
+    times, ended = fresh(memory, facts, workflow)
+    content = [d for d in drifts if d.number != "rate"]
+    if drifts:
+        begun = drifted_since(times, ended, drifts[0], now, reference)
+    else:
+        begun = memory.begun_s.get(workflow, memory.since_s[workflow])
+    every = [each.arrival_s for each in facts.seen.get(workflow, ()) if each.arrival_s >= begun]
+    kept = every[-4 * LONGEST :]
+    spread = dispersion_of(kept)
+    if not drifts and reference.arrivals == 0:  # nothing speaks against what was planned for
+        rate = Estimate(value=reference.rate_per_s)
+        planned = reference.rate_per_s
+    else:
+        rate = rate_of(len(kept), max(now - (kept[0] if kept else begun), 1e-9), spread)
+        upper = rate_of(len(kept), max(now - (kept[0] if kept else begun), 1e-9), spread, confidence=2 * HEADROOM - 1).high
+        planned = upper if upper is not None else rate.value
+    runs: tuple[Run, ...] | None = None
+    if content:
+        known = [each.run for each in ended if each.arrival_s >= begun and each.run is not None]
+        runs = tuple(known[-LONGEST:]) or None
+    elif workflow in memory.content_s:
+        first = memory.content_s[workflow]
+        known = [s.run for s in readable(facts.seen.get(workflow, ()), now) if s.arrival_s >= first and s.run is not None]
+        runs = tuple(known[-LONGEST:]) or None
+    return Load(workflow=workflow, rate_per_s=rate, planned_rate_per_s=planned, runs=runs, begun_s=begun)
+
+
+def _runs_since(memory: Memory, facts: Facts, load: Load) -> int:
+    return sum(each.arrival_s >= load.begun_s for each in facts.seen.get(load.workflow, ()))
+
+
+def _missed(facts: Facts, settings: Settings, memory: Memory) -> bool:
+    """Whether observed latency is beyond a limit with confidence. Needs 100 runs that ended."""
+    for workflow, limit in settings.limits_s.items():
+        if workflow not in memory.references:
+            continue
+        ended = fresh(memory, facts, workflow)[1][-LATENCIES:]
+        values = np.array([each.latency_s for each in ended], dtype=float)
+        if settings.percentile is not None:
+            values, limit = (values > limit).astype(float), 1 - settings.percentile / 100
+        if len(values) >= 100 and mean_interval(values, 2 * MISSED - 1).low > limit:
+            return True
+    return False
+
+
+def _to_refine(memory: Memory, facts: Facts, workflow: str) -> bool:
+    done = memory.refined.get(workflow)
+    reference = memory.references[workflow]
+    if done is None or done >= len(REFINED) or reference.arrivals == 0:
+        return False
+    begun = memory.begun_s.get(workflow, memory.since_s[workflow])
+    have = sum(each.arrival_s >= begun for each in facts.seen.get(workflow, ()))
+    wanted = min(CERTAIN, reference.arrivals * REFINED[done] // (REFINED[done - 1] if done else 1))
+    return have >= wanted > reference.arrivals
+
+
+# ---- remembering -----------------------------------------------------------------------------------------------------
+
+
+def remember(memory: Memory, facts: Facts, settings: Settings, finding: Finding, decision: Decision) -> Memory:
+    """What was found becomes the reference, unless a wanted switch was blocked: then it is found again when it is allowed."""
+    now = facts.now_s
+    if decision.blocked == "too soon" and memory.last_switch_s is not None:
+        return _with(memory, not_before_s=memory.last_switch_s + settings.min_between_s)
+    if decision.blocked:
+        return _with(memory, not_before_s=now + max(settings.look_s, settings.min_between_s / 4))
+    references, since = dict(memory.references), dict(memory.since_s)
+    content, begun, refined = dict(memory.content_s), dict(memory.begun_s), dict(memory.refined)
+    for load in finding.loads:
+        name, before = load.workflow, memory.references[load.workflow]
+        drifted = any(drift.workflow == name for drift in finding.drifts)
+        refine = _to_refine(memory, facts, name)
+        if not drifted and not refine:
+            continue
+        if drifted:
+            begun[name], refined[name] = load.begun_s, 0
+            if any(drift.workflow == name and drift.number != "rate" for drift in finding.drifts):
+                content[name] = load.begun_s
+        else:
+            refined[name] = refined.get(name, 0) + 1
+        references[name] = _estimated(memory, facts, load, before, content_changed=name in content)
+        since[name] = now
+    return _with(
+        memory, references=references, since_s=since, content_s=content, begun_s=begun, refined=refined, not_before_s=None
+    )
+
+
+def _estimated(memory: Memory, facts: Facts, load: Load, before: Reference, *, content_changed: bool) -> Reference:
+    mine = [each for each in facts.seen.get(load.workflow, ()) if each.arrival_s >= load.begun_s][-4 * LONGEST :]
+    values = [each.values for each in readable(mine, facts.now_s)]
+    count = len(mine)
+    spread = dispersion_of([each.arrival_s for each in mine])
+    if content_changed and len(values) >= 2:
+        return reference_of(
+            load.workflow, values, load.rate_per_s.value, arrivals=max(count, 1), dispersion=max(before.dispersion, spread)
+        )
+    return Reference(
+        workflow=load.workflow,
+        rate_per_s=load.rate_per_s.value,
+        arrivals=max(count, 1),
+        dispersion=max(before.dispersion, spread),
+        runs=before.runs,
+        moments=before.moments,
+        parallelism=before.parallelism,
+    )
+
+
+def _with(memory: Memory, **fields: object) -> Memory:
+    return msgspec.structs.replace(memory, **fields)
+
+
+__all__ = [
+    "Facts",
+    "Finding",
+    "Load",
+    "Memory",
+    "Replan",
+    "Report",
+    "Validate",
+    "begin",
+    "fresh",
+    "look",
+    "readable",
+    "remember",
+    "step",
+    "switched",
+]

@@ -1,0 +1,246 @@
+"""The rule, and what must hold whatever is found: minimum time between switches, the freeze, no act on a load that stays."""
+
+from functools import cache
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scepsy.cluster import Gpu
+from scepsy.operate.controller import Finding, Memory, begin, remember, step, switched
+from scepsy.operate.decision import Answer, Candidate, Move, Outlook, Simulated, confirmed, decide
+from scepsy.operate.reference import planned_for
+from scepsy.operate.settings import Settings
+from scepsy.plans import Plan
+from scepsy.search import PLANNERS
+from scepsy.search.random_problems import Size, random_problem
+from tests.operate.loads import facts_at, load, runs_of
+
+W = "rag-rerank"
+
+
+@cache
+def plans() -> tuple[Plan, Plan]:
+    problem = random_problem(Size(llms=3, nodes=1, gpus_per_node=4, load=0.15, share_unit_pct=20), 3)
+    return PLANNERS["equal"](problem), PLANNERS["exact"](problem)
+
+
+def outlook(in_system: float = 4.0, gpus: int = 4, *, meets: bool = True) -> Outlook:
+    return Outlook(
+        latency_s={W: in_system}, limited_s={W: in_system}, throughput_per_s={W: 3.0}, utilisation=0.5, gpus=gpus,
+        in_system=in_system, meets=meets,
+    )  # fmt: skip
+
+
+def candidate(in_system: float = 2.0, gpus: int = 4, *, started: int = 2, lost: float = 10.0, meets: bool = True) -> Candidate:
+    move = Move(started=started, stopped=started, cold_start_s=40.0, gpu_s=40.0 * started, lost_run_s=lost)
+    return Candidate(plan=plans()[1], outlook=outlook(in_system, gpus, meets=meets), move=move)
+
+
+def ask(answer: Answer, settings: Settings | None = None, **how: object):
+    known = {"now_s": 1e4, "last_switch_s": None, "frozen": False, **how}
+    return decide(settings or Settings(), answer, **known)  # type: ignore[arg-type]
+
+
+outlooks = st.builds(outlook, st.floats(0.1, 100), st.integers(1, 8), meets=st.booleans())
+candidates = st.builds(
+    candidate, st.floats(0.1, 100), st.integers(1, 8), started=st.integers(0, 12), lost=st.floats(0, 1e5), meets=st.booleans()
+)
+answers = st.builds(Answer, running=outlooks, candidates=st.lists(candidates, max_size=4).map(tuple))
+aims = st.one_of(
+    st.builds(Settings, min_between_s=st.floats(0, 2000), most_started=st.integers(1, 12)),
+    st.builds(Settings, goal=st.just("gpus"), limits_s=st.just({W: 5.0}), gpus_to=st.integers(1, 8)),
+)
+
+
+# ---- the rule --------------------------------------------------------------------------------------------------------
+
+
+@given(answers, aims, st.booleans())
+def test_frozen_never_acts(answer: Answer, aim: Settings, lost: bool) -> None:
+    assert ask(answer, aim, frozen=True, lost=lost).act == "keep"
+
+
+@given(answers, aims, st.floats(0, 1e5), st.booleans())
+def test_nothing_acts_before_the_minimum_time(answer: Answer, aim: Settings, last: float, lost: bool) -> None:
+    now = last + 0.99 * aim.min_between_s
+    found = ask(answer, aim, now_s=now, last_switch_s=last, lost=lost)
+    assert found.act == "keep" or aim.min_between_s == 0
+
+
+@given(answers, aims, st.booleans())
+def test_what_is_chosen_is_within_the_limits_and_pays(answer: Answer, aim: Settings, lost: bool) -> None:
+    found = ask(answer, aim, lost=lost)
+    if found.act == "keep":
+        return
+    assert found.candidate is not None
+    chosen = answer.candidates[found.candidate]
+    assert chosen.move.started <= aim.most_started
+    assert aim.gpus_to is None or chosen.outlook.gpus <= aim.gpus_to
+    if answer.running.meets and not lost:
+        assert chosen.outlook.meets
+        assert found.gain > aim.margin * found.cost
+    else:
+        assert chosen.outlook.meets or chosen.outlook.in_system < answer.running.in_system
+
+
+def test_a_gain_that_does_not_pay_is_said_in_numbers() -> None:
+    found = ask(Answer(running=outlook(4.0), candidates=(candidate(3.0, lost=1e6),)))
+    assert (found.act, found.candidate) == ("keep", 0)
+    assert "gains 3600 run-seconds (25.0 %) for 1e+06" in found.reason
+
+
+def test_a_small_gain_is_within_the_error_of_predictions() -> None:
+    assert ask(Answer(running=outlook(4.0), candidates=(candidate(3.8, lost=0.0),))).act == "keep"
+    assert ask(Answer(running=outlook(4.0), candidates=(candidate(3.5, lost=0.0),))).act == "switch"
+
+
+def test_a_plan_that_misses_its_goal_goes_whatever_the_gain() -> None:
+    found = ask(Answer(running=outlook(4.0, meets=False), candidates=(candidate(5.0, lost=1e9),)))
+    assert found.act == "switch"
+    assert "misses its goal" in found.reason
+
+
+def test_fewer_gpus_must_pay_for_the_start() -> None:
+    aim = Settings(goal="gpus", limits_s={W: 5.0})
+    answer = Answer(running=outlook(gpus=8), candidates=(candidate(gpus=6),))
+    assert ask(answer, aim).act == "switch"
+    assert ask(answer, msgspec.structs.replace(aim, horizon_s=50)).act == "keep"
+    assert ask(Answer(running=outlook(gpus=8), candidates=(candidate(gpus=6, meets=False),)), aim).act == "keep"
+
+
+def test_the_simulation_has_a_veto() -> None:
+    wanted = ask(Answer(running=outlook(4.0), candidates=(candidate(2.0),)))
+    assert wanted.act == "switch"
+    slower = Simulated(running_s={W: 2.0}, candidate_s={W: 2.5}, runs=100)
+    assert confirmed(wanted, slower, Settings(), must=False).act == "keep"
+    faster = Simulated(running_s={W: 2.0}, candidate_s={W: 1.5}, runs=100)
+    assert confirmed(wanted, faster, Settings(), must=False).act == "switch"
+    piling_up = Simulated(running_s={W: 2.0}, candidate_s={W: 1.5}, candidate_keeps_up=False, runs=100)
+    assert confirmed(wanted, piling_up, Settings(), must=True).act == "keep"
+
+
+def test_settings_that_contradict_themselves_are_refused() -> None:
+    for wrong in ({"goal": "gpus"}, {"gpus_from": 4, "gpus_to": 2}, {"percentile": 90}, {"margin": 0.5}):
+        with pytest.raises(ValueError, match="must be"):
+            Settings(**wrong)  # type: ignore[arg-type]
+
+
+# ---- the controller --------------------------------------------------------------------------------------------------
+
+
+def eager(running: Plan, finding: Finding) -> Answer:
+    """Planning that always finds something much better."""
+    return Answer(running=outlook(10.0), candidates=(candidate(1.0, lost=0.0),))
+
+
+def run(memory: Memory, seen, aim: Settings, *, frozen: bool = False, until: int = 4000, replan=eager):
+    """Look every half minute and switch when told to; times of the switches, and the reports."""
+    switches, reports = [], []
+    running = plans()[0]
+    for now in range(30, until, 30):
+        memory, report = step(memory, facts_at(float(now), seen), aim, running, replan, None, frozen=frozen)
+        memory = msgspec.json.decode(msgspec.json.encode(memory), type=Memory)  # it survives a crash at any time
+        if report is not None:
+            reports.append(report)
+            if report.chosen is not None:
+                switches.append(now)
+                memory, running = switched(memory, float(now)), report.chosen
+    return switches, reports
+
+
+def changing(seed: int) -> list:
+    """The rate jumps up and down every 500 s."""
+    runs, seen = runs_of(), []
+    for part in range(8):
+        seen += load(runs, 1.0 if part % 2 == 0 else 2.5, 500.0 * part, 500.0 * (part + 1), seed=100 * seed + part)
+    return seen
+
+
+@settings(max_examples=3)
+@given(st.integers(0, 1000), st.sampled_from([0.0, 300.0, 900.0]))
+def test_never_two_switches_within_the_minimum_time(seed: int, least: float) -> None:
+    aim = Settings(min_between_s=least)
+    switches, _ = run(begin([planned_for(W, runs_of(), 1.0)], 0.0), changing(seed), aim)
+    assert switches
+    assert all(b - a >= least for a, b in pairwise(switches))
+
+
+@settings(max_examples=3)
+@given(st.integers(0, 1000))
+def test_a_frozen_controller_tells_and_does_nothing(seed: int) -> None:
+    switches, reports = run(begin([planned_for(W, runs_of(), 1.0)], 0.0), changing(seed), Settings(), frozen=True, until=2000)
+    assert not switches
+    assert reports
+    assert {report.decision.blocked for report in reports} == {"frozen"}
+
+
+@settings(max_examples=3)
+@given(st.integers(0, 1000))
+def test_a_load_that_stays_is_left_alone_however_good_another_plan_looks(seed: int) -> None:
+    runs = runs_of()
+    switches, reports = run(begin([planned_for(W, runs, 1.0)], 0.0), load(runs, 1.0, 0.0, 4000.0, seed=seed), Settings())
+    assert not switches
+    assert not reports
+
+
+def test_after_a_change_the_new_load_is_what_is_tested_against() -> None:
+    runs = runs_of()
+    seen = [*load(runs, 1.0, 0.0, 1000.0), *load(runs, 2.0, 1000.0, 9000.0, seed=1)]
+    switches, reports = run(begin([planned_for(W, runs, 1.0)], 0.0), seen, Settings(), until=9000)
+    assert [report.finding.kind for report in reports].count("drift") == 1
+    assert [report.finding.kind for report in reports].count("refined") <= 2
+    assert 1000 < switches[0] < 1200
+    last = reports[-1].finding.loads[0]
+    assert last.rate_per_s.value == pytest.approx(2.0, rel=0.1)
+    assert last.planned_rate_per_s == pytest.approx(2.0, rel=0.2)
+
+
+def test_a_switch_that_came_too_soon_is_made_when_it_may_be() -> None:
+    aim = Settings(min_between_s=1500.0)
+    runs = runs_of()
+    seen = [
+        *load(runs, 1.0, 0.0, 500.0), *load(runs, 3.0, 500.0, 1000.0, seed=1), *load(runs, 1.0, 1000.0, 4000.0, seed=2)
+    ]  # fmt: skip
+    switches, reports = run(begin([planned_for(W, runs, 1.0)], 0.0), seen, aim)
+    assert "too soon" in {report.decision.blocked for report in reports}
+    assert switches[1] - switches[0] < 1500 + 60
+
+
+def test_lost_gpus_are_acted_on_at_once() -> None:
+    memory = begin([planned_for(W, runs_of(), 1.0)], 0.0)
+    facts = msgspec.structs.replace(facts_at(30.0, load(runs_of(), 1.0, 0.0, 100.0)), lost=(Gpu(node="n0", index=0),))
+    _, report = step(memory, facts, Settings(), plans()[0], eager, None, frozen=False)
+    assert report is not None
+    assert report.finding.kind == "GPUs lost"
+    assert report.decision.act == "switch"
+
+
+def test_an_observed_latency_beyond_its_limit_is_reason_enough() -> None:
+    runs = runs_of()
+    seen = load(runs, 1.0, 0.0, 600.0)
+    memory, facts = begin([planned_for(W, runs, 1.0)], 0.0), facts_at(600.0, seen)
+    for limit, wanted in ((4.0, True), (6.5, False)):
+        aim = Settings(limits_s={W: limit})
+        _, report = step(memory, facts, aim, plans()[0], eager, None, frozen=False)
+        assert (report is not None and report.finding.kind == "goal missed") is wanted
+
+
+def test_what_is_remembered_after_a_keep_is_the_new_load() -> None:
+    runs = runs_of()
+    seen = load(runs, 3.0, 0.0, 300.0)
+    memory = begin([planned_for(W, runs, 1.0)], 0.0)
+
+    def nothing_better(running: Plan, finding: Finding) -> Answer:
+        return Answer(running=outlook(4.0), candidates=())
+
+    memory, report = step(memory, facts_at(300.0, seen), Settings(), plans()[0], nothing_better, None, frozen=False)
+    assert report is not None
+    assert report.decision.act == "keep"
+    assert memory.references[W].rate_per_s == pytest.approx(3.0, rel=0.15)
+    again, none = step(memory, facts_at(330.0, seen), Settings(), plans()[0], nothing_better, None, frozen=False)
+    assert none is None
+    assert again == memory
+    assert remember(memory, facts_at(330.0, seen), Settings(), report.finding, report.decision).since_s[W] == 330.0
