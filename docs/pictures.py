@@ -11,8 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 import scepsy
+from scepsy.api.prepare import Load, prepare
+from scepsy.files.cache import cache_dir
 from scepsy.report.figures import gpu_map
+from scepsy.report.offers import cost_figure
 from scepsy.report.style import looks, styled
+from scepsy.search.offers import offers, side_by_side
 
 HERE = Path(__file__).parent
 MODELS = {
@@ -120,6 +124,16 @@ def timeline(records: scepsy.Records, llms: list[str], runs: int = 12) -> Figure
     return figure
 
 
+def cost(trace: scepsy.Trace) -> Figure:
+    """Latency against cost over three GPU types."""
+    clusters = [scepsy.load_cluster(8, name) for name in ("A100-80G", "H100-80G", "L40S")]
+    both = side_by_side(clusters)
+    load = Load(trace=trace, arrivals=scepsy.Arrivals(rate_per_s=RATE_PER_S))
+    problem = prepare([load], both, scepsy.profiles_of(MODELS, both), cache_dir=cache_dir())
+    found, _ = offers(problem, clusters)
+    return cost_figure(found, f"{load.workflow} at {RATE_PER_S:g} runs/s")
+
+
 def draw(folder: Path) -> list[Path]:
     """Draw every picture into ``folder``."""
     trace = scepsy.import_trace(HERE / "samples" / "support.otlp.jsonl.gz")
@@ -139,6 +153,7 @@ def draw(folder: Path) -> list[Path]:
             }
         )
     pictures = {
+        "cost": cost(trace),
         "in-out": in_and_out(),
         "layers": layers(),
         "gpu-map": gpu_map(plan),

@@ -32,7 +32,7 @@ class GpuType(Value, frozen=True, kw_only=True):
     flops_per_s: float
     """Peak dense BF16 rate."""
     cost_per_hour: float = 1.0
-    """Relative cost, for plans that minimise it. Unit: any, the same for all types."""
+    """US dollars per GPU and hour. Without ``price`` and at 1.0 it is taken for not known (``scepsy.cost``)."""
     fp8_flops_per_s: float = 0.0
     """Peak dense FP8 rate; 0: the GPU computes FP8 weights in 16 bits."""
     fp4_flops_per_s: float = 0.0
@@ -41,6 +41,10 @@ class GpuType(Value, frozen=True, kw_only=True):
     """To the other GPUs of its node, both directions together; 0: not known."""
     price: str = ""
     """Where ``cost_per_hour`` comes from, and when."""
+    tdp_w: float = 0.0
+    """Published thermal design power, watts; 0: not known."""
+    tdp_source: str = ""
+    """Who publishes ``tdp_w``."""
     kind: str = ""
     """measured, vendor data or scaled: what step models of this type rest on."""
     partitions_pct: tuple[int, ...] = ()
@@ -53,7 +57,7 @@ class GpuType(Value, frozen=True, kw_only=True):
         require_finite("bandwidth_bytes_per_s", self.bandwidth_bytes_per_s, exclusive=True)
         require_finite("flops_per_s", self.flops_per_s, exclusive=True)
         require_finite("cost_per_hour", self.cost_per_hour, exclusive=True)
-        for field in ("fp8_flops_per_s", "fp4_flops_per_s", "interconnect_bytes_per_s"):
+        for field in ("fp8_flops_per_s", "fp4_flops_per_s", "interconnect_bytes_per_s", "tdp_w"):
             require_finite(field, getattr(self, field))
         for pct in self.partitions_pct:
             require(1 <= pct <= 100, "partitions_pct", pct, "1 to 100")

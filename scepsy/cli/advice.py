@@ -1,13 +1,19 @@
 """``frontier``, ``admit``, ``changes``: what a cluster of another size would do, who can be served, what a switch costs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scepsy.cli.options import ClusterName, Gpus, GpuType, Json, Profiles, Rates, Renames, Traces
-from scepsy.cli.output import command, emit_json, show_table, stdout
-from scepsy.cli.question import state_problem
+from scepsy.cli.options import ClusterName, Csv, Gpus, GpuType, Json, Prices, Profiles, Rates, Renames, Traces
+from scepsy.cli.outermost import require_writable
+from scepsy.cli.output import command, emit_csv, emit_json, progress_bar, show_table, stdout
+from scepsy.cli.question import priced, state_problem
+from scepsy.cost import price_of
+from scepsy.errors import Infeasible, InputError
+
+if TYPE_CHECKING:
+    from scepsy.search.offers import Offer
 
 
 @command
@@ -18,27 +24,102 @@ def frontier(
     rename: Renames = None,
     cluster: ClusterName = None,
     gpus: Gpus = None,
-    gpu_type: GpuType = "A100-80G",
+    gpu_type: Annotated[
+        list[str] | None, typer.Option(help="GPU type that goes with --gpus [A100-80G]; repeat to compare several.")
+    ] = None,
+    prices: Prices = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw latency against cost into this file: .svg, .png or .pdf.")
+    ] = None,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
-    """Latency and highest rate for every number of GPUs up to the cluster's (the exact optimum, packing left aside).
+    """Latency, highest rate and cost for every number of GPUs up to the cluster's, and for every GPU type given.
 
-    Example: `scepsy frontier -t traces/rag-rerank.jsonl.gz --rate 8 --gpus 16`
+    Each row has a plan that packs (on more than 24 GPUs only some counts have), with the numbers that `scepsy plan` gives
+    for it. A mark stands where no other row is better in both latency and cost.
+
+    Example: `scepsy frontier -t rag.jsonl --rate 8 --gpus 16 --gpu-type A100-80G --gpu-type H100-80G --picture cost.svg`
     """
-    from scepsy.search.frontier import frontier as points_of
+    from scepsy.cli.inputs import read_cluster
+    from scepsy.search.offers import offers as offers_of
+    from scepsy.search.offers import side_by_side
 
-    problem, _, _ = state_problem(trace, rate, profiles=profiles, rename=rename, cluster=cluster, gpus=gpus, gpu_type=gpu_type)
-    points = points_of(problem)
-    first = float(problem.rates_per_s[0])
+    if gpu_type and len(gpu_type) > 1 and gpus is None:
+        raise InputError("--gpu-type is given several times: give --gpus N too, the most GPUs of each type")
+    if picture is not None:
+        if picture.suffix not in (".svg", ".png", ".pdf"):
+            raise InputError(f"--picture is {picture}: must end in .svg, .png or .pdf")
+        require_writable(picture, folder=False)
+    clusters = [read_cluster(cluster, gpus, name) for name in dict.fromkeys(gpu_type or ["A100-80G"])]
+    clusters = [priced(each, prices) for each in clusters]
+    problem, _, _ = state_problem(
+        trace, rate, profiles=profiles, rename=rename, cluster=None, gpus=None, gpu_type="", machines=side_by_side(clusters)
+    )
+    with progress_bar("planning", len(clusters)) as advance:
+        found, left_out = offers_of(problem, clusters, done=advance)
+    if not found:
+        raise Infeasible("; ".join(f"{name}: {why}" for name, why in left_out.items()))
+    first = problem.targets[0]
+    if picture is not None:
+        from scepsy.report.offers import write_cost_figure
+
+        names = ", ".join(f"{t.workflow} at {t.arrivals.rate_per_s:g} runs/s" for t in problem.targets)
+        write_cost_figure(found, names, picture)
     if as_json:
-        rows = [{"gpus": p.gpus, "latency_s": p.latency_s, "rate_factor": p.rate_factor} for p in points]
-        emit_json({"targets": {t.workflow: t.arrivals.rate_per_s for t in problem.targets}, "points": rows})
+        targets = {t.workflow: t.arrivals.rate_per_s for t in problem.targets}
+        emit_json({"targets": targets, "points": [_point(offer) for offer in found], "left_out": left_out})
+        return
+    if as_csv:
+        rows = [_point(offer) for offer in found]
+        emit_csv(rows[0], [row.values() for row in rows])
         return
     show_table(
-        "Latency against GPUs",
-        ["GPUs", "mean latency s", "highest factor on the rates", f"{problem.targets[0].workflow} runs/s"],
-        [[p.gpus, p.latency_s if p.latency_s is not None else "not met", p.rate_factor, p.rate_factor * first] for p in points],
+        "Latency against GPUs and cost",
+        ["GPU type", "GPUs", "mean latency s", f"at most {first.workflow} runs/s", "$/h", "$/1,000 runs", "best"],
+        [_row(offer, float(problem.rates_per_s[0])) for offer in found if offer.searched or offer.point.latency_s is None],
     )
+    stdout.print(
+        "GPUs: at most so many; $ for those that the plan touches. best: no other row is better in both", highlight=False
+    )
+    for name, why in left_out.items():
+        stdout.print(f"{name}: {why}", highlight=False, markup=False)
+    for gpu in {gpu.name: gpu for each in clusters for gpu in each.gpu_types}.values():
+        told = f"${gpu.cost_per_hour:g} per hour, {gpu.price or 'source not given'}" if price_of(gpu) else "price not known"
+        stdout.print(f"{gpu.name}: {told}", highlight=False, markup=False)
+    if picture is not None:
+        stdout.print(f"wrote {picture}", highlight=False, markup=False)
+
+
+def _point(offer: "Offer") -> dict[str, Any]:
+    """One row of ``frontier --json`` and ``--csv``."""
+    cost = offer.cost
+    return {
+        "gpu_type": offer.gpu_type,
+        "gpus": offer.gpus,
+        "latency_s": offer.point.latency_s,
+        "rate_factor": offer.point.rate_factor,
+        "planned_latency_s": offer.latency_s,
+        "planned_gpus": cost and cost.gpus,
+        "usd_per_hour": cost and cost.usd_per_hour,
+        "usd_per_1000_runs": cost and cost.usd_per_1000_runs,
+        "gpu_hours_per_1000_runs": cost and cost.gpu_hours_per_1000_runs,
+        "energy_kwh_per_1000_runs": cost and cost.energy_kwh_per_1000_runs,
+        "pareto": offer.on_pareto,
+    }
+
+
+def _row(offer: "Offer", first_per_s: float) -> list[object]:
+    cost = offer.cost
+    return [
+        offer.gpu_type,
+        offer.gpus,
+        offer.latency_s if offer.latency_s is not None else "none packs" if offer.searched else "not met",
+        offer.point.rate_factor * first_per_s,
+        cost and cost.usd_per_hour,
+        cost and cost.usd_per_1000_runs,
+        "*" if offer.on_pareto else "",
+    ]
 
 
 @command

@@ -17,6 +17,8 @@ Renames = Annotated[list[str] | None, typer.Option("--as", help="NAME=MODEL: ser
 ClusterName = Annotated[str | None, typer.Option("--cluster", "-c", help="Cluster file or preset, e.g. 2x8-h100.")]
 Gpus = Annotated[int | None, typer.Option(help="Instead of a cluster: this many GPUs in nodes of 8.")]
 GpuType = Annotated[str, typer.Option(help="GPU type that goes with --gpus.")]
+Prices = Annotated[Path | None, typer.Option(help="Your own prices per GPU-hour (format: scepsy.prices); built-in ones else.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
 Seed = Annotated[int, typer.Option(help="Seed of arrivals and sampled runs.")]
 Runs = Annotated[int, typer.Option("--runs", "-n", min=1, help="Runs to issue, of all workflows together.")]
 ManyRuns = Annotated[

@@ -1,5 +1,6 @@
 """What every command shares: JSON or text on stdout, one-line errors, exit codes, progress on stderr."""
 
+import csv
 import json
 import math
 import sys
@@ -36,6 +37,14 @@ def _finite(value: Any) -> Any:
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         return _finite(value.item())
     return value
+
+
+def emit_csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print one table as CSV on stdout, numbers in full; what is not known is empty."""
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow(columns)
+    for row in rows:
+        out.writerow(["" if _finite(cell) is None else cell for cell in row])
 
 
 def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -1,7 +1,7 @@
 """``plan`` and ``predict``: from traces to a plan, and what the predictors expect of it."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +18,7 @@ from scepsy.cli.options import (
     PlanFile,
     PlannerName,
     PredictorName,
+    Prices,
     Profiles,
     Rates,
     Renames,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from scepsy.api.prepare import Load
     from scepsy.plans import Plan
     from scepsy.profile.model import ProfileSet
+    from scepsy.search.cheaper import Cheaper
     from scepsy.search.problem import Problem
 
 
@@ -46,6 +48,7 @@ def plan(
     cluster: ClusterName = None,
     gpus: Gpus = None,
     gpu_type: GpuType = "A100-80G",
+    prices: Prices = None,
     planner: Annotated[PlannerName, typer.Option(help="How to search. hierarchical is the paper's.")] = "exact",
     goal: Annotated[GoalKind, typer.Option(help="What is optimised.")] = "latency",
     max_latency: Annotated[float | None, typer.Option(help="Latency limit, seconds (for goals gpus and cost).")] = None,
@@ -79,10 +82,12 @@ def plan(
         _suggest(trace, rename or [], as_json)
         return
     from scepsy.capabilities import TARGETS
+    from scepsy.cost import cost_document, cost_lines, cost_of
     from scepsy.files.plan import load_plan
     from scepsy.plans import plan_summary
     from scepsy.search import PLANNERS
     from scepsy.search.change import plan_change
+    from scepsy.search.cheaper import next_cheaper
     from scepsy.search.explain import explain as explain_plan
     from scepsy.search.problem import Goal
 
@@ -109,6 +114,7 @@ def plan(
         goal=wanted,
         seed=seed,
         jobs=jobs,
+        prices=prices,
     )
     if target is not None:
         problem = replace(problem, capabilities=TARGETS[target])
@@ -121,14 +127,32 @@ def plan(
     if output is not None:
         result = _save(result, output, known, profiles)
     why = explain_plan(result, problem, seed=seed).lines() if explain else []
+    cost = cost_of(result)
+    cheaper = next_cheaper(problem, result) if goal == "cost" and running is None else None
     if as_json:
-        emit_json(plan_summary(result) | ({"explanation": why} if explain else {}))
+        spent = {"cost": cost_document(cost)} | ({"next_cheaper": asdict(cheaper)} if cheaper else {})
+        emit_json(plan_summary(result) | spent | ({"explanation": why} if explain else {}))
         return
     show_plan(result)
+    for line in cost_lines(cost):
+        stdout.print(line[0].upper() + line[1:], markup=False, highlight=False)
+    if goal == "cost":
+        stdout.print(_cheaper_line(cheaper), markup=False, highlight=False)
     for line in why:
         stdout.print(line, markup=False, highlight=False)
     if output is not None:
         stdout.print(f"wrote {output}", highlight=False)
+
+
+def _cheaper_line(cheaper: "Cheaper | None") -> str:
+    """What the next cheaper combination of GPUs would miss, in words."""
+    from scepsy.cost import money
+
+    if cheaper is None:
+        return "Nothing is cheaper: this is the cheapest GPU of the cluster"
+    gpus = " + ".join(f"{count}x {name}" for name, count in cheaper.gpus.items())
+    why = cheaper.misses or "nothing that was found (the search had ended before it)"
+    return f"The next cheaper, {gpus} at {money(cheaper.usd_per_hour)} per hour, misses: {why}"
 
 
 def _suggest(traces: list[Path], renames: list[str], as_json: bool) -> None:

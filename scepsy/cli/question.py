@@ -10,6 +10,7 @@ from scepsy.errors import InputError
 
 if TYPE_CHECKING:
     from scepsy.api.prepare import Load
+    from scepsy.cluster import Cluster
     from scepsy.plans import Plan
     from scepsy.profile.model import ProfileSet
     from scepsy.search.problem import Goal, Problem
@@ -29,25 +30,39 @@ def state_problem(
     goal: "Goal | None" = None,
     seed: int = 0,
     jobs: int = 2,
+    machines: "Cluster | None" = None,
+    prices: Path | None = None,
 ) -> "tuple[Problem, tuple[Load, ...], ProfileSet]":
-    """The planning question that a command's options ask; a latency limit under the name "" holds for every workflow."""
+    """The planning question that a command's options ask; a latency limit under the name "" holds for every workflow.
+
+    ``machines``: the cluster itself instead of the options that name one. ``prices``: a file of prices over the cluster's.
+    """
     from scepsy.api.prepare import loads_of
     from scepsy.cli.inputs import mean_contexts, read_arrivals, read_cluster, read_profiles, read_traces
     from scepsy.search.problem import Goal
 
     loads = loads_of(read_traces(trace), rate, read_arrivals(arrivals))
-    machines = read_cluster(cluster, gpus, gpu_type)
+    machines = machines or read_cluster(cluster, gpus, gpu_type)
     llms = list(dict.fromkeys(llm for load in loads for llm in load.trace.llms))
     known = read_profiles(profiles, llms, machines, rename or [], mean_contexts([load.trace for load in loads]))
     wanted = goal or Goal()
     if "" in wanted.limits_s:
         wanted = replace(wanted, limits_s={load.workflow: wanted.limits_s[""] for load in loads})
     problem = problem_of(loads, machines, known, share_unit=share_unit, goal=wanted, seed=seed, jobs=jobs)
-    return problem, loads, known
+    return replace(problem, cluster=priced(problem.cluster, prices)), loads, known
+
+
+def priced(cluster: "Cluster", prices: Path | None) -> "Cluster":
+    """The cluster with the prices of a file, if there is one, in place of its own."""
+    from scepsy.cost import with_prices
+    from scepsy.files.prices import load_prices
+    from scepsy.profile import catalogue
+
+    return cluster if prices is None else with_prices(cluster, load_prices(prices), catalogue.gpu_types())
 
 
 def problem_of(
-    loads: "tuple[Load, ...]", cluster: Any, profiles: "ProfileSet", *, share_unit: int, goal: Any, seed: int, jobs: int
+    loads: "tuple[Load, ...]", cluster: "Cluster", profiles: "ProfileSet", *, share_unit: int, goal: Any, seed: int, jobs: int
 ) -> "Problem":
     """State the problem; profile the curves that the cache lacks, with a progress bar."""
     from scepsy.api.prepare import prepare

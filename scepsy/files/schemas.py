@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from scepsy.cluster import Cluster
-from scepsy.files import cluster, curves, plan, profiles, trace
+from scepsy.cost import PriceList
+from scepsy.files import cluster, curves, plan, prices, profiles, trace
 from scepsy.files.atomic import write_bytes
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
@@ -21,6 +22,7 @@ _TYPES: dict[str, tuple[Any, str | None, int | None]] = {
     "trace-header": (trace.TraceHeader, trace.FORMAT, trace.VERSION),
     "trace-run": (Run, None, None),
     "cluster": (Cluster, cluster.FORMAT, cluster.VERSION),
+    "prices": (PriceList, prices.FORMAT, prices.VERSION),
     "profiles": (ProfileSet, profiles.FORMAT, profiles.VERSION),
     "plan": (Plan, plan.FORMAT, plan.VERSION),
     "curves": (curves.CurveSet, curves.FORMAT, curves.VERSION),

@@ -1,6 +1,7 @@
 """How every picture looks: colour-blind safe (Okabe-Ito), told apart in black and white by marker and dash."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -54,3 +57,34 @@ def styled() -> Iterator[None]:
     """The house style while a figure is drawn; closes nothing, changes nothing outside."""
     with plt.rc_context(RC):
         yield
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """Ticks 1, 2, 5 × 10^n that reach over the values on both sides; between few of them also 1.5, 3, 4, 7.
+
+    >>> log_ticks([1.2, 1.9]), log_ticks([0.5, 30])
+    ([1.0, 1.5, 2.0], [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0])
+    """
+    good = [value for value in values if value > 0 and math.isfinite(value)]
+    if not good:
+        return [0.1, 1.0, 10.0]
+    low, high = min(good), max(good)
+    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    for steps in ((1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), tuple(n / 10 for n in range(10, 100, 2))):
+        ticks = [float(f"{step * 10.0**n:.6g}") for n in exponents for step in steps]
+        first = max((i for i, tick in enumerate(ticks) if tick <= low * (1 + 1e-9)), default=0)
+        last = min((i for i, tick in enumerate(ticks) if tick >= high * (1 - 1e-9)), default=len(ticks) - 1)
+        if last - first >= 2:
+            break
+    kept = ticks[first : last + 1]
+    return kept[:: max(1, math.ceil(len(kept) / 12))] if len(kept) > 12 else kept
+
+
+def readable_log(axes: Axes, values: Sequence[float]) -> None:
+    """Make the upright axis logarithmic, with at least three labelled ticks whatever the values span."""
+    ticks = log_ticks(values)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_ylim(ticks[0], ticks[-1])

@@ -85,6 +85,11 @@ def least_gpus(problem: Problem) -> Plan:
     raise limits_too_tight(problem, only)
 
 
+def within_caps(problem: Problem, space: Space, tables: list[Floats], caps: tuple[int, ...]) -> Found:
+    """The best plan within the goal's limits on at most ``caps`` GPUs by type. Raises ``Infeasible`` saying what is missed."""
+    return best_within(problem, space, tables, caps, _within_percentile(problem))
+
+
 def most_rate(problem: Problem) -> Plan:
     """The largest common factor on the target rates, and at that rate the least latency within the limits.
 

@@ -1,5 +1,6 @@
 """``frontier``, ``admit`` and ``changes`` as a user runs them: what they print says the same as the plans do."""
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,3 +94,63 @@ def test_a_change_to_the_same_plan_costs_nothing() -> None:
     found = document("changes large.plan.yaml large.plan.yaml")
     assert (found["started"], found["stopped"], found["cold_start_s"], found["cold_start_gpu_s"]) == ([], [], 0, 0)
     assert run("changes large.plan.yaml large.plan.yaml")[1].startswith("nothing to start or stop")
+
+
+def test_the_frontier_over_gpu_types_says_the_same_as_json_csv_and_plans(tmp_path: Path) -> None:
+    line = f"frontier {CHAT} --gpus 2 --gpu-type A100-80G --gpu-type H100-80G"
+    points = document(line)["points"]
+    assert [(p["gpu_type"], p["gpus"]) for p in points] == [("A100-80G", 1), ("A100-80G", 2), ("H100-80G", 1), ("H100-80G", 2)]
+    for gpus, name in ((1, "small"), (2, "large")):
+        assert points[gpus - 1]["planned_latency_s"] == load_plan(f"{name}.plan.yaml").expected[0].latency_s
+    code, out, _ = run(f"{line} --csv")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert code == 0
+    assert [float(row["planned_latency_s"]) for row in rows] == [p["planned_latency_s"] for p in points]
+    assert [row["pareto"] == "True" for row in rows] == [p["pareto"] for p in points]
+    picture = tmp_path / "cost.svg"
+    code, out, _ = run(f"{line} --picture {picture}")
+    assert code == 0
+    assert "<svg" in picture.read_text()
+    assert "RunPod" in out, "prices come with their source"
+
+
+def test_own_prices_reach_the_plan_and_its_cost(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("format: scepsy.prices\nversion: 1\nprices: [{gpu_type: A100-80G, usd_per_hour: 1.5, source: ours}]\n")
+    plan = tmp_path / "priced.plan.yaml"
+    cost = document(f"plan {CHAT} --gpus 2 --prices {prices} -o {plan}")["cost"]
+    assert cost["usd_per_hour"] == pytest.approx(1.5 * cost["gpus"])
+    assert cost["prices"][0]["source"] == "ours"
+    assert load_plan(plan).cluster.gpu_types[0].price == "ours"
+    point = document(f"frontier {CHAT} --gpus 1 --prices {prices}")["points"][0]
+    assert point["usd_per_hour"] == 1.5
+
+
+def test_the_cheapest_plan_says_what_the_next_cheaper_one_misses() -> None:
+    latency = load_plan("large.plan.yaml").expected[0].latency_s
+    slower = load_plan("small.plan.yaml").expected[0].latency_s
+    assert latency < slower
+    limit = (latency + slower) / 2
+    found = document(f"plan {CHAT} --gpus 2 --goal cost --max-latency {limit}")
+    assert found["cost"]["gpus"] == 2
+    assert found["next_cheaper"]["gpus"] == {"A100-80G": 1}
+    assert f"latency limit {limit:.4g} s cannot be met" in found["next_cheaper"]["misses"]
+    code, out, _ = run(f"plan {CHAT} --gpus 1 --goal cost --max-latency 100")
+    assert code == 0
+    assert "Nothing is cheaper" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (f"frontier {CHAT} --gpu-type A100-80G --gpu-type L4", "give --gpus N too"),
+        (f"frontier {CHAT} --gpus 1 --picture cost.gif", "must end in .svg, .png or .pdf"),
+        (f"frontier {CHAT} --gpus 1 --picture nowhere/cost.svg", "cannot be written"),
+        (f"frontier {CHAT} --gpus 1 --prices absent.yaml", "absent.yaml"),
+    ],
+)
+def test_what_the_frontier_refuses(line: str, told: str) -> None:
+    code, _, err = run(line)
+    assert code == 2
+    assert told in err
+    assert len(err.strip().splitlines()) == 1

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import strategies as st
 
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
+from scepsy.cost import Price, PriceList
 from scepsy.files.cluster import load_cluster, save_cluster
 from scepsy.files.curves import load_curves, save_curves
 from scepsy.files.plan import load_plan, save_plan
+from scepsy.files.prices import load_prices, save_prices
 from scepsy.files.profiles import load_profiles, save_profiles
 from scepsy.files.records import load_records, save_records
 from scepsy.files.trace import load_trace, save_trace
@@ -237,6 +239,17 @@ def record_pairs(draw: st.DrawFn) -> Records:
     )
 
 
+price_lists = st.builds(
+    PriceList,
+    prices=st.lists(
+        st.builds(Price, gpu_type=names, usd_per_hour=positive, source=texts),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda p: p.gpu_type,
+    ).map(tuple),
+)
+
+
 @dataclass(frozen=True)
 class Format:
     """One file format: how to draw, write and read its values, and the files one value makes."""
@@ -251,6 +264,7 @@ FORMATS = {
     "trace": Format(traces(), save_trace, load_trace, ("x.jsonl",)),
     "trace.gz": Format(traces(), save_trace, load_trace, ("x.jsonl.gz",)),
     "cluster": Format(clusters(), save_cluster, load_cluster, ("x.yaml",)),
+    "prices": Format(price_lists, save_prices, load_prices, ("x.yaml",)),
     "profiles": Format(profile_sets, save_profiles, load_profiles, ("x.yaml",)),
     "plan": Format(plans(), save_plan, load_plan, ("x.plan.yaml",)),
     "curves": Format(curve_sets(), save_curves, load_curves, ("x.json",)),

@@ -4,6 +4,23 @@ from scepsy.cli.schemas.shapes import FLAG, NUMBER, TEXT, WHOLE, Shape, by_name,
 
 _PER_WORKFLOW = either(maybe(NUMBER), by_name(maybe(NUMBER)))
 """A number where there is one workflow, else by workflow."""
+_COST = record(
+    {
+        "gpus": WHOLE,
+        "usd_per_hour": maybe(NUMBER),
+        "cluster_gpus": WHOLE,
+        "cluster_usd_per_hour": maybe(NUMBER),
+        "usd_per_1000_runs": maybe(NUMBER),
+        "gpu_hours_per_1000_runs": maybe(NUMBER),
+        "power_kw": maybe(NUMBER),
+        "energy_kwh_per_1000_runs": maybe(NUMBER),
+        "energy_is_estimated_from": TEXT,
+        "prices": rows(
+            record({"gpu_type": TEXT, "gpus": WHOLE, "usd_per_hour": maybe(NUMBER), "source": TEXT, "tdp_w": maybe(NUMBER)})
+        ),
+    },
+    description="GPUs that the plan touches, at their prices; all workflows together, at the target rates.",
+)
 _PLANNED = record(
     {
         "planner": TEXT,
@@ -25,7 +42,15 @@ _PLANNED = record(
         ),
         "fragmentation_pct": NUMBER,
     },
-    {"assumptions": rows(TEXT), "explanation": rows(TEXT)},
+    {
+        "assumptions": rows(TEXT),
+        "explanation": rows(TEXT),
+        "cost": _COST,
+        "next_cheaper": record(
+            {"gpus": by_name(WHOLE), "usd_per_hour": NUMBER, "misses": TEXT},
+            description="With --goal cost: the next cheaper combination of GPUs, and the limit or rate that it misses.",
+        ),
+    },
 )
 _SUGGESTED = record(
     {"suggestions": rows(record({"name": TEXT, "model": TEXT, "why": TEXT})), "options": TEXT, "guess": {"const": True}},
@@ -51,9 +76,26 @@ DOCUMENTS: dict[str, Shape] = {
     "frontier": record(
         {
             "targets": by_name(NUMBER),
-            "points": rows(record({"gpus": WHOLE, "latency_s": maybe(NUMBER), "rate_factor": NUMBER})),
+            "points": rows(
+                record(
+                    {"gpus": WHOLE, "latency_s": maybe(NUMBER), "rate_factor": NUMBER},
+                    {
+                        "gpu_type": TEXT,
+                        "planned_latency_s": maybe(NUMBER),
+                        "planned_gpus": maybe(WHOLE),
+                        "usd_per_hour": maybe(NUMBER),
+                        "usd_per_1000_runs": maybe(NUMBER),
+                        "gpu_hours_per_1000_runs": maybe(NUMBER),
+                        "energy_kwh_per_1000_runs": maybe(NUMBER),
+                        "pareto": FLAG,
+                    },
+                )
+            ),
         },
-        description="One point per number of GPUs; latency_s is null where the target rates cannot be met.",
+        {"left_out": by_name(TEXT)},
+        description="One point per GPU type and number of GPUs. latency_s and rate_factor are bounds (packing left aside); "
+        "latency_s is null where the target rates cannot be met. planned_ and what follows are of the plan found there; null "
+        "where none was searched. left_out: GPU types that cannot serve, and why.",
     ),
     "admit": record(
         {
