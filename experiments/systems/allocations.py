@@ -12,6 +12,7 @@ from experiments.systems.no_topology import scattered
 from scepsy.api.case import Case
 from scepsy.api.judge import SPLITS, fastest, judged_plan
 from scepsy.backend import Workload
+from scepsy.baselines.independent import plan_by_rate
 from scepsy.baselines.oracle_user import best_splits
 from scepsy.errors import Infeasible
 from scepsy.place.hierarchical import layout, pack
@@ -48,6 +49,11 @@ def planner(name: str) -> Deploy:
         return static(PLANNERS[name](case.problem), case.problem.profiles)
 
     return deploy
+
+
+def by_rate(case: Case, option: Option) -> Deployment:
+    """Each LLM by itself, leftover GPUs by arrival rate."""
+    return static(plan_by_rate(case.problem), case.problem.profiles)
 
 
 def aggregate_only(case: Case, option: Option) -> Deployment:

@@ -100,8 +100,17 @@ _ALL = (
         "each LLM by itself",
         "allocation",
         allocations.planner("independent"),
-        "as equal; each LLM's own rate is known",
+        "as equal; each LLM's own rate and latency curve are known; spare GPUs go where they lower its own latency most",
         "it",
+    ),
+    System(
+        "independent-by-rate",
+        "each LLM by itself, leftovers by rate",
+        "allocation",
+        allocations.by_rate,
+        "as independent, but spare GPUs go by arrival rate, as some descriptions have it: a small model that is called often "
+        "gets most of them",
+        "others",
     ),
     System(
         "oracle-user",

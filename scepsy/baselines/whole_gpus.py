@@ -1,8 +1,7 @@
 """What a user would configure: equal GPUs per LLM, or GPUs in proportion to parameters. Whole GPUs, no workflow in view.
 
-Given its GPUs, each LLM takes the tensor-parallel degree and replicas that use all of them with the lowest latency of its
-own at
-its own load: a generous reading of "user-specified".
+Given its GPUs, each LLM takes the tensor-parallel degree and replicas of lowest latency at its own load: a careful user's
+choice, and a generous reading of "user-specified".
 """
 
 from collections.abc import Sequence
@@ -48,16 +47,16 @@ def split(gpus: int, weights: Sequence[float]) -> list[int]:
 
 
 def best_inside(options: Options, gpus: int, gpu_type: int, units_per_gpu: int) -> int | None:
-    """The option of least cost that uses at most ``gpus`` whole GPUs, as many of them as any does; None when none carries
-    the load."""
+    """The option of least cost on at most ``gpus`` whole GPUs; None when none carries the load.
+
+    A GPU that helps nobody stays idle: three GPUs hold one group of two where that is faster than three of one. Ties go to more
+    GPUs, then to the lower degree.
+    """
     whole = (options.share_pct == 100) & (options.gpu_type == gpu_type) & (options.units <= gpus * units_per_gpu)
     mine = np.flatnonzero(whole & np.isfinite(options.cost_s))
     if len(mine) == 0:
         return None
-    rank = np.lexsort((options.tensor_parallel[mine], options.cost_s[mine], -options.units[mine]))
-    most = options.units[mine].max()
-    full = [int(m) for m in mine[rank] if options.units[m] == most]
-    return full[0]
+    return int(mine[np.lexsort((options.tensor_parallel[mine], -options.units[mine], options.cost_s[mine]))[0]])
 
 
 def why_short(options: Options, gpus: int, gpu_type: int, space: Space) -> str:
