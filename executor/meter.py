@@ -23,7 +23,7 @@ from scepsy.profile.step import StepModel
 
 
 @dataclass(frozen=True)
-class Work:
+class EngineWork:
     """What an engine did between two looks at it."""
 
     cpu_s: float = 0.0
@@ -34,11 +34,11 @@ class Work:
     decoded_tokens: float = 0.0
     """Output tokens but the first of each call, which its prompt's iteration brings."""
 
-    def __add__(self, other: "Work") -> "Work":
-        return Work(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+    def __add__(self, other: "EngineWork") -> "EngineWork":
+        return EngineWork(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
-    def __sub__(self, other: "Work") -> "Work":
-        return Work(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
+    def __sub__(self, other: "EngineWork") -> "EngineWork":
+        return EngineWork(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
 
     def step_s(self, step: StepModel, shape: "Shape") -> float:
         """Seconds that ``step`` gives to this work, done for calls of ``shape``.
@@ -53,7 +53,7 @@ class Work:
         return step.weights_s(tokens) * self.iterations + prompt_s * self.prompt_tokens + decode_s * self.decoded_tokens
 
 
-NOTHING = Work()
+NOTHING = EngineWork()
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def cpu_s_of(processes: Iterable[psutil.Process]) -> float:
     return total_s
 
 
-def work_so_far(engine: Child) -> Work | None:
+def work_so_far(engine: Child) -> EngineWork | None:
     """All that an engine did since it started; None when it does not answer."""
     metrics = read_metrics(engine.url)
     if metrics is None:
@@ -109,7 +109,7 @@ def work_so_far(engine: Child) -> Work | None:
     except psutil.Error:
         return None
     generated = metrics.get("generated_tokens", 0.0)
-    return Work(
+    return EngineWork(
         cpu_s=cpu_s,
         iterations=metrics.get("iteration_tokens_count", 0.0),
         prompt_tokens=metrics.get("prompt_tokens", 0.0) - metrics.get("prefix_hit_tokens", 0.0),
@@ -141,10 +141,10 @@ class Meter:
         """Count from now on."""
         self._start_s, self._before = time.monotonic(), self._look()
 
-    def _look(self) -> dict[str, Work]:
+    def _look(self) -> dict[str, EngineWork]:
         return {name: work for name, engine in self._engines.items() if (work := work_so_far(engine)) is not None}
 
-    def read(self) -> dict[str, Work]:
+    def read(self) -> dict[str, EngineWork]:
         """Work by instance since ``start``."""
         after, gone_s = self._look(), time.monotonic() - self._start_s
         found = {}
@@ -155,11 +155,11 @@ class Meter:
         return found
 
 
-def encode(work: Mapping[str, Work]) -> str:
+def encode(work: Mapping[str, EngineWork]) -> str:
     """As one value of a table's meta."""
     return json.dumps({name: asdict(done) for name, done in work.items()})
 
 
-def decode(text: str) -> dict[str, Work]:
+def decode(text: str) -> dict[str, EngineWork]:
     """The inverse of ``encode``."""
-    return {name: Work(**done) for name, done in json.loads(text).items()}
+    return {name: EngineWork(**done) for name, done in json.loads(text).items()}

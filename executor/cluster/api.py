@@ -16,7 +16,7 @@ from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 
 from executor.cluster.kinds import Kind, kind_of
-from executor.cluster.problems import Failed, Problem, Unreachable, explain, read_problem, shorten
+from executor.cluster.problems import AttemptFailure, Failed, Unreachable, explain, read_problem, shorten
 from executor.manifests.names import FIELD_MANAGER
 from scepsy.errors import BackendError
 
@@ -175,7 +175,7 @@ class Api:
                 raw = self._send(method, path, query, body, content_type, (patience or self.patience).request_s)
                 return json.loads(raw) if raw else {}
             except json.JSONDecodeError:
-                problem = Problem(0, "the answer was cut off or is not JSON")
+                problem = AttemptFailure(0, "the answer was cut off or is not JSON")
             except Failed as failure:
                 problem = failure.problem
             if problem.status == 404 and absent_ok:
@@ -188,7 +188,7 @@ class Api:
             attempt += 1
 
     def _settle(
-        self, problem: Problem, method: str, path: str, *, attempt: int, started: float, patience: Patience | None
+        self, problem: AttemptFailure, method: str, path: str, *, attempt: int, started: float, patience: Patience | None
     ) -> None:
         """Wait before the next attempt, or raise when there is no point in one."""
         patience = patience or self.patience
@@ -224,7 +224,7 @@ class Api:
         try:
             return bytes(self._open(method, path, query, body, content_type, (limit_s, limit_s)).data)
         except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-            raise Failed(Problem(0, shorten(error))) from error
+            raise Failed(AttemptFailure(0, shorten(error))) from error
 
     def _open(
         self,
@@ -247,9 +247,9 @@ class Api:
             )
             response = self._client.call_api(*request, _request_timeout=limits_s).response
         except ApiException as error:
-            raise Failed(Problem(error.status or 0, str(error.reason))) from error
+            raise Failed(AttemptFailure(error.status or 0, str(error.reason))) from error
         except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-            raise Failed(Problem(0, shorten(error))) from error
+            raise Failed(AttemptFailure(0, shorten(error))) from error
         if response.status >= 300:
             raise Failed(read_problem(response))
         return response
@@ -265,7 +265,7 @@ def _events(response: Any) -> Iterator[tuple[str, Object]]:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     status = event["object"]
-                    raise Failed(Problem(int(status.get("code", 0)), str(status.get("message", ""))))
+                    raise Failed(AttemptFailure(int(status.get("code", 0)), str(status.get("message", ""))))
                 yield event["type"], event["object"]
     finally:
         response.close()

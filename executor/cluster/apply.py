@@ -10,13 +10,13 @@ from executor.cluster.api import Api, Object
 from executor.cluster.drain import drain
 from executor.cluster.drift import differences
 from executor.cluster.kinds import BY_NAME, CONFIG_MAP, DEPLOYMENT, SERVICE_ACCOUNT
-from executor.cluster.lease import Lost, writing
+from executor.cluster.lease import LeaseLost, writing
 from executor.cluster.preflight import preflight, rehearse, rehearse_pods
 from executor.cluster.problems import Unreachable
 from executor.cluster.quota import check_quotas
 from executor.cluster.snapshot import Snapshot, annotation, going, llm_of, take
 from executor.cluster.transition import Transition, transition
-from executor.cluster.waits import Event, Limits, NotReady, OnEvent, PodFeed, Refusals, bring_up, wait_gone
+from executor.cluster.waits import Event, NotReady, OnEvent, PodFeed, Refusals, WaitLimits, bring_up, wait_gone
 from executor.manifests import Rendered, read_plan_config_map, render
 from executor.manifests.gateway import gateway_name
 from executor.manifests.names import CONTENT, DOMAIN, PLAN, STATE, slug
@@ -35,7 +35,7 @@ class Applied:
     """Objects that were written."""
 
 
-def apply(api: Api, rendered: Rendered, *, limits: Limits | None = None, on_event: OnEvent = lambda event: None) -> Applied:
+def apply(api: Api, rendered: Rendered, *, limits: WaitLimits | None = None, on_event: OnEvent = lambda event: None) -> Applied:
     """Make the cluster run ``rendered``, and return when every instance serves.
 
     What both the running and the new plan contain is not touched. Engines whose GPUs are needed are drained and go
@@ -43,7 +43,7 @@ def apply(api: Api, rendered: Rendered, *, limits: Limits | None = None, on_even
     Only one run at a time writes a release (``lease``). Raises ``BackendError`` (one line) for all that fails; run it
     again to go on from there.
     """
-    limits = limits or Limits()
+    limits = limits or WaitLimits()
     preflight(api, rendered)
     release = rendered.options.release
     with writing(api, release, limits.lease_s, lambda holder: on_event(Event("waiting for another writer", holder))):
@@ -52,7 +52,7 @@ def apply(api: Api, rendered: Rendered, *, limits: Limits | None = None, on_even
         before = now.record
         try:
             return _converge(api, rendered, limits, on_event)
-        except (Lost, Unreachable):
+        except (LeaseLost, Unreachable):
             raise  # nothing can be undone from here: another run goes on from what is there
         except BackendError as failure:
             if before is None or before["metadata"]["name"] == rendered.plan["metadata"]["name"]:
@@ -71,7 +71,7 @@ def _rehearse(api: Api, rendered: Rendered, now: Snapshot) -> None:
     rehearse_pods(api, [*_one_of_each_llm(now, rendered), *(obj for obj in rendered.gateway if obj["kind"] == DEPLOYMENT.name)])
 
 
-def _roll_back(api: Api, before: Object, limits: Limits, on_event: OnEvent) -> str:
+def _roll_back(api: Api, before: Object, limits: WaitLimits, on_event: OnEvent) -> str:
     name = before["metadata"]["name"]
     try:
         _converge(api, render(*read_plan_config_map(before["data"])), limits, on_event)
@@ -80,7 +80,7 @@ def _roll_back(api: Api, before: Object, limits: Limits, on_event: OnEvent) -> s
     return f"rolled back to {name}"
 
 
-def _converge(api: Api, rendered: Rendered, limits: Limits, on_event: OnEvent) -> Applied:
+def _converge(api: Api, rendered: Rendered, limits: WaitLimits, on_event: OnEvent) -> Applied:
     release = rendered.options.release
     now = take(api, release)
     steps = transition(now, rendered)
@@ -123,7 +123,7 @@ def _tell_outage(now: Snapshot, rendered: Rendered, steps: Transition, on_event:
         on_event(Event("no instance until the new ones have loaded", full))
 
 
-def _retire(api: Api, rendered: Rendered, steps: Transition, limits: Limits, on_event: OnEvent) -> None:
+def _retire(api: Api, rendered: Rendered, steps: Transition, limits: WaitLimits, on_event: OnEvent) -> None:
     """Take down what only the old plan wanted: engines drained first, then what held their GPUs, then the rest."""
     release = rendered.options.release
     if steps.retire:
@@ -132,7 +132,7 @@ def _retire(api: Api, rendered: Rendered, steps: Transition, limits: Limits, on_
     _remove(api, release, steps.discard, limits, on_event)
 
 
-def _remove(api: Api, release: str, keys: Iterable[tuple[str, str]], limits: Limits, on_event: OnEvent) -> None:
+def _remove(api: Api, release: str, keys: Iterable[tuple[str, str]], limits: WaitLimits, on_event: OnEvent) -> None:
     by_kind: dict[str, list[str]] = {}
     for kind_name, name in keys:
         by_kind.setdefault(kind_name, []).append(name)
@@ -229,16 +229,16 @@ def _to_rehearse(now: Snapshot, rendered: Rendered) -> list[Object]:
     ]
 
 
-def _wait_daemons(api: Api, rendered: Rendered, limits: Limits) -> None:
+def _wait_daemons(api: Api, rendered: Rendered, limits: WaitLimits) -> None:
     names = [obj["metadata"]["name"] for obj in rendered.holders]
     _wait_pods(api, rendered, names, DOMAIN, "MPS daemon", limits)
 
 
-def _wait_gateway(api: Api, rendered: Rendered, limits: Limits) -> None:
+def _wait_gateway(api: Api, rendered: Rendered, limits: WaitLimits) -> None:
     _wait_pods(api, rendered, ["gateway"], "app.kubernetes.io/component", "gateway", limits)
 
 
-def _wait_pods(api: Api, rendered: Rendered, names: list[str], label: str, what: str, limits: Limits) -> None:
+def _wait_pods(api: Api, rendered: Rendered, names: list[str], label: str, what: str, limits: WaitLimits) -> None:
     release = rendered.options.release
     feed = PodFeed(api, release, key=lambda pod: str(pod["metadata"].get("labels", {}).get(label, "")))
     started, refusals = api.clock(), Refusals(api, release)

@@ -8,7 +8,7 @@ from typing import Any
 from executor.cluster.api import Api, Object
 from executor.cluster.kinds import CONFIG_MAP, POD
 from executor.cluster.pods import pod_state
-from executor.cluster.waits import Event, Limits, OnEvent
+from executor.cluster.waits import Event, OnEvent, WaitLimits
 from executor.manifests.gateway import CONFIG_FILE, GATEWAY_PORT, gateway_name
 from executor.manifests.names import release_selector
 from executor.manifests.options import RenderOptions
@@ -18,7 +18,7 @@ _LABEL = re.compile(r'instance="((?:[^"\\]|\\.)*)"')
 
 
 def drain(
-    api: Api, names: Iterable[str], options: RenderOptions, limits: Limits, on_event: OnEvent, *, onto: Object | None = None
+    api: Api, names: Iterable[str], options: RenderOptions, limits: WaitLimits, on_event: OnEvent, *, onto: Object | None = None
 ) -> None:
     """Tell the gateway that ``names`` take no new calls, and wait until those in flight have ended.
 
@@ -43,7 +43,7 @@ def drain(
     _wait_idle(api, leaving, options, limits, on_event)
 
 
-def _wait_idle(api: Api, leaving: set[str], options: RenderOptions, limits: Limits, on_event: OnEvent) -> None:
+def _wait_idle(api: Api, leaving: set[str], options: RenderOptions, limits: WaitLimits, on_event: OnEvent) -> None:
     started, pause_s = api.clock(), limits.poll_s / 32
     while api.clock() - started < limits.drain_s:
         selector = f"{release_selector(options.release)},app.kubernetes.io/component=gateway"

@@ -9,7 +9,7 @@ from executor.cluster.apply import apply
 from executor.cluster.delete import delete
 from executor.cluster.kinds import CONFIG_MAP, JOB, POD
 from executor.cluster.snapshot import component
-from executor.cluster.waits import Event, Limits, OnEvent, PodFeed, wait_gone
+from executor.cluster.waits import Event, OnEvent, PodFeed, WaitLimits, wait_gone
 from executor.manifests import Rendered, RenderOptions, render
 from executor.manifests.replay import replay_objects
 from executor.replay_job import unpack
@@ -27,7 +27,7 @@ def backend(
     profiles: ProfileSet,
     options: RenderOptions,
     *,
-    limits: Limits | None = None,
+    limits: WaitLimits | None = None,
     deadline_s: int = 3600,
     keep: bool = False,
     on_event: OnEvent = lambda event: None,
@@ -53,12 +53,12 @@ def replay_on(
     workload: Workload,
     profiles: ProfileSet,
     *,
-    limits: Limits | None = None,
+    limits: WaitLimits | None = None,
     deadline_s: int = 3600,
     on_event: OnEvent = lambda event: None,
 ) -> Records:
     """Replay against a plan that serves. Raises ``BackendError`` with the client's own last line when it fails."""
-    limits = limits or Limits()
+    limits = limits or WaitLimits()
     config, job = replay_objects(plan, rendered, workload, profiles, deadline_s=deadline_s)
     name = job["metadata"]["name"]
 
@@ -80,7 +80,7 @@ def replay_on(
     return Records(runs=records.runs, calls=_rename(records.calls, lambda each: names.get(each, each)), meta=records.meta)
 
 
-def _wait_log(api: Api, release: str, deadline_s: int, limits: Limits) -> str:
+def _wait_log(api: Api, release: str, deadline_s: int, limits: WaitLimits) -> str:
     feed = PodFeed(api, release, key=component)
     started = api.clock()
     for _ in feed.changes(limits.tick_s):

@@ -25,7 +25,7 @@ from scepsy.errors import BackendError
 _CONFLICT, _ABSENT = 409, 404
 
 
-class Lost(BackendError):
+class LeaseLost(BackendError):
     """Somebody else writes this release now: stop, and undo nothing."""
 
 
@@ -40,7 +40,7 @@ def writing(
 ) -> Iterator[None]:
     """Hold the release's lease within the block; every write of ``api`` checks that we still do.
 
-    Raises ``BackendError`` when somebody else holds and renews it, and ``Lost`` from a write when it was taken from us. A
+    Raises ``BackendError`` when somebody else holds and renews it, and ``LeaseLost`` from a write when it was taken from us. A
     holder that died is waited for, at most ``duration_s``; ``waiting_for`` is called once with its name before that.
     """
     mine = _Held(api, release, duration_s)
@@ -94,7 +94,7 @@ class _Held:
             self._api.sleep(min(1.0, self._duration_s / 4))
 
     def keep(self) -> None:
-        """Renew when a third of the duration has passed. Raises ``Lost`` when it is not ours any more."""
+        """Renew when a third of the duration has passed. Raises ``LeaseLost`` when it is not ours any more."""
         if self._api.clock() - self._renewed_s < self._duration_s / 3:
             return
         if not self._write("PUT", self._path, self._version):
@@ -102,7 +102,7 @@ class _Held:
             held = self._api.get(LEASE, lease_name(self._release))
             mine = held is not None and held.get("spec", {}).get("holderIdentity") == self._me
             if held is None or not mine or not self._write("PUT", self._path, str(held["metadata"]["resourceVersion"])):
-                raise Lost(
+                raise LeaseLost(
                     f"release {self._release}: another apply or delete took over while this one could not renew its lease: "
                     f"look at `scepsy status`, then run this again"
                 )

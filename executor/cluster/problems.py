@@ -23,7 +23,7 @@ _REFUSALS = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class AttemptFailure:
     """Why one attempt failed."""
 
     status: int
@@ -48,23 +48,23 @@ class Unreachable(BackendError):
 class Failed(Exception):
     """An attempt that got no 2xx answer."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: AttemptFailure) -> None:
         super().__init__(problem.message)
         self.problem = problem
 
 
-def read_problem(response: Any) -> Problem:
+def read_problem(response: Any) -> AttemptFailure:
     """The problem that an answer reports."""
     try:
         raw = bytes(response.data)
     except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-        return Problem(0, shorten(error))
+        return AttemptFailure(0, shorten(error))
     try:
         message = str(json.loads(raw).get("message", ""))
     except (json.JSONDecodeError, AttributeError):
         message = raw.decode(errors="replace")[:200]
     after = response.headers.get("Retry-After", "")
-    return Problem(response.status, message, float(after) if after.isdigit() else 0.0)
+    return AttemptFailure(response.status, message, float(after) if after.isdigit() else 0.0)
 
 
 def shorten(error: BaseException) -> str:
@@ -72,7 +72,7 @@ def shorten(error: BaseException) -> str:
     return str(getattr(error, "reason", None) or error).rpartition(": ")[2]
 
 
-def explain(problem: Problem, method: str, path: str, host: str, tried_s: float | None = None) -> str:
+def explain(problem: AttemptFailure, method: str, path: str, host: str, tried_s: float | None = None) -> str:
     """One line: what failed, why, and what to do about it."""
     what = f"{method} {path}"
     tried = "" if tried_s is None else f" (tried for {tried_s:.0f} s)"

@@ -28,7 +28,7 @@ OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
-class Limits:
+class WaitLimits:
     """How long each kind of waiting may take."""
 
     start_s: float = 900.0
@@ -137,7 +137,7 @@ def bring_up(
     start: Iterable[Engine],
     kept: Iterable[Engine],
     begin: Callable[[Engine], None],
-    limits: Limits,
+    limits: WaitLimits,
     on_event: OnEvent,
 ) -> None:
     """Start engines, each as soon as its earlier neighbours on the same GPUs serve, and wait until all do.
@@ -189,7 +189,7 @@ def _give_up(
     serving: set[str],
     states: Mapping[str, PodState],
     refusals: Refusals,
-    limits: Limits,
+    limits: WaitLimits,
 ) -> None:
     for name, since in begun.items():
         if name in serving:
@@ -209,7 +209,7 @@ def _give_up(
             )
 
 
-def wait_gone(api: Api, release: str, kind: Kind, names: Iterable[str], limits: Limits, on_event: OnEvent) -> None:
+def wait_gone(api: Api, release: str, kind: Kind, names: Iterable[str], limits: WaitLimits, on_event: OnEvent) -> None:
     """Wait until none of ``names`` is listed any more. Raises ``BackendError`` naming what stays, after ``limits.stop_s``."""
     left = set(names)
     started, pause_s = api.clock(), limits.poll_s / 32

@@ -13,11 +13,11 @@ from aiohttp import web
 
 from executor.gateway.config import GatewayConfig, is_loopback
 from executor.gateway.headers import forwarded, sent_keys
-from executor.gateway.intake import Budget, Held, read_request
+from executor.gateway.intake import Budget, HeldBodies, read_request
 from executor.gateway.keys import KeyRing
 from executor.gateway.metrics import Metrics
-from executor.gateway.pool import Pool
-from executor.gateway.relay import Call, Relay
+from executor.gateway.pool import InstancePool
+from executor.gateway.relay import GatewayCall, Relay
 from executor.gateway.replies import (
     Dialect,
     Refusal,
@@ -46,7 +46,7 @@ _PATH = re.compile(r"(?:/workflow/(?P<workflow>[^/]+))?(?:/run/(?P<run>[^/]+))?/
 """What may stand before /v1: a base_url that names the run, for programs where nothing else can be set."""
 
 
-class Target(NamedTuple):
+class CallTarget(NamedTuple):
     """What a URL asks for."""
 
     endpoint: str
@@ -55,18 +55,18 @@ class Target(NamedTuple):
     workflow: str = ""
 
 
-def target_of(raw_path: str) -> Target | None:
+def target_of(raw_path: str) -> CallTarget | None:
     """Read a URL's path; None when it is none of ours.
 
     >>> target_of("/workflow/w/run/r%201/v1/chat/completions")
     Target(endpoint='chat/completions', run='r 1', workflow='w')
     """
     if raw_path in BARE:
-        return Target(BARE[raw_path])
+        return CallTarget(BARE[raw_path])
     match = _PATH.fullmatch(raw_path)
     if match is None:
         return None
-    return Target(unquote(match["rest"]), unquote(match["run"] or ""), unquote(match["workflow"] or ""))
+    return CallTarget(unquote(match["rest"]), unquote(match["run"] or ""), unquote(match["workflow"] or ""))
 
 
 class Gateway:
@@ -74,7 +74,7 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig, keys: KeyRing, recorder: Recorder | None = None) -> None:
         self.config, self.keys, self.recorder = config, keys, recorder
-        self.pool = Pool(config.endpoints)
+        self.pool = InstancePool(config.endpoints)
         self.metrics = Metrics()
         self.in_flight = 0
         self.draining = False
@@ -164,7 +164,7 @@ class Gateway:
             raise unavailable("The gateway is shutting down.")
         return run
 
-    async def _call(self, request: web.BaseRequest, target: Target, key_run: str) -> web.StreamResponse:
+    async def _call(self, request: web.BaseRequest, target: CallTarget, key_run: str) -> web.StreamResponse:
         limits = self.config.limits
         held = self._budget.hold()
         try:
@@ -183,7 +183,7 @@ class Gateway:
             held.release()
 
     async def _send(
-        self, request: web.BaseRequest, target: Target, key_run: str, data: bytes, held: Held
+        self, request: web.BaseRequest, target: CallTarget, key_run: str, data: bytes, held: HeldBodies
     ) -> web.StreamResponse:
         assert self._relay is not None
         try:
@@ -191,7 +191,7 @@ class Gateway:
         except ValueError as error:
             raise bad_request(str(error)) from None
         self.pool.require(body.model)  # before anything is recorded
-        call = Call(target.endpoint, body, data, forwarded(request.headers, self.keys), held, _dialect(request))
+        call = GatewayCall(target.endpoint, body, data, forwarded(request.headers, self.keys), held, _dialect(request))
         if self.recorder is not None and target.endpoint not in UNRECORDED:
             call.record = self.recorder.begin(
                 target.endpoint, request.headers, body, target.run, target.workflow, key_run, data

@@ -33,7 +33,7 @@ class Endpoint(Value, frozen=True, kw_only=True):
         require(1 <= self.share_pct <= 100, "share_pct", self.share_pct, "1 to 100")
 
 
-class Limits(Value, frozen=True, kw_only=True):
+class GatewayLimits(Value, frozen=True, kw_only=True):
     """What one client can ask of the gateway, and for how long."""
 
     body_bytes: int = 8 * 1024**2
@@ -87,7 +87,7 @@ class GatewayConfig(Value, frozen=True, kw_only=True):
     a space, and is part of a key elsewhere."""
     allow_unauthenticated: bool = False
     """Accept anyone on an address that is not loopback."""
-    limits: Limits = Limits()
+    limits: GatewayLimits = GatewayLimits()
     recording: Recording | None = None
 
     def __post_init__(self) -> None:

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
-from executor.gateway.config import Limits
-from executor.gateway.pool import Pool, Upstream
+from executor.gateway.config import GatewayLimits
+from executor.gateway.pool import InstancePool, Upstream
 
 REFUSED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """The connection never stood, so nothing was sent and another instance may be tried."""
@@ -50,10 +50,10 @@ class Stalls:
         return self._ended_s >= time_s
 
 
-class Health:
+class HealthWatch:
     """Looks after the instances of a pool."""
 
-    def __init__(self, session: aiohttp.ClientSession, pool: Pool, limits: Limits) -> None:
+    def __init__(self, session: aiohttp.ClientSession, pool: InstancePool, limits: GatewayLimits) -> None:
         self._session, self._pool, self._limits = session, pool, limits
         self.stalls = Stalls()
 

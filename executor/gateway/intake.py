@@ -17,12 +17,12 @@ class Budget:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes, self.held_bytes = limit_bytes, 0
 
-    def hold(self) -> "Held":
+    def hold(self) -> "HeldBodies":
         """A share of the budget, empty at first. Release it when what it holds is gone."""
-        return Held(self)
+        return HeldBodies(self)
 
 
-class Held:
+class HeldBodies:
     """What one call holds of the budget."""
 
     __slots__ = ("_budget", "held_bytes")
@@ -43,7 +43,7 @@ class Held:
         self.held_bytes = 0
 
 
-async def read_request(request: web.BaseRequest, limit_bytes: int, limit_s: float, held: Held) -> bytes:
+async def read_request(request: web.BaseRequest, limit_bytes: int, limit_s: float, held: HeldBodies) -> bytes:
     """The whole body, decompressed. Raises ``Refusal``: 408, 413, 415, 400 for a broken compression, 503."""
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity", *_WINDOW_BITS):
@@ -72,7 +72,7 @@ async def read_request(request: web.BaseRequest, limit_bytes: int, limit_s: floa
     return data
 
 
-async def _read(request: web.BaseRequest, limit_bytes: int, held: Held) -> bytes:
+async def _read(request: web.BaseRequest, limit_bytes: int, held: HeldBodies) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:

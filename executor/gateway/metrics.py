@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from executor.gateway.pool import Pool
+from executor.gateway.pool import InstancePool
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -60,7 +60,7 @@ class Metrics:
         """A call was answered by the gateway itself."""
         self._refused.labels(str(status)).inc()
 
-    def render(self, pool: Pool, recorded: int, lost: int) -> bytes:
+    def render(self, pool: InstancePool, recorded: int, lost: int) -> bytes:
         """The exposition text, with gauges read now."""
         self._outstanding.clear()
         self._up.clear()

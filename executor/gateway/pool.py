@@ -34,7 +34,7 @@ class Upstream:
         return self.endpoint.name
 
 
-class Pool:
+class InstancePool:
     """All instances, by the model name that clients ask for."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:

@@ -15,10 +15,10 @@ from yarl import URL
 from executor.gateway.config import GatewayConfig
 from executor.gateway.counting import count_tokens
 from executor.gateway.headers import returned
-from executor.gateway.health import REFUSED, Health
-from executor.gateway.intake import Held
+from executor.gateway.health import REFUSED, HealthWatch
+from executor.gateway.intake import HeldBodies
 from executor.gateway.metrics import Metrics
-from executor.gateway.pool import Pool, Upstream
+from executor.gateway.pool import InstancePool, Upstream
 from executor.gateway.replies import (
     Dialect,
     Refusal,
@@ -50,7 +50,7 @@ _LOST = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
 
 @dataclass
-class Call:
+class GatewayCall:
     """What one request needs on its way."""
 
     endpoint: str
@@ -58,7 +58,7 @@ class Call:
     data: bytes
     headers: CIMultiDict[str]
     """As the engine gets them."""
-    held: Held
+    held: HeldBodies
     dialect: Dialect = "openai"
     strip_usage: bool = False
     record: Open | None = None
@@ -74,7 +74,7 @@ class _ClientGone(Exception):
 class Relay:
     """Sends calls to the instances of a pool."""
 
-    def __init__(self, config: GatewayConfig, pool: Pool, metrics: Metrics, recorder: Recorder | None) -> None:
+    def __init__(self, config: GatewayConfig, pool: InstancePool, metrics: Metrics, recorder: Recorder | None) -> None:
         self._pool, self._metrics, self._recorder, self._limits = pool, metrics, recorder, config.limits
         limits = config.limits
         self._session = aiohttp.ClientSession(
@@ -86,7 +86,7 @@ class Relay:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             read_bufsize=2**16,
         )
-        self._health = Health(self._session, pool, limits)
+        self._health = HealthWatch(self._session, pool, limits)
         self._urls: dict[tuple[str, str], URL] = {}
         self._absurd: set[str] = set()
 
@@ -99,7 +99,7 @@ class Relay:
         finally:
             await self._session.close()
 
-    async def send(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+    async def send(self, request: web.BaseRequest, call: GatewayCall) -> web.StreamResponse:
         """Relay one call. Raises ``Refusal`` when it could not be sent, or was lost before its answer began."""
         streams = bool(call.body.stream) and call.endpoint in USAGE_ON_REQUEST
         if self._recorder is not None and streams and not wants_usage(call.body):
@@ -122,12 +122,12 @@ class Relay:
             finally:
                 upstream.outstanding -= 1
 
-    def _give_up(self, call: Call) -> None:
+    def _give_up(self, call: GatewayCall) -> None:
         """No instance could be reached: the call ends unsent, and is recorded as rejected."""
         if call.record is not None and self._recorder is not None:
             self._recorder.end(call.record, outcome="rejected", output=call.output, http_status=503)
 
-    async def _attempt(self, request: web.BaseRequest, call: Call, upstream: Upstream) -> web.StreamResponse:
+    async def _attempt(self, request: web.BaseRequest, call: GatewayCall, upstream: Upstream) -> web.StreamResponse:
         """Raises one of ``REFUSED`` when nothing was sent, so that another instance may be tried; else ``Refusal``."""
         loop = asyncio.get_running_loop()
         started_s, first_s, status, sent = loop.time(), None, 0, False
@@ -162,7 +162,7 @@ class Relay:
                 self._metrics.ended(call.body.model, upstream.name, call.outcome, loop.time() - started_s, first_s)
 
     async def _answer(
-        self, request: web.BaseRequest, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse
+        self, request: web.BaseRequest, call: GatewayCall, upstream: Upstream, answer: aiohttp.ClientResponse
     ) -> web.StreamResponse:
         if call.record is not None and self._recorder is not None:
             call.record.first_byte_s = self._recorder.now_s()
@@ -174,7 +174,7 @@ class Relay:
             return await self._stream(request, call, upstream, answer)
         return await self._whole(call, upstream, answer)
 
-    async def _whole(self, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse) -> web.Response:
+    async def _whole(self, call: GatewayCall, upstream: Upstream, answer: aiohttp.ClientResponse) -> web.Response:
         data = await self._read_whole(call, upstream, answer)
         call.outcome = "completed" if answer.status < 400 else "rejected" if answer.status in (429, 503) else "failed"
         if call.record is not None and self._recorder is not None:
@@ -189,7 +189,7 @@ class Relay:
             response.headers[CALL_HEADER] = call.record.id
         return response
 
-    async def _read_whole(self, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
+    async def _read_whole(self, call: GatewayCall, upstream: Upstream, answer: aiohttp.ClientResponse) -> bytes:
         """A reply that is no stream, held until it is whole, so that a lost engine can still be told. It is bounded."""
         limit, parts, size = self._limits.reply_bytes, [], 0
         try:
@@ -206,7 +206,7 @@ class Relay:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _stream(
-        self, request: web.BaseRequest, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse
+        self, request: web.BaseRequest, call: GatewayCall, upstream: Upstream, answer: aiohttp.ClientResponse
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers=returned(answer.headers, upstream.name))
         if call.record is not None:
@@ -220,7 +220,7 @@ class Relay:
         return response
 
     async def _pass_on(
-        self, response: web.StreamResponse, call: Call, upstream: Upstream, answer: aiohttp.ClientResponse
+        self, response: web.StreamResponse, call: GatewayCall, upstream: Upstream, answer: aiohttp.ClientResponse
     ) -> None:
         """Every event as it comes; the record is written before the client can know that its stream is complete."""
         splitter, loop, limit = EventSplitter(), asyncio.get_running_loop(), self._limits.event_bytes
@@ -248,7 +248,7 @@ class Relay:
             await self._finish(call, upstream, answer.status)
         return None
 
-    async def _put_events(self, response: web.StreamResponse, call: Call, upstream: Upstream, events: bytes) -> bool:
+    async def _put_events(self, response: web.StreamResponse, call: GatewayCall, upstream: Upstream, events: bytes) -> bool:
         """Pass whole events on; whether the stream's end was among them."""
         ended = ends_stream(events)
         if call.record is not None:
@@ -261,13 +261,15 @@ class Relay:
             await _put(response, events)
         return ended
 
-    async def _break_off(self, response: web.StreamResponse, call: Call, upstream: Upstream, message: str, code: str) -> None:
+    async def _break_off(
+        self, response: web.StreamResponse, call: GatewayCall, upstream: Upstream, message: str, code: str
+    ) -> None:
         """A stream that cannot go on: recorded as failed, and its client is told why."""
         call.outcome = "failed"
         self._end(call, upstream, response.status)
         await _put(response, error_event(message, code=code, dialect=call.dialect))
 
-    async def _finish(self, call: Call, upstream: Upstream, status: int) -> None:
+    async def _finish(self, call: GatewayCall, upstream: Upstream, status: int) -> None:
         if call.record is None or self._recorder is None or call.record.closed:
             return
         end_s, counted = self._recorder.now_s(), None
@@ -277,7 +279,7 @@ class Relay:
         self._end(call, upstream, status, counted, end_s)
 
     def _end(
-        self, call: Call, upstream: Upstream, status: int, counted: Usage | None = None, end_s: float | None = None
+        self, call: GatewayCall, upstream: Upstream, status: int, counted: Usage | None = None, end_s: float | None = None
     ) -> None:
         if call.record is None or self._recorder is None or call.record.closed:
             return

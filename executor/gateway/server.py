@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from executor.gateway.config import Limits
+from executor.gateway.config import GatewayLimits
 from executor.gateway.discreet import describe
 from executor.gateway.replies import error_body
 
@@ -37,7 +37,7 @@ STOP_S = 0.5
 """What the end of all connections may take once they are cut off."""
 
 
-def allowed_connections(limits: Limits) -> int:
+def allowed_connections(limits: GatewayLimits) -> int:
     """``limits.connections``, or fewer where the process may not open two files for each: a client's and an engine's."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * limits.connections + FILES_KEPT
@@ -115,7 +115,7 @@ class Connection(web.RequestHandler):
 class Server(web.Server):
     """All connections of one gateway."""
 
-    def __init__(self, handler: Handler, limits: Limits, on_error: Callable[[int], None]) -> None:
+    def __init__(self, handler: Handler, limits: GatewayLimits, on_error: Callable[[int], None]) -> None:
         super().__init__(self._handled, handler_cancellation=True)  # a client that goes away frees the engine
         self._handler, self._limits, self.on_error = handler, limits, on_error
         self._most = allowed_connections(limits)

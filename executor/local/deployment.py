@@ -17,7 +17,7 @@ import msgspec
 
 from executor.local.engine_metrics import read_metrics
 from executor.local.folder import COMMAND_LOCK, locked, make_own, open_own, require_own, write_own
-from executor.local.identity import Held, hold, wait_gone
+from executor.local.identity import HeldProcess, hold, wait_gone
 from executor.local.logs import log_tail
 from executor.local.marks import (
     MARK,
@@ -340,7 +340,7 @@ def _command(folder: Path, timeout_s: float) -> Iterator[None]:
         yield
 
 
-def _supervisors(folder: Path) -> list[Held]:
+def _supervisors(folder: Path) -> list[HeldProcess]:
     """The supervisors of a folder's deployments, by their marks."""
     found = []
     for deployment in folder_deployments(folder):

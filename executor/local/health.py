@@ -55,7 +55,7 @@ class Deadlines(Value, frozen=True, kw_only=True):
             require_finite(field, getattr(self, field), exclusive=True)
 
 
-class Health:
+class EngineHealth:
     """What is known of one engine's health. Times are seconds of ``time.monotonic``."""
 
     def __init__(self, deadlines: Deadlines, now_s: float) -> None:
@@ -147,7 +147,7 @@ class Watched(Protocol):
     """What is looked at: an address, and the health of the process that was started last behind it."""
 
     name: str
-    health: Health
+    health: EngineHealth
 
     @property
     def url(self) -> str:

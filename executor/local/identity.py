@@ -43,7 +43,7 @@ def born(pid: int) -> str:
         return ""
 
 
-class Held:
+class HeldProcess:
     """One process that was looked at and is meant from now on, whatever becomes of its id."""
 
     def __init__(self, pid: int, born_: str) -> None:
@@ -77,9 +77,9 @@ class Held:
                 os.kill(self.pid, number)
 
 
-def hold(pid: int, born_: str = "") -> Held | None:
+def hold(pid: int, born_: str = "") -> HeldProcess | None:
     """Take hold of the process ``pid`` that started at ``born_`` (empty: whichever it is now); None when it is not that one."""
-    held = Held(pid, born_ or born(pid))
+    held = HeldProcess(pid, born_ or born(pid))
     # The descriptor is open now: if the start time agrees after that, the descriptor is of that very process.
     if not held.born or born(pid) != held.born:
         held.close()
@@ -87,7 +87,7 @@ def hold(pid: int, born_: str = "") -> Held | None:
     return held
 
 
-def wait_gone(processes: Iterable[Held], timeout_s: float) -> list[Held]:
+def wait_gone(processes: Iterable[HeldProcess], timeout_s: float) -> list[HeldProcess]:
     """Wait until all have ended, at most ``timeout_s``; those that have not."""
     left, deadline = list(processes), time.monotonic() + timeout_s
     while (left := [process for process in left if not process.gone]) and time.monotonic() < deadline:
@@ -95,7 +95,7 @@ def wait_gone(processes: Iterable[Held], timeout_s: float) -> list[Held]:
     return left
 
 
-def stop_all(processes: Sequence[Held], timeout_s: float) -> list[Held]:
+def stop_all(processes: Sequence[HeldProcess], timeout_s: float) -> list[HeldProcess]:
     """Ask processes to stop (a stopped one is continued for it), then kill those that do not; those that even then remain."""
     for process in processes:
         process.send(signal.SIGTERM)

@@ -52,7 +52,7 @@ class Daemon(Value, frozen=True, kw_only=True):
     """UUIDs, or indices where the cluster file knows none."""
 
 
-class Layout(Value, frozen=True, kw_only=True):
+class LocalLayout(Value, frozen=True, kw_only=True):
     """Everything that runs."""
 
     device: Literal["cpu", "gpu"]
@@ -76,7 +76,7 @@ def lay_out(
     extra_args: tuple[str, ...] = (),
     without_weights: frozenset[str] = frozenset(),
     stop_timeout_s: float = 30.0,
-) -> Layout:
+) -> LocalLayout:
     """Lay out a plan on one host. ``without_weights``: LLMs whose model folder holds no weights, served with random ones.
 
     Raises ``InputError`` when the plan spans several nodes or an LLM has no profile.
@@ -129,7 +129,7 @@ def lay_out(
                 mps=pipe_of.get(instance.name, ""),
             )
         )
-    return Layout(device=device, launches=tuple(launches), daemons=tuple(daemons))
+    return LocalLayout(device=device, launches=tuple(launches), daemons=tuple(daemons))
 
 
 def _environment(plan: Plan, instance: Instance, device: str, mps: str, run_folder: Path, pooling: bool) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from executor.local.identity import PROC, Held, born, hold, stop_all
+from executor.local.identity import PROC, HeldProcess, born, hold, stop_all
 from scepsy.errors import BackendError
 
 MARK = "SCEPSY_DEPLOYMENT"
@@ -128,7 +128,7 @@ class Which:
         mark = _environment(pid)
         return mark == self.prefix if self._exact else mark.startswith(self.prefix)
 
-    def processes(self) -> Iterator[Held]:
+    def processes(self) -> Iterator[HeldProcess]:
         """Every process that is meant, this one excepted; each is to be closed."""
         grouped = _grouped(self.prefix, self._instance) if self._number is None or self._instance != "*" else set()
         for pid in psutil.pids():

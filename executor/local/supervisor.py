@@ -21,11 +21,11 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from executor.gateway.config import Endpoint, GatewayConfig, Limits, save_gateway
+from executor.gateway.config import Endpoint, GatewayConfig, GatewayLimits, save_gateway
 from executor.local.folder import make_own, read_own, subfolder
 from executor.local.health import ANSWER_S, Deadlines, watch_health, watch_work
 from executor.local.identity import born
-from executor.local.layout import Daemon, Launch, Layout, daemon_env, lay_out
+from executor.local.layout import Daemon, Launch, LocalLayout, daemon_env, lay_out
 from executor.local.logs import explain_exit, log_tail
 from executor.local.marks import FIRST_ENGINE, GATEWAY, MARK, Which, put_limit, remove_groups, stop_marked
 from executor.local.options import LocalOptions, device_of, engine_python
@@ -67,7 +67,7 @@ class Supervisor:
     def __init__(self, folder: Path, plan: Plan, profiles: ProfileSet, options: LocalOptions, deployment: str) -> None:
         self.folder, self.plan, self.options, self.deployment = folder, plan, options, deployment
         self.python = engine_python(options)
-        self.layout: Layout = lay_out(
+        self.layout: LocalLayout = lay_out(
             plan,
             profiles,
             device=device_of(options),
@@ -322,7 +322,7 @@ class Supervisor:
                 Endpoint(name=e.name, llm=e.launch.llm, url=e.url, share_pct=e.launch.share_pct, draining=out)
                 for e, (_, out) in zip(self.engines, routed, strict=True)
             ),
-            limits=Limits(drain_s=self.options.stop_timeout_s, health_s=1.0),
+            limits=GatewayLimits(drain_s=self.options.stop_timeout_s, health_s=1.0),
             recording=Recording(path=record) if record else None,
         )
         save_gateway(self.folder / "gateway.yaml", config)

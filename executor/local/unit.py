@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from executor.local.folder import open_log
-from executor.local.health import Deadlines, Health
+from executor.local.health import Deadlines, EngineHealth
 from executor.local.identity import born
 from executor.local.marks import MARK, Which, make_pen, put_limit, stop_marked
 from executor.local.shares import enter
@@ -36,7 +36,7 @@ class Unit:
         self.recent: deque[float] = deque()
         self.again_s = 0.0
         self.healthy_by_s = 0.0
-        self.health = Health(deadlines, time.monotonic())
+        self.health = EngineHealth(deadlines, time.monotonic())
 
     @property
     def url(self) -> str:
@@ -93,7 +93,7 @@ class Unit:
         finally:
             os.close(sink)
         self.born = born(self.process.pid)
-        self.health = Health(self._deadlines, time.monotonic())
+        self.health = EngineHealth(self._deadlines, time.monotonic())
         self.healthy_by_s = time.monotonic() + start_s
 
     @property

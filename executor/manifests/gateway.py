@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable
 
 import msgspec
 
-from executor.gateway.config import FORMAT, VERSION, Endpoint, GatewayConfig, Limits
+from executor.gateway.config import FORMAT, VERSION, Endpoint, GatewayConfig, GatewayLimits
 from executor.manifests.engines import PORT, Engine
 from executor.manifests.names import labels
 from executor.manifests.options import RenderOptions
@@ -50,7 +50,7 @@ def gateway_config(engines: Iterable[Engine], options: RenderOptions, draining: 
         api_keys_file=f"{_KEYS}/keys" if options.api_keys_secret else "",
         # Without keys the NetworkPolicy is the fence: only pods of this namespace get through.
         allow_unauthenticated=not options.api_keys_secret,
-        limits=Limits(drain_s=float(options.drain_s)),
+        limits=GatewayLimits(drain_s=float(options.drain_s)),
     )
 
 

@@ -40,7 +40,7 @@ GENERATORS: Mapping[str, Generator] = {
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRequests:
     """The requests of one file that a step model can be fitted on, in order of arrival."""
 
     rows: list[Row]
@@ -50,7 +50,7 @@ class Measured:
     """Requests without a use, by reason."""
 
 
-def read_bench(path: Path, generator: str = "vllm-bench") -> Measured:
+def read_bench(path: Path, generator: str = "vllm-bench") -> MeasuredRequests:
     """Requests of one result file, the failed ones left out and counted. Raises ``InputError`` when none has its times."""
     kind = GENERATORS[generator]
     source, tally = Source(path), Tally()
@@ -68,7 +68,9 @@ def read_bench(path: Path, generator: str = "vllm-bench") -> Measured:
     if not rows:
         why = tally.first_drop.removeprefix(f"{path}: ") or ", ".join(tally.dropped) or "it holds no request"
         raise InputError(f"{path}: no request has its times ({why}): must hold some ({kind.remedy})")
-    return Measured(sorted(rows, key=lambda row: row["arrival_time"]), tuple(name for name in llms if name), tally.dropped)
+    return MeasuredRequests(
+        sorted(rows, key=lambda row: row["arrival_time"]), tuple(name for name in llms if name), tally.dropped
+    )
 
 
 def _row(request: Timed) -> Row | None:
@@ -95,7 +97,7 @@ def write_bench_run(
     tensor_parallel: int,
     engine: EngineLimits,
     generator: str = "vllm-bench",
-) -> Measured:
+) -> MeasuredRequests:
     """Write one run folder from several result files (several rates of one engine); what is in it.
 
     Raises ``InputError`` when a file has no request with its times, or they go to several models.
@@ -123,4 +125,4 @@ def write_bench_run(
         "sources": [{"file": path.name, "models": list(llms)} for path in files],
     }
     write_run(folder, rows, meta)
-    return Measured(rows, tuple(llms), left_out)
+    return MeasuredRequests(rows, tuple(llms), left_out)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scepsy.importers.recorded.record import PREFIX_BYTES, Source
+from scepsy.importers.recorded.record import PREFIX_BYTES, SourceCall
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -201,7 +201,7 @@ class _Scope:
                     index.pop(key, None)
         return _weight(said)
 
-    def reduced(self, found: dict[str, Source]) -> dict[str, Source]:
+    def reduced(self, found: dict[str, SourceCall]) -> dict[str, SourceCall]:
         """Without those that another found call had in its own input: a long conversation names its latest turn only."""
         if len(found) < 2:
             return found
@@ -248,7 +248,7 @@ class Seen(NamedTuple):
 
     input_bytes: int
     prefix: tuple[int, ...]
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SourceCall, ...] = ()
     marks: frozenset[int] = frozenset()
     """Of the input itself, while its call is in flight."""
     sketch: str = ""
@@ -293,18 +293,18 @@ class Provenance:
     def _keyed(self, data: bytes) -> int:
         return int.from_bytes(hashlib.blake2b(data, digest_size=5, key=self._key).digest(), "big")
 
-    def _sources(self, known: _Scope, squeezed: list[bytes], tool_ids: list[str], marks: list[int]) -> dict[str, Source]:
-        found: dict[str, Source] = {}
+    def _sources(self, known: _Scope, squeezed: list[bytes], tool_ids: list[str], marks: list[int]) -> dict[str, SourceCall]:
+        found: dict[str, SourceCall] = {}
         for tool_id in tool_ids:
             for call in known.tools.get(hash(tool_id), ())[-1:]:
-                found[call] = Source(call=call, contained_pct=100, by="tool")
+                found[call] = SourceCall(call=call, contained_pct=100, by="tool")
         if known.messages:
             for text in squeezed:
                 for call in known.messages.get(hash(text), ()):
-                    found.setdefault(call, Source(call=call, contained_pct=100, by="message"))
+                    found.setdefault(call, SourceCall(call=call, contained_pct=100, by="message"))
         if known.marks:
             for call, part in known.contained(marks).items():
-                found.setdefault(call, Source(call=call, contained_pct=round(100 * part)))
+                found.setdefault(call, SourceCall(call=call, contained_pct=round(100 * part)))
         return found
 
     def _sketch(self, marks: list[int], known: _Scope | None) -> str:
@@ -327,7 +327,7 @@ class Provenance:
         texts: list[str],
         tool_call_ids: list[str],
         own: frozenset[int] = frozenset(),
-        sources: Iterable[Source] = (),
+        sources: Iterable[SourceCall] = (),
     ) -> bool:
         """Remember a call's output, less what its own input held; whether it can be found again in later inputs."""
         known = self._scopes.get(scope)

@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 import typer
 
-from executor.gateway.config import Endpoint, GatewayConfig, Limits, save_gateway
+from executor.gateway.config import Endpoint, GatewayConfig, GatewayLimits, save_gateway
 from executor.recording.config import Recording
 
 TOKENS = 16
@@ -233,7 +233,7 @@ async def many_streams(port: int, streams: int) -> dict[str, float]:
     return {"whole": sum(whole for _, whole in found), "p50_s": float(np.median(seconds)), "max_s": max(seconds)}
 
 
-class Bench:
+class GatewayBench:
     """Stub and gateway, running."""
 
     def __init__(self, folder: Path, runner: asyncio.Runner, pace_s: float = 0.0, *, record: bool = True) -> None:
@@ -244,7 +244,7 @@ class Bench:
         config = GatewayConfig(
             port=self.port,
             endpoints=(Endpoint(name="m-0", llm="m", url=f"http://127.0.0.1:{self.stub_port}"),),
-            limits=Limits(concurrent=5000),
+            limits=GatewayLimits(concurrent=5000),
             recording=Recording(path="calls.jsonl") if record else None,
         )
         save_gateway(folder / "gateway.yaml", config)
@@ -329,7 +329,7 @@ def measure(seconds: float = 5.0, rate_per_s: float = 750.0, streams: int = 1000
     gateway's only where ``capacity_gateway_cores`` is near 1; else the load generator's.
     """
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=new_loop) as runner:
-        bench = Bench(Path(folder), runner, record=record)
+        bench = GatewayBench(Path(folder), runner, record=record)
         try:
             runner.run(closed_loop(bench.port, 16, 1.0))  # warm
             clocks = [Spent.now(bench.pid)]
@@ -342,7 +342,7 @@ def measure(seconds: float = 5.0, rate_per_s: float = 750.0, streams: int = 1000
             clocks.append(Spent.now(bench.pid))
         finally:
             bench.close()
-        paced = Bench(Path(folder), runner, pace_s=0.1, record=record)
+        paced = GatewayBench(Path(folder), runner, pace_s=0.1, record=record)
         try:
             at_once = runner.run(many_streams(paced.port, streams))
         finally:

@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 
 @dataclass
-class World:
+class ProgramWorld:
     """One recording: simulated time, the recorder, and what really waited for what."""
 
     env: simpy.Environment
@@ -132,7 +132,7 @@ def asked(tool_call: str) -> dict[str, Any]:
     return {"id": tool_call, "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
-def map_reduce(world: World, run: str) -> Steps:
+def map_reduce(world: ProgramWorld, run: str) -> Steps:
     """Chunks of a document summarised side by side, then together."""
     chunks = [world.text(8) for _ in range(int(world.rng.integers(3, 8)))]
     task = "You summarise documents for busy readers. Keep names and numbers. Be brief.\n\nDocument:\n"
@@ -142,7 +142,7 @@ def map_reduce(world: World, run: str) -> Steps:
     yield from world.call(run, "large", [system("Combine the summaries into one."), user(joined)], parts)
 
 
-def debate(world: World, run: str) -> Steps:
+def debate(world: ProgramWorld, run: str) -> Steps:
     """Three debaters in three rounds, each reading the others; then a judge."""
     question = world.text(1)
     said: list[Answer] = []
@@ -158,7 +158,7 @@ def debate(world: World, run: str) -> Steps:
     yield from world.call(run, "large", [system("You judge debates."), user(f"{question}\n{joined}")], said, sentences=2)
 
 
-def tool_loop(world: World, run: str, task: str | None = None, after: tuple[Answer, ...] = ()) -> Steps:
+def tool_loop(world: ProgramWorld, run: str, task: str | None = None, after: tuple[Answer, ...] = ()) -> Steps:
     """A conversation that grows: an answer asks for a tool, whose result comes back."""
     messages = [system("You are an assistant with tools. Think, then act."), user(task or world.text(2))]
     before = after
@@ -173,7 +173,7 @@ def tool_loop(world: World, run: str, task: str | None = None, after: tuple[Answ
     return answer
 
 
-def sub_agents(world: World, run: str) -> Steps:
+def sub_agents(world: ProgramWorld, run: str) -> Steps:
     """A planner hands tasks to agents with tools of their own, side by side, and puts their answers together."""
     question = world.text(2)
     tasks = [world.text(2) for _ in range(3)]
@@ -187,7 +187,7 @@ def sub_agents(world: World, run: str) -> Steps:
     yield from world.call(run, "large", messages, answers)
 
 
-def rag(world: World, run: str) -> Steps:
+def rag(world: ProgramWorld, run: str) -> Steps:
     """A question rewritten, documents of one collection for all runs reranked, the best of them read."""
     question = world.text(1)
     query = yield from world.call(run, "small", [system("Rewrite the question as a query."), user(question)], (), sentences=1)
@@ -202,7 +202,7 @@ def rag(world: World, run: str) -> Steps:
     yield from world.call(run, "large", [user(prompt)], (scores,), sentences=4)
 
 
-def branches(world: World, run: str) -> Steps:
+def branches(world: ProgramWorld, run: str) -> Steps:
     """A router says one word, an expert answers, sometimes a reviewer reads the answer."""
     question = world.text(2)
     which = str(world.rng.choice(["billing", "technical", "other"]))
@@ -219,7 +219,7 @@ def branches(world: World, run: str) -> Steps:
 DOCUMENTS = [" ".join(_sentence(_VOCABULARY) for _ in range(5)) for _ in range(60)]
 """Forty runs read of these, so that runs share documents."""
 
-PROGRAMS: dict[str, Callable[[World, str], Steps]] = {
+PROGRAMS: dict[str, Callable[[ProgramWorld, str], Steps]] = {
     "map-reduce": map_reduce, "debate": debate, "tool-loop": tool_loop, "sub-agents": sub_agents, "rag": rag,
     "branches": branches,
 }  # fmt: skip
@@ -237,14 +237,14 @@ class Score(NamedTuple):
 
 def play(
     programs: list[str], style: str, *, header: bool, in_flight: int, runs: int, seed: int, isolated: bool = False
-) -> tuple[World, Path]:
+) -> tuple[ProgramWorld, Path]:
     """Record ``runs`` runs, about ``in_flight`` at once; the world, and the recording's file."""
     folder = Path(tempfile.mkdtemp(prefix="recording-accuracy-"))
     env = simpy.Environment()
     recorder = Recorder(
         Recording(path="calls.jsonl", isolated=isolated), folder, clock=lambda: 1000.0 + env.now, secret=b"%d" % seed
     )
-    world = World(env, recorder, stream(seed, *programs, style), style, header)
+    world = ProgramWorld(env, recorder, stream(seed, *programs, style), style, header)
 
     def user_of(which: int) -> Steps:
         """One after another, with pauses, so that about ``in_flight`` are on their way."""
@@ -260,7 +260,7 @@ def play(
     return world, folder / "calls.jsonl"
 
 
-def score(world: World, path: Path) -> Score:
+def score(world: ProgramWorld, path: Path) -> Score:
     """Compare what an import infers with what was so."""
     truth: nx.DiGraph[str] = nx.DiGraph()
     truth.add_nodes_from(world.after)

@@ -43,7 +43,7 @@ from sim.engine.prefix import PrefixKeys
 from sim.engine.queue import Queue
 from sim.engine.spec import spec_of
 from sim.policies.routers.builtin import LeastOutstanding
-from sim.world.recorder import Recorder
+from sim.world.recorder import RecordWriter
 from sim.world.run import run_to_the_end
 from sim.world.world import World
 
@@ -87,7 +87,7 @@ def one_gpu(
 ) -> Seen:
     """``instances`` on one GPU, ``share_pct`` each (their sum may exceed 100, as MPS allows), under a closed loop."""
     kept: list[pa.RecordBatch] = []
-    recorder = Recorder(lambda table, batch: kept.append(batch) if table == "calls" else None)
+    recorder = RecordWriter(lambda table, batch: kept.append(batch) if table == "calls" else None)
     env, name = Kernel(), profile.llm.name
     call = Call(id="c", llm=name, input_tokens=sizes[0], output_tokens=sizes[1])
     trace = Trace(source=TraceSource(origin="made up"), runs=(Run(id="r", workflow="w", calls=(call,)),))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from executor.local.options import LocalOptions
-from executor.meter import NO_CALLS, NOTHING, Shape, Work, shape_of
+from executor.meter import NO_CALLS, NOTHING, EngineWork, Shape, shape_of
 from executor.profiler.instance import profile_instance
 from executor.profiler.sweep import Sweep, latencies_s, read_rows
 from scepsy.cluster import GpuType
@@ -76,7 +76,7 @@ class Fitted:
     """Signed errors of a simulated replay of the held-out run: mean latency, p95, TPOT, TTFT, percent."""
     capacity_per_s: float
     """Highest rate that the instance kept up with."""
-    work: Work = NOTHING
+    work: EngineWork = NOTHING
     """What the engine did while it was measured, held-out run left out; nothing where it was not metered."""
     shape: Shape = NO_CALLS
     """Of the calls it served."""
@@ -114,7 +114,7 @@ class RunMeta(msgspec.Struct, frozen=True, kw_only=True):
     date: str = ""
     hardware: dict[str, str] = {}
     start_s: float = 0.0
-    work: Work = NOTHING
+    work: EngineWork = NOTHING
 
 
 def meta_of(folder: Path) -> RunMeta:
@@ -164,7 +164,7 @@ def fit_folder(folder: Path) -> Fitted:
     )
 
 
-def _work_of(run_folder: Path) -> Work:
+def _work_of(run_folder: Path) -> EngineWork:
     """What the engine did in one run; nothing where it was not metered."""
     return meta_of(run_folder).work
 

@@ -11,7 +11,7 @@ from scepsy.errors import InputError, ScepsyError
 
 if TYPE_CHECKING:
     from executor.cluster.api import Api
-    from executor.cluster.waits import Event, Limits
+    from executor.cluster.waits import Event, WaitLimits
     from executor.manifests import Rendered, RenderOptions
     from scepsy.plans import Plan
     from scepsy.profile.model import ProfileSet
@@ -90,15 +90,15 @@ def connect(options: "RenderOptions", context: str) -> "Api":
     return cluster.connect(options.namespace, context=context)
 
 
-def read_limits(timeout: float, gate: str) -> "Limits":
+def read_limits(timeout: float, gate: str) -> "WaitLimits":
     """``--timeout`` and ``--gate`` as limits."""
-    from executor.cluster.waits import Limits
+    from executor.cluster.waits import WaitLimits
 
     if gate not in ("ready", "scheduled"):
         raise InputError(f"--gate is {gate!r}: must be ready or scheduled")
     if not 0 < timeout < 1e6:
         raise InputError(f"--timeout is {timeout:g}: must be a number of seconds > 0")
-    return Limits(start_s=timeout, gate=gate)  # type: ignore[arg-type]  # narrowed by the tuple above
+    return WaitLimits(start_s=timeout, gate=gate)  # type: ignore[arg-type]  # narrowed by the tuple above
 
 
 def event_printer() -> "Callable[[Event], None]":

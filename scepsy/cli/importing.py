@@ -47,7 +47,7 @@ def import_(
     from msgspec.structs import replace
 
     from scepsy.files.trace import TraceWriter
-    from scepsy.importers.detect import Found, find_format
+    from scepsy.importers.detect import DetectedFormat, find_format
     from scepsy.importers.inputs import gather
     from scepsy.importers.registry import IMPORTERS, find_importer
     from scepsy.importers.tally import Summing, Tally
@@ -60,7 +60,7 @@ def import_(
         importer.check_options(options)
     before = Tally()
     sources = gather(files, before)
-    found = Found(named, "named") if named else find_format(sources, IMPORTERS)
+    found = DetectedFormat(named, "named") if named else find_format(sources, IMPORTERS)
     importer = importer or find_importer(found.format)
     imported = importer.stream(sources, options)
     tally = imported.tally

@@ -13,14 +13,14 @@ import msgspec
 from scepsy.errors import InputError
 from scepsy.files.failure import decode_json, explain, fail, shown
 from scepsy.importers.inputs import gather
-from scepsy.importers.records import Sample
+from scepsy.importers.records import FileSample
 from scepsy.importers.source import LINE_BYTES, Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Run, Trace, TraceSource
 
 T = TypeVar("T")
 
-Detect = Callable[[Sample], str | None]
+Detect = Callable[[FileSample], str | None]
 """Why a sample is of a format, in a few words; None: it is not."""
 
 WHOLE_FILE_BYTES = 512 << 20

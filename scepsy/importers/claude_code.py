@@ -22,7 +22,7 @@ from scepsy.importers.fields import Absurd, count, estimated_tokens, get, label,
 from scepsy.importers.observing import WORKFLOW, imported, mapping
 from scepsy.importers.prompts import APPEND_ONLY, HISTORY_BLOCK_TOKENS, Histories
 from scepsy.importers.recorded.dependencies import GUESS
-from scepsy.importers.records import Sample, json_records
+from scepsy.importers.records import FileSample, json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.importers.tracelab import SPLIT
@@ -347,7 +347,7 @@ class _Threads:
         return found
 
 
-def _detect(sample: Sample) -> str | None:
+def _detect(sample: FileSample) -> str | None:
     for record in sample.records():
         if get(record, "sessionId") and get(record, "uuid") and isinstance(get(record, "isSidechain"), bool):
             return f"{sample.form}, records have sessionId, uuid, isSidechain"

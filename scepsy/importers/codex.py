@@ -18,7 +18,7 @@ from scepsy.importers.base import Imported, Importer, choice
 from scepsy.importers.fields import Absurd, count, get, label, moment_s
 from scepsy.importers.observing import WORKFLOW, imported, mapping
 from scepsy.importers.prompts import APPEND_ONLY, HISTORY_BLOCK_TOKENS, Histories
-from scepsy.importers.records import Sample, json_records
+from scepsy.importers.records import FileSample, json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.importers.tracelab import SPLIT
@@ -195,7 +195,7 @@ def _counts(usage: Any) -> Counts | None:
     return found[0], found[1], found[2]
 
 
-def _detect(sample: Sample) -> str | None:
+def _detect(sample: FileSample) -> str | None:
     for record in sample.records():
         kind = get(record, "type")
         if (

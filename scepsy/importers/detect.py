@@ -7,7 +7,7 @@ from typing import Any
 from scepsy.errors import InputError
 from scepsy.importers.base import Importer
 from scepsy.importers.fields import get, walk
-from scepsy.importers.records import Sample, take_sample
+from scepsy.importers.records import FileSample, take_sample
 from scepsy.importers.source import Source
 
 NEAREST = 3
@@ -26,7 +26,7 @@ class Fields:
     within: tuple[str, ...] = ()
     """Lists that hold the records, as for ``json_records``."""
 
-    def __call__(self, sample: Sample) -> str | None:
+    def __call__(self, sample: FileSample) -> str | None:
         """Why a sample is of this format; None: it is not."""
         for record in sample.records(*self.within):
             if not self.missing(record) and not any(_has(record, name) for name in self.lacks):
@@ -37,7 +37,7 @@ class Fields:
         """The needed fields that a record lacks."""
         return [name for name in self.needs if not _has(record, name)]
 
-    def nearest(self, sample: Sample) -> tuple[float, str]:
+    def nearest(self, sample: FileSample) -> tuple[float, str]:
         """How much of it a sample has, from 0 to 1, and what does not fit."""
         best = (0.0, f"has none of {', '.join(self.needs)}")
         for record in sample.records(*self.within):
@@ -55,13 +55,13 @@ class Columns:
 
     needs: tuple[str, ...]
 
-    def __call__(self, sample: Sample) -> str | None:
+    def __call__(self, sample: FileSample) -> str | None:
         """Why a sample is of this format; None: it is not."""
         if sample.form == "csv" and not set(self.needs) - set(sample.columns):
             return f"CSV with columns {', '.join(self.needs)}"
         return None
 
-    def nearest(self, sample: Sample) -> tuple[float, str]:
+    def nearest(self, sample: FileSample) -> tuple[float, str]:
         """How much of it a sample has, from 0 to 1, and what does not fit."""
         if sample.form != "csv":
             return 0.0, "is no CSV"
@@ -74,16 +74,16 @@ def _has(record: Any, names: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedFormat:
     """The one format of all inputs."""
 
     format: str
     reason: str
 
 
-def find_format(sources: Sequence[Source], importers: Mapping[str, Importer]) -> Found:
+def find_format(sources: Sequence[Source], importers: Mapping[str, Importer]) -> DetectedFormat:
     """The format of the inputs. Raises ``InputError`` on one that no importer knows, and on a mixture."""
-    found: dict[str, Found] = {}
+    found: dict[str, DetectedFormat] = {}
     for source in sources:
         sample = take_sample(source)
         match = _match(sample, importers)
@@ -103,16 +103,16 @@ def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def _match(sample: Sample, importers: Mapping[str, Importer]) -> Found | None:
+def _match(sample: FileSample, importers: Mapping[str, Importer]) -> DetectedFormat | None:
     """The first importer that says yes: the registry lists special formats before general ones."""
     for name, importer in importers.items():
         reason = importer.detect(sample)
         if reason is not None:
-            return Found(name, reason)
+            return DetectedFormat(name, reason)
     return None
 
 
-def _unknown(sample: Sample, importers: Mapping[str, Importer]) -> str:
+def _unknown(sample: FileSample, importers: Mapping[str, Importer]) -> str:
     if sample.form == "empty":
         return f"{sample.source}: is empty: must hold a document (was it cut off while being written?)"
     if any(isinstance(value, dict) and value.get("format") == "scepsy.trace" for value in sample.values):

@@ -19,7 +19,7 @@ from scepsy.importers.assemble import Seen
 from scepsy.importers.base import Imported, Importer
 from scepsy.importers.fields import Absurd, count, get, label, moment_s, seconds
 from scepsy.importers.observing import block_ids, imported, mapping
-from scepsy.importers.records import Sample, json_records
+from scepsy.importers.records import FileSample, json_records
 from scepsy.importers.source import Source
 from scepsy.importers.spool import Sets, Spool
 from scepsy.importers.tally import Tally
@@ -144,7 +144,7 @@ def _tool(event: Mapping[str, Any]) -> Seen:
     return Seen(run="", id=f"tool-{label(tool.get('tool_call_id'))}", start_s=begun_s, end_s=max(begun_s, ended_s), tool=True)
 
 
-def _detect(sample: Sample) -> str | None:
+def _detect(sample: FileSample) -> str | None:
     for record in sample.records():
         schema = get(record, "schema", "event.schema")
         if schema in SCHEMAS:

@@ -17,12 +17,12 @@ from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, g
 from scepsy.importers.observing import WORKFLOW, imported, mapping
 from scepsy.importers.prompts import TEXT_BLOCK_TOKENS, Texts
 from scepsy.importers.recorded.dependencies import GUESS, JOIN, LONE
-from scepsy.importers.records import Sample, json_records
+from scepsy.importers.records import FileSample, json_records
 from scepsy.importers.source import Source
 from scepsy.importers.spool import Spool
 from scepsy.importers.tally import Tally
 from scepsy.importers.threads import Observed, parents_by_time
-from scepsy.importers.usage import Usage, settled
+from scepsy.importers.usage import RecordedUsage, settled
 
 MATCHED = 0.95
 """Confidence of a dependency that the text shows; chosen above ``LONE``, below a recorded one."""
@@ -75,7 +75,7 @@ def _span(raw: Mapping[str, Any], texts: Texts, tally: Tally) -> _Span | None:
         raise Absurd("trace_id, span_id or start_time is missing: must be given")
     output = embedded(get(attributes, *OUTPUTS))
     usage = settled(
-        Usage(
+        RecordedUsage(
             given=count(
                 get(attributes, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"), "gen_ai.usage.input_tokens"
             ),
@@ -164,7 +164,7 @@ def _ancestors(known: Mapping[str, _Span], id_: str) -> set[str]:
     return found
 
 
-def _detect(sample: Sample) -> str | None:
+def _detect(sample: FileSample) -> str | None:
     for record in sample.records("spans"):
         named = get(record, "trace_id") and get(record, "span_id") and get(record, "start_time")
         if (

@@ -17,7 +17,7 @@ from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, g
 from scepsy.importers.records import Record, json_records, take_sample
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
-from scepsy.importers.usage import Usage, settled
+from scepsy.importers.usage import RecordedUsage, settled
 from scepsy.workload import CallKind, TraceSource
 
 LISTS = ("observations", "data")
@@ -103,7 +103,7 @@ def _call(seen: Seen, raw: Mapping[str, Any], kind: CallKind, tally: Tally) -> S
     return seen
 
 
-def _usage(raw: Mapping[str, Any]) -> Usage:
+def _usage(raw: Mapping[str, Any]) -> RecordedUsage:
     details = embedded(get(raw, "usageDetails", "usage_details", "usage"))
     details = details if isinstance(details, dict) else {}
 
@@ -116,7 +116,7 @@ def _usage(raw: Mapping[str, Any]) -> Usage:
         given = count(get(raw, "inputUsage", "promptTokens", "input_usage", "prompt_tokens"), "inputUsage") or None
         made = count(get(raw, "outputUsage", "completionTokens", "output_usage", "completion_tokens"), "outputUsage") or None
     total = first("total", "totalTokens", "total_tokens")
-    return Usage(
+    return RecordedUsage(
         given=given,
         made=made,
         total=total,

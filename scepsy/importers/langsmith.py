@@ -14,7 +14,7 @@ from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, g
 from scepsy.importers.records import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
-from scepsy.importers.usage import Usage, settled
+from scepsy.importers.usage import RecordedUsage, settled
 from scepsy.workload import CallKind, TraceSource
 
 LISTS = ("runs",)
@@ -88,7 +88,7 @@ def _run(raw: Any, trace: str, parent: str, by_thread: bool, tally: Tally) -> Se
     return seen
 
 
-def _usage(raw: Mapping[str, Any]) -> Usage:
+def _usage(raw: Mapping[str, Any]) -> RecordedUsage:
     places = [raw.get("usage_metadata"), get(raw, "extra.metadata.usage_metadata"), get(raw, "outputs.usage_metadata")]
     places += walk(raw, "outputs.generations.message.kwargs.usage_metadata")
     places += [get(raw, "outputs.usage"), get(raw, "outputs.llm_output.token_usage", "outputs.llm_output.usage"), raw]
@@ -97,14 +97,14 @@ def _usage(raw: Mapping[str, Any]) -> Usage:
             usage = _counts(found)
             if usage.given:
                 return usage
-    return Usage()
+    return RecordedUsage()
 
 
-def _counts(found: Mapping[str, Any]) -> Usage:
+def _counts(found: Mapping[str, Any]) -> RecordedUsage:
     def first(*names: str) -> int | None:
         return count(get(found, *names), names[0])
 
-    return Usage(
+    return RecordedUsage(
         given=first("input_tokens", "prompt_tokens"),
         made=first("output_tokens", "completion_tokens"),
         total=first("total_tokens"),

@@ -14,7 +14,7 @@ from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, g
 from scepsy.importers.records import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
-from scepsy.importers.usage import Usage, settled
+from scepsy.importers.usage import RecordedUsage, settled
 from scepsy.workload import CallKind, TraceSource
 
 _HELD = "standard_logging_object"
@@ -78,14 +78,14 @@ def _call(raw: Any, name: str, by: str, tally: Tally) -> Seen | None:
     )
 
 
-def _usage(raw: Mapping[str, Any]) -> Usage:
+def _usage(raw: Mapping[str, Any]) -> RecordedUsage:
     details = get(raw, "metadata.usage_object", "response.usage")
     details = details if isinstance(details, dict) else {}
 
     def first(*names: str) -> int | None:
         return count(get(details, *names), names[0])
 
-    return Usage(
+    return RecordedUsage(
         # LiteLLM writes 0 where a provider said nothing.
         given=count(raw.get("prompt_tokens"), "prompt_tokens") or first("prompt_tokens") or None,
         made=count(raw.get("completion_tokens"), "completion_tokens") or first("completion_tokens"),

@@ -15,7 +15,7 @@ from scepsy.importers.otel import read_call as read_genai
 from scepsy.importers.source import Source
 from scepsy.importers.spans import OPTIONS, Reading, Span, import_spans
 from scepsy.importers.tally import Tally
-from scepsy.importers.usage import Usage
+from scepsy.importers.usage import RecordedUsage
 from scepsy.workload import CallKind
 
 LISTS = ("data.spans", "spans")
@@ -47,13 +47,13 @@ def _decoded(attributes: Mapping[str, Any], name: str) -> Any:
     return embedded(get(attributes, name))
 
 
-def _usage(said: Any, answer: Any) -> Usage:
+def _usage(said: Any, answer: Any) -> RecordedUsage:
     found = said if isinstance(said, dict) else get(answer, "usage", "usage_metadata")
 
     def first(*names: str) -> int | None:
         return count(get(found, *names), names[0])
 
-    return Usage(
+    return RecordedUsage(
         given=first("input_tokens", "prompt_tokens"),
         made=first("output_tokens", "completion_tokens"),
         total=first("total_tokens"),

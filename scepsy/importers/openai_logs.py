@@ -20,7 +20,7 @@ from scepsy.importers.fields import Absurd, count, estimated_tokens, get, label,
 from scepsy.importers.records import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
-from scepsy.importers.usage import Usage, settled
+from scepsy.importers.usage import RecordedUsage, settled
 from scepsy.workload import CallKind, TraceSource
 
 _POOLING: Mapping[str, CallKind] = {"embeddings": "embed", "rerank": "rerank", "score": "rerank"}
@@ -93,11 +93,11 @@ def _end_s(raw: Mapping[str, Any], start_s: float) -> float | None:
     return None if lasted_s is None else start_s + lasted_s
 
 
-def _usage(raw: Mapping[str, Any]) -> Usage:
+def _usage(raw: Mapping[str, Any]) -> RecordedUsage:
     def first(*names: str) -> int | None:
         return count(get(raw, *(f"response.usage.{name}" for name in names)), names[0])
 
-    return Usage(
+    return RecordedUsage(
         given=first("prompt_tokens", "input_tokens"),
         made=first("completion_tokens", "output_tokens"),
         cached=first(*_CACHED) or 0,

@@ -6,7 +6,7 @@ from scepsy.importers.base import Imported, Importer
 from scepsy.importers.detect import Fields
 from scepsy.importers.fields import get, label, model_name, walk
 from scepsy.importers.otel import read_call as read_genai
-from scepsy.importers.records import Sample
+from scepsy.importers.records import FileSample
 from scepsy.importers.source import Source
 from scepsy.importers.spans import OPTIONS, OTLP_LISTS, SPAN_LISTS, Reading, Span, import_spans, usage_of
 from scepsy.importers.tally import Tally
@@ -47,7 +47,7 @@ def _open_list(sources: Sequence[Source], options: Mapping[str, str], tally: Tal
     return import_spans(sources, options, tally, (read_call, read_genai), "spans", SPAN_LISTS)
 
 
-def _detect(sample: Sample) -> str | None:
+def _detect(sample: FileSample) -> str | None:
     for span in sample.records(*OTLP_LISTS):
         if any(
             isinstance(key, str) and key.startswith(("openinference.", "llm.token_count."))

@@ -18,7 +18,7 @@ import msgspec
 from scepsy.errors import InputError
 from scepsy.files.failure import fail
 from scepsy.importers.fields import DEEPEST, walk
-from scepsy.importers.source import LINE_BYTES, WHOLE_BYTES, Source, Stream
+from scepsy.importers.source import LINE_BYTES, WHOLE_BYTES, InputStream, Source
 from scepsy.importers.tally import Tally
 
 SAMPLE_BYTES = 1 << 20
@@ -108,7 +108,7 @@ def _line_records(source: Source, tally: Tally, data: bytes | None, line: int, p
     yield from _within(value, line, paths)
 
 
-def _document_records(source: Source, stream: Stream, paths: Sequence[str]) -> Iterator[Record]:
+def _document_records(source: Source, stream: InputStream, paths: Sequence[str]) -> Iterator[Record]:
     parts, size = [], 0
     while size <= WHOLE_BYTES and (part := stream.read(1 << 20)):
         parts.append(part)
@@ -275,7 +275,7 @@ def _csv(line: bytes | None) -> list[str] | None:
 
 
 @dataclass(frozen=True)
-class Sample:
+class FileSample:
     """The beginning of an input, for finding out what it is."""
 
     source: Source
@@ -291,23 +291,23 @@ class Sample:
         return found[: SAMPLE_RECORDS * 4]
 
 
-def take_sample(source: Source) -> Sample:
+def take_sample(source: Source) -> FileSample:
     """Read the beginning of an input. Raises ``InputError`` when it cannot be read at all."""
     with source.open() as stream:
         first = stream.readline(LINE_BYTES + 1)
         while first and first.isspace():
             first = stream.readline(LINE_BYTES + 1)
         if not first:
-            return Sample(source, "empty")
+            return FileSample(source, "empty")
         if first.lstrip()[:1] in (b"{", b"["):
             return _json_sample(source, stream, first)
         row = _csv(first)
         if row and len(row) > 1:
-            return Sample(source, "csv", columns=tuple(name.strip() for name in row))
-        return Sample(source, "text")
+            return FileSample(source, "csv", columns=tuple(name.strip() for name in row))
+        return FileSample(source, "text")
 
 
-def _json_sample(source: Source, stream: Stream, first: bytes) -> Sample:
+def _json_sample(source: Source, stream: InputStream, first: bytes) -> FileSample:
     if _is_lines(first):
         values, size = [], 0
         for line in chain((first,), _some(stream)):
@@ -318,7 +318,7 @@ def _json_sample(source: Source, stream: Stream, first: bytes) -> Sample:
                 continue
             if size > SAMPLE_BYTES * 4 or len(values) >= SAMPLE_RECORDS:
                 break
-        return Sample(source, "json lines", values)
+        return FileSample(source, "json lines", values)
     parts, size = [first], len(first)
     while size <= WHOLE_BYTES and (part := stream.read(SAMPLE_BYTES)):
         parts.append(part)
@@ -328,9 +328,9 @@ def _json_sample(source: Source, stream: Stream, first: bytes) -> Sample:
         whole = decode(data) if size <= WHOLE_BYTES else skeleton(data[: SAMPLE_BYTES * 4])
     except ValueError:
         whole = skeleton(data[: SAMPLE_BYTES * 4])
-    return Sample(source, "json", [] if whole is None else [whole])
+    return FileSample(source, "json", [] if whole is None else [whole])
 
 
-def _some(stream: Stream) -> Iterator[bytes]:
+def _some(stream: InputStream) -> Iterator[bytes]:
     for _, line in stream.lines():
         yield line or b""

@@ -58,7 +58,7 @@ class Source:
             return self.path.stat().st_size
 
     @contextmanager
-    def open(self) -> Iterator["Stream"]:
+    def open(self) -> Iterator["InputStream"]:
         """The decompressed bytes. Raises ``InputError`` when the file is missing, damaged or of a kind that is not read."""
         with reading(str(self)), self.path.open("rb") as raw:
             start = raw.read(6)
@@ -72,7 +72,7 @@ class Source:
             elif start.startswith(b"\x28\xb5\x2f\xfd"):
                 reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw, read_across_frames=True)
                 plain = cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, reader)))
-            stream = Stream(self, raw, plain)
+            stream = InputStream(self, raw, plain)
             try:
                 stream.skip_mark()
                 yield stream
@@ -83,7 +83,7 @@ class Source:
                 ) from error
 
 
-class Stream:
+class InputStream:
     """Decompressed bytes with their limits; ``read`` and ``readline`` as of a file."""
 
     def __init__(self, source: Source, raw: IO[bytes], plain: IO[bytes]) -> None:

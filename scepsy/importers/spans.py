@@ -19,7 +19,7 @@ from scepsy.importers.fields import DEEPEST, LATEST_S, Absurd, count, embedded, 
 from scepsy.importers.records import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
-from scepsy.importers.usage import Usage, settled
+from scepsy.importers.usage import RecordedUsage, settled
 from scepsy.workload import CallKind, TraceSource
 
 OTLP_LISTS = (
@@ -61,7 +61,7 @@ class Reading:
 
     llm: str
     kind: CallKind
-    usage: Usage
+    usage: RecordedUsage
     session: str = ""
     texts: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """Attributes that hold the input's and the output's text."""
@@ -134,10 +134,10 @@ def _plain(value: Any, depth: int = 0) -> Any:
     return None
 
 
-def usage_of(attributes: Mapping[str, Any], **names: tuple[str, ...]) -> Usage:
-    """Counts from attributes; ``names`` gives, per field of ``Usage``, where it may stand. Raises ``Absurd``."""
+def usage_of(attributes: Mapping[str, Any], **names: tuple[str, ...]) -> RecordedUsage:
+    """Counts from attributes; ``names`` gives, per field of ``RecordedUsage``, where it may stand. Raises ``Absurd``."""
     found = {field: count(get(attributes, *places), places[0]) for field, places in names.items()}
-    return msgspec.convert({field: value for field, value in found.items() if value is not None}, Usage)
+    return msgspec.convert({field: value for field, value in found.items() if value is not None}, RecordedUsage)
 
 
 def import_spans(

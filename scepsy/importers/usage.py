@@ -9,7 +9,7 @@ MOST_HIDDEN = 1_000_000
 
 
 @dataclass(frozen=True)
-class Usage:
+class RecordedUsage:
     """What a record says of one call; None where it says nothing."""
 
     given: int | None = None
@@ -26,7 +26,7 @@ class Usage:
     """Whether the format says that ``given`` is without cached tokens."""
 
 
-def settled(usage: Usage, tally: Tally) -> Usage:
+def settled(usage: RecordedUsage, tally: Tally) -> RecordedUsage:
     """The same with ``given`` including cached tokens and ``made`` including hidden reasoning, which the tally says.
 
     Input is without cached tokens where the total shows it, or where it is less than they are. Output is without reasoning
@@ -52,4 +52,6 @@ def settled(usage: Usage, tally: Tally) -> Usage:
         elif usage.reasoning > made:
             made += usage.reasoning
             tally.facts["calls whose output was counted without reasoning, which was added"] += 1
-    return Usage(given=given, made=made, total=total, cached=usage.cached, stored=usage.stored, reasoning=usage.reasoning)
+    return RecordedUsage(
+        given=given, made=made, total=total, cached=usage.cached, stored=usage.stored, reasoning=usage.reasoning
+    )

@@ -53,7 +53,7 @@ class Cache(Value, frozen=True, kw_only=True):
     """Tokens that one decoding step reads at most; 0: all that are kept."""
 
 
-class Layout(Value, frozen=True, kw_only=True):
+class ModelLayout(Value, frozen=True, kw_only=True):
     """A model as its family's reader sees it; the precision of weights is applied later (``models.quantisation``)."""
 
     family: str

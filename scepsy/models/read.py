@@ -12,7 +12,7 @@ import msgspec
 from scepsy.errors import InputError
 from scepsy.llm import Experts, KvLayers, Llm
 from scepsy.models.config import Config, is_number, read_json
-from scepsy.models.parts import Layout
+from scepsy.models.parts import ModelLayout
 from scepsy.models.quantisation import Quantisation, Weigher, dtype_of, quantisation_of
 from scepsy.models.registry import Kind, layout_of
 
@@ -92,13 +92,13 @@ def llm_of_config(
     )
 
 
-def _active(layout: Layout, does: Kind) -> float:
+def _active(layout: ModelLayout, does: Kind) -> float:
     """Weights that one token goes through: all but the routed experts that it does not choose, and the vision encoder."""
     chosen = layout.experts_per_token / layout.routed_experts
     return layout.parameters_of("text", "shared") + layout.parameters_of("routed") * chosen
 
 
-def _experts(layout: Layout, routed_bytes: float) -> Experts | None:
+def _experts(layout: ModelLayout, routed_bytes: float) -> Experts | None:
     if not layout.routed_experts or not layout.expert_layers:
         return None
     return Experts(
@@ -111,12 +111,14 @@ def _experts(layout: Layout, routed_bytes: float) -> Experts | None:
     )
 
 
-def _uneven(layout: Layout) -> bool:
+def _uneven(layout: ModelLayout) -> bool:
     """Whether layers differ in what they keep, so that the kinds must be told apart."""
     return any(cache.kind != "full" for cache in layout.caches) or len(layout.caches) != layout.layers
 
 
-def _caches(layout: Layout, does: Kind, asked: str, found: Quantisation | None, dtype: str) -> tuple[str, tuple[KvLayers, ...]]:
+def _caches(
+    layout: ModelLayout, does: Kind, asked: str, found: Quantisation | None, dtype: str
+) -> tuple[str, tuple[KvLayers, ...]]:
     """(KV dtype, caches by kind of layer)."""
     name = asked if asked != "auto" else (found.kv_dtype if found and found.kv_dtype else dtype)
     if name not in KV_BYTES:

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 from scepsy.errors import InputError
 from scepsy.models.config import Config
 from scepsy.models.families import dense, encoders, experts, gemma4, hybrid, latent, vision
-from scepsy.models.parts import Layout
+from scepsy.models.parts import ModelLayout
 
 Kind = Literal["generate", "embed", "rerank"]
-TextReader = Callable[[Config, str, Config | None], Layout]
-EncoderReader = Callable[[Config, str, Kind], Layout]
+TextReader = Callable[[Config, str, Config | None], ModelLayout]
+EncoderReader = Callable[[Config, str, Kind], ModelLayout]
 
 TEXT: dict[str, TextReader] = {
     **dict.fromkeys(dense.STYLES, dense.read),
@@ -144,7 +144,7 @@ def kind_of(c: Config, model_type: str) -> Kind:
     return "generate"
 
 
-def layout_of(c: Config, kind: Kind | None = None) -> tuple[Layout, Kind]:
+def layout_of(c: Config, kind: Kind | None = None) -> tuple[ModelLayout, Kind]:
     """The layout of a config, and what it does. ``kind`` overrides what the class name says. Raises ``InputError``."""
     model_type = model_type_of(c)
     does = kind or kind_of(c, model_type)
@@ -167,7 +167,7 @@ def layout_of(c: Config, kind: Kind | None = None) -> tuple[Layout, Kind]:
     return _vision(c, model_type, layout), does
 
 
-def _vision(c: Config, model_type: str, layout: Layout) -> Layout:
+def _vision(c: Config, model_type: str, layout: ModelLayout) -> ModelLayout:
     """Add the vision encoder where the file describes one."""
     if model_type not in WRAPPERS:
         return layout

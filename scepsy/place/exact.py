@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ortools.sat.python import cp_model
 
 from scepsy.cluster import Gpu
-from scepsy.place.hierarchical import Layout, Placement, spread
+from scepsy.place.hierarchical import ClusterLayout, Placement, spread
 from scepsy.place.links import arrange
 from scepsy.plans import Allocation
 
@@ -34,7 +34,7 @@ class Packing:
 
 
 def pack_exactly(
-    where: Layout,
+    where: ClusterLayout,
     allocations: Sequence[Allocation],
     *,
     caps: Mapping[str, int] | None = None,
@@ -70,7 +70,7 @@ def pack_exactly(
 
 
 def _variables(
-    model: Any, where: Layout, allocations: Sequence[Allocation]
+    model: Any, where: ClusterLayout, allocations: Sequence[Allocation]
 ) -> tuple[list[dict[int, Any]], list[dict[int, Any]], list[Any]]:
     touched = [model.new_bool_var(f"touched{n}") for n in range(len(where.gpus))]
     load: list[list[Any]] = [[] for _ in where.gpus]
@@ -106,7 +106,7 @@ def _variables(
 
 
 def _deal(
-    solver: Any, where: Layout, a: Allocation, count: dict[int, Any], groups: dict[int, Any]
+    solver: Any, where: ClusterLayout, a: Allocation, count: dict[int, Any], groups: dict[int, Any]
 ) -> tuple[tuple[Gpu, ...], ...]:
     """Deal each domain's slices out to its groups in turn: no group gets the same GPU twice."""
     slots: list[tuple[Gpu, ...]] = []

@@ -22,7 +22,7 @@ Placement = dict[str, Slots]
 
 
 @dataclass(frozen=True)
-class Layout:
+class ClusterLayout:
     """A cluster's GPUs as arrays, built once and packed into many times."""
 
     gpus: tuple[Gpu, ...]
@@ -46,7 +46,7 @@ ORDERS: tuple[Callable[[Allocation], tuple[int, int, str]], ...] = (
 """The paper's order, by degree; then, where that finds no room, by size and by share."""
 
 
-def layout(cluster: Cluster) -> Layout:
+def layout(cluster: Cluster) -> ClusterLayout:
     """The layout of a cluster."""
     number = {gpu: n for n, gpu in enumerate(cluster.gpus)}
     types = tuple(node.gpu_type for node in cluster.nodes for _ in range(node.gpus))
@@ -62,12 +62,12 @@ def layout(cluster: Cluster) -> Layout:
         for n, row in enumerate(rows):
             grid[n, : len(row)] = row
         grids[name] = grid
-    return Layout(
+    return ClusterLayout(
         gpus=cluster.gpus, gpu_type=types, domains=tuple(domains), of_type=of_type, grids=grids, uneven=uneven_domains(cluster)
     )
 
 
-def pack(where: Layout, allocations: Sequence[Allocation], free_pct: Integers | None = None) -> Placement | None:
+def pack(where: ClusterLayout, allocations: Sequence[Allocation], free_pct: Integers | None = None) -> Placement | None:
     """Place every instance of the allocations, or return None when this heuristic finds no room.
 
     ``free_pct`` is what is free on each GPU to begin with (100 everywhere by default). An instance's memory is its share's
@@ -83,7 +83,7 @@ def pack(where: Layout, allocations: Sequence[Allocation], free_pct: Integers | 
     return None
 
 
-def pack_around(where: Layout, allocations: Sequence[Allocation], kept: Placement) -> Placement | None:
+def pack_around(where: ClusterLayout, allocations: Sequence[Allocation], kept: Placement) -> Placement | None:
     """Place the instances that ``kept`` does not hold already, leaving those where they are; None when there is no room."""
     number = {gpu: n for n, gpu in enumerate(where.gpus)}
     free = np.full(len(where.gpus), 100, dtype=np.int64)
@@ -99,7 +99,7 @@ def pack_around(where: Layout, allocations: Sequence[Allocation], kept: Placemen
 
 
 def _place(
-    where: Layout, free: Integers, allocations: Sequence[Allocation], slots: dict[str, list[tuple[Gpu, ...]]]
+    where: ClusterLayout, free: Integers, allocations: Sequence[Allocation], slots: dict[str, list[tuple[Gpu, ...]]]
 ) -> dict[str, list[tuple[Gpu, ...]]] | None:
     """Add what is missing to ``slots`` in the given order, taking from ``free``."""
     for allocation in allocations:
@@ -133,7 +133,7 @@ def spread(slots: Mapping[str, Sequence[tuple[Gpu, ...]]]) -> Placement:
     return numbered
 
 
-def _fullest(where: Layout, free: Integers, allocation: Allocation) -> Integers | None:
+def _fullest(where: ClusterLayout, free: Integers, allocation: Allocation) -> Integers | None:
     mine = where.of_type.get(allocation.gpu_type)
     if mine is None:
         return None
@@ -143,7 +143,7 @@ def _fullest(where: Layout, free: Integers, allocation: Allocation) -> Integers 
     return None if room[best] == 1000 else mine[best : best + 1]
 
 
-def _group(where: Layout, free: Integers, allocation: Allocation) -> Integers | None:
+def _group(where: ClusterLayout, free: Integers, allocation: Allocation) -> Integers | None:
     grid = where.grids.get(allocation.gpu_type)
     degree = allocation.tensor_parallel
     if grid is None or grid.shape[1] < degree:

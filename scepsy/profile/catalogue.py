@@ -17,7 +17,7 @@ from scepsy.errors import InputError
 from scepsy.llm import Llm
 from scepsy.models import names
 from scepsy.profile.model import EngineLimits, Profile, ProfileSet
-from scepsy.profile.roofline import Efficiencies, Reference, nearest, scale
+from scepsy.profile.roofline import Efficiencies, MeasuredModel, nearest, scale
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
 from scepsy.profile.tensor_parallel import TensorParallelLaw, at_degree
@@ -84,10 +84,10 @@ def laws() -> Laws:
 
 
 @functools.cache
-def references() -> tuple[Reference, ...]:
+def references() -> tuple[MeasuredModel, ...]:
     """The step models that others are scaled from: measured ones, and mixtures of experts from vendor data."""
     return tuple(
-        Reference(llm=llm(row.llm), gpu=gpu_type(row.gpu), step=row.step, residual_pct=row.residual_pct, source=row.source)
+        MeasuredModel(llm=llm(row.llm), gpu=gpu_type(row.gpu), step=row.step, residual_pct=row.residual_pct, source=row.source)
         for row in (*_read("steps.yaml", list[_Step]), *_read("steps_vendor.yaml", list[_Step]))
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scepsy.profile.roofline import Efficiencies, Reference, nearest, scale
+from scepsy.profile.roofline import Efficiencies, MeasuredModel, nearest, scale
 from scepsy.profile.step import StepModel
 from scepsy.profile.tensor_parallel import TensorParallelLaw
 from scepsy.value import Value
@@ -49,13 +49,13 @@ def _errors(found: Sequence[float], known: Sequence[float]) -> tuple[float, floa
     return float(np.median(errors)), float(errors.max())
 
 
-def family_of(reference: Reference) -> str:
+def family_of(reference: MeasuredModel) -> str:
     """The family of a reference; the dense models of the first catalogue are plain decoders."""
     return reference.llm.family or "dense"
 
 
 def check_references(
-    references: Sequence[Reference], law: TensorParallelLaw, efficiencies: Efficiencies, gpu: str | None = None
+    references: Sequence[MeasuredModel], law: TensorParallelLaw, efficiencies: Efficiencies, gpu: str | None = None
 ) -> list[Checked]:
     """Every reference against what scaling from the nearest other LLM gives. ``gpu``: only those on one type."""
     rows = []

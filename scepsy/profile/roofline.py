@@ -27,7 +27,7 @@ from scepsy.profile.tensor_parallel import TensorParallelLaw
 from scepsy.value import Value, require_finite
 
 
-class Reference(Value, frozen=True, kw_only=True):
+class MeasuredModel(Value, frozen=True, kw_only=True):
     """A step model that was measured, at one whole GPU."""
 
     llm: Llm
@@ -48,11 +48,11 @@ class Efficiencies(Value, frozen=True, kw_only=True):
         require_finite("attention_efficiency", self.attention_efficiency, exclusive=True)
 
 
-def nearest(llm: Llm, gpu: GpuType, references: Sequence[Reference]) -> Reference:
+def nearest(llm: Llm, gpu: GpuType, references: Sequence[MeasuredModel]) -> MeasuredModel:
     """The reference to scale from: one of the same kind (dense, mixture of experts), then on the same GPU type, then
     of the same LLM, then in the same precision, then of the nearest size (log of the weights that one token goes through)."""
 
-    def distance(reference: Reference) -> tuple[bool, bool, bool, bool, bool, float, float, str]:
+    def distance(reference: MeasuredModel) -> tuple[bool, bool, bool, bool, bool, float, float, str]:
         return (
             (reference.llm.experts is None) != (llm.experts is None),
             reference.gpu.name != gpu.name,
@@ -92,7 +92,7 @@ def compute_rate(llm: Llm, gpu: GpuType) -> float:
     return gpu.flops_per_s
 
 
-def weights_read(reference: Reference, overhead_s: float) -> tuple[float, float]:
+def weights_read(reference: MeasuredModel, overhead_s: float) -> tuple[float, float]:
     """(seconds per byte of weights that every iteration reads, seconds per byte of routed experts) of a reference."""
     always = (reference.step.base_s - overhead_s) / (reference.llm.weight_bytes - reference.llm.routed_bytes)
     if reference.step.experts_s and reference.llm.routed_bytes:
@@ -100,7 +100,7 @@ def weights_read(reference: Reference, overhead_s: float) -> tuple[float, float]
     return always, always
 
 
-def scale(reference: Reference, llm: Llm, gpu: GpuType, law: TensorParallelLaw, efficiencies: Efficiencies) -> StepModel:
+def scale(reference: MeasuredModel, llm: Llm, gpu: GpuType, law: TensorParallelLaw, efficiencies: Efficiencies) -> StepModel:
     """The step model of ``llm`` on one whole ``gpu``. The reference's own LLM and GPU keep every measured coefficient."""
     step, bandwidth_ratio = reference.step, reference.gpu.bandwidth_bytes_per_s / gpu.bandwidth_bytes_per_s
     flops_ratio = compute_rate(reference.llm, reference.gpu) / compute_rate(llm, gpu)

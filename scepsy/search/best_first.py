@@ -43,7 +43,7 @@ def slice_weights(share_pct: Integers) -> Floats:
 
 
 @dataclass
-class Effort:
+class NodeBudget:
     """How many partial allocations may be looked at; near-ties between many LLMs would otherwise take for ever."""
 
     nodes_left: int = 1_000_000
@@ -72,14 +72,14 @@ def cheapest_first(
     upper: Callable[[], float],
     *,
     prune: bool,
-    effort: Effort | None = None,
+    effort: NodeBudget | None = None,
 ) -> Iterator[tuple[float, tuple[int, ...]]]:
     """Yield (relaxed cost, one option number per LLM) in ascending cost while it is below ``upper()``, asked each time.
 
     Costs exclude tool time. Ties come in a fixed order. With ``prune`` only options are combined that no other one
     dominates in cost and geometry; where neighbours slow each other a dominated one may still turn out better.
     """
-    effort = effort or Effort()
+    effort = effort or NodeBudget()
     search = _Search(space, items, tables, budgets, upper, prune)
     heap: list[tuple[float, int, _Node, int]] = []
     number = count()

@@ -16,7 +16,7 @@ from time import perf_counter
 
 import numpy as np
 
-from scepsy.place.hierarchical import Layout, layout, pack
+from scepsy.place.hierarchical import ClusterLayout, layout, pack
 from scepsy.plans import Allocation, Plan
 from scepsy.search.assemble import assemble
 from scepsy.search.problem import Problem
@@ -76,7 +76,7 @@ def climb(problem: Problem, starts: Sequence[Plan], judge: Judge, *, judgements:
     return Climb(best=min(judged, key=lambda pair: pair[1])[0], judged=tuple(judged))
 
 
-def _placed(problem: Problem, where: Layout, allocations: tuple[Allocation, ...]) -> Plan | None:
+def _placed(problem: Problem, where: ClusterLayout, allocations: tuple[Allocation, ...]) -> Plan | None:
     started = perf_counter()
     placement = pack(where, allocations)
     return None if placement is None else assemble(problem, "exact", allocations, placement, started)

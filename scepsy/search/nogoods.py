@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scepsy.place.exact import pack_exactly
-from scepsy.place.hierarchical import Layout, Placement
+from scepsy.place.hierarchical import ClusterLayout, Placement
 from scepsy.plans import Allocation
 from scepsy.predictors.aggregate import Integers
 
@@ -18,7 +18,7 @@ PATIENCE = 3
 class NoGoods:
     """Infeasible cores. An allocation that has at least as much of everything in a core cannot pack either."""
 
-    def __init__(self, where: Layout, caps: dict[str, int], gpu_types: tuple[str, ...], proofs: int) -> None:
+    def __init__(self, where: ClusterLayout, caps: dict[str, int], gpu_types: tuple[str, ...], proofs: int) -> None:
         self._where, self._caps, self._types = where, caps, gpu_types
         self._cores: list[Integers] = []
         self._stack: Integers | None = None

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from scepsy.place.hierarchical import Layout, Placement, layout, pack
+from scepsy.place.hierarchical import ClusterLayout, Placement, layout, pack
 from scepsy.plans import Allocation
 from scepsy.predictors.aggregate import Floats
 from scepsy.predictors.contention import bandwidth_demand, compute_draw, feels_neighbours
 from scepsy.search.assemble import Outlook, Proof, accepts, evaluate
-from scepsy.search.best_first import Effort, cheapest_first
+from scepsy.search.best_first import NodeBudget, cheapest_first
 from scepsy.search.knapsack import Items, backtrack, solve
 from scepsy.search.nogoods import NoGoods
 from scepsy.search.problem import Problem
@@ -89,7 +89,7 @@ class Search:
     """Stop at the first accepted allocation: enough to know that there is one."""
     slowed: bool = field(init=False)
     """Whether neighbours on a GPU slow each other at all."""
-    where: Layout = field(init=False)
+    where: ClusterLayout = field(init=False)
     nogoods: NoGoods = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,7 +139,7 @@ class Search:
         bound, closed = np.inf, True
         alone = not self.slowed
         typical = max(1, sum(len(options) for options in self.space.llms) // len(self.space.llms))
-        effort = Effort(nodes_left=VISITS // typical)
+        effort = NodeBudget(nodes_left=VISITS // typical)
         ahead = cheapest_first(
             self.space, self.items, self.tables, self.budgets, lambda: self.upper_s - tool, prune=alone, effort=effort
         )

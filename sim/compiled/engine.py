@@ -10,7 +10,7 @@ from scepsy.profile.model import ProfileSet
 from sim.compiled import layout as at
 from sim.compiled import unusable
 from sim.compiled.door import Door, Homes
-from sim.compiled.machine import Limits, Machine, Meters, Setup
+from sim.compiled.machine import EndRule, Machine, Meters, Setup
 from sim.compiled.rows import RowBatches, Sink
 from sim.compiled.templates import Templates
 from sim.engine.clock import ticks
@@ -63,7 +63,7 @@ def queue_number(name: str) -> tuple[int, int, float] | None:
 
 
 @dataclass
-class Case:
+class SimulationInputs:
     """What is to be simulated."""
 
     plan: Plan
@@ -74,7 +74,7 @@ class Case:
     specs: list[ReplicaSpec] = field(default_factory=list)
 
 
-def refusal(case: Case, *, policies: bool = False, timeline: bool = False) -> str | None:
+def refusal(case: SimulationInputs, *, policies: bool = False, timeline: bool = False) -> str | None:
     """Why the compiled core does not model a case; none: it does."""
     if policies:
         return "policies act on the cluster while it runs"
@@ -94,7 +94,7 @@ def refusal(case: Case, *, policies: bool = False, timeline: bool = False) -> st
     return _sessions_look_like_runs(case) or unusable()  # last: it takes half a second to load numba
 
 
-def _sessions_look_like_runs(case: Case) -> str | None:
+def _sessions_look_like_runs(case: SimulationInputs) -> str | None:
     """Routers that remember sessions by name take a session called like a run for that run."""
     names = "|".join(re.escape(name) for name in stream_names(case.workload))
     like = re.compile(rf"({names})(-u\d+)?-\d+")
@@ -105,7 +105,7 @@ def _sessions_look_like_runs(case: Case) -> str | None:
     return None
 
 
-def simulate_compiled(case: Case, sink: Sink) -> tuple[int, list[Meters]]:
+def simulate_compiled(case: SimulationInputs, sink: Sink) -> tuple[int, list[Meters]]:
     """Simulate a case that ``refusal`` does not refuse; rows go to the sink. Returns the clock, ticks, and the meters."""
     plan, workload = case.plan, case.workload
     llms = list(dict.fromkeys(instance.llm for instance in plan.instances))
@@ -142,9 +142,9 @@ def simulate_compiled(case: Case, sink: Sink) -> tuple[int, list[Meters]]:
     return machine.now, machine.meters()
 
 
-def limits_of(workload: Workload) -> Limits:
+def limits_of(workload: Workload) -> EndRule:
     """When a workload ends."""
-    return Limits(
+    return EndRule(
         runs=workload.runs,
         horizon=None if workload.horizon_s is None else ticks(workload.horizon_s),
         drain=None if workload.drain_s is None else ticks(workload.drain_s),

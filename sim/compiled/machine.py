@@ -59,7 +59,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Limits:
+class EndRule:
     """When it ends; ticks."""
 
     runs: int | None
@@ -93,7 +93,7 @@ class Machine:
         self,
         setup: Setup,
         templates: Templates,
-        limits: Limits,
+        limits: EndRule,
         arrivals: Iterator[Words],
         users: Sequence[Iterator[Words]],
         names: Sequence[str],
@@ -118,7 +118,7 @@ class Machine:
 
     # ---- layout ------------------------------------------------------------------------------------------------------
 
-    def _lay_out(self, limits: Limits, warmup_run: int) -> None:
+    def _lay_out(self, limits: EndRule, warmup_run: int) -> None:
         setup, m = self._setup, self._m
         m[at.EVENT_NUMBER] = 1
         m[at.MORE] = m[at.OPEN_LOOP] = 1

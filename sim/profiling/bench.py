@@ -29,7 +29,7 @@ from sim.engine.queue import Queue
 from sim.engine.replica import ReplicaSpec
 from sim.policies.routers.builtin import LeastOutstanding
 from sim.world.agent import Walk
-from sim.world.recorder import Recorder
+from sim.world.recorder import RecordWriter
 from sim.world.run import run_to_the_end, spec_of
 from sim.world.world import World
 
@@ -71,7 +71,7 @@ class Calls:
         return self.end_s - self.issued_s
 
 
-class _Log(Recorder):
+class _Log(RecordWriter):
     """Keeps the ended calls themselves: no tables are made."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class _World(World):
         return np.asarray(np.sum(totals, axis=0), dtype=float)
 
 
-class Load:
+class LlmLoad:
     """The projected runs of every workflow that calls the LLM, and the rates at which they come."""
 
     def __init__(self, llm: str, streams: Sequence[Stream], block_tokens: int, seed: int) -> None:
@@ -216,7 +216,7 @@ def _without_gaps(run: Run) -> Run:
 class Bench:
     """One instance type, ready to be loaded."""
 
-    def __init__(self, load: Load, profile: Profile, share_pct: int, profiles: ProfileSet) -> None:
+    def __init__(self, load: LlmLoad, profile: Profile, share_pct: int, profiles: ProfileSet) -> None:
         self.load = load
         self.profiles = profiles
         self.profile = profile

@@ -38,7 +38,7 @@ from scepsy.profile.model import Profile, ProfileSet, kv_capacity_tokens
 from scepsy.progress import Progress, no_progress
 from scepsy.workers import delayed, parallel, require_jobs
 from sim.profiling import bench as bench_module
-from sim.profiling.bench import Bench, Calls, Duty, Load, fit_latency
+from sim.profiling.bench import Bench, Calls, Duty, LlmLoad, fit_latency
 
 UNLOADED = 0.02
 """Where the unloaded measurement is filed."""
@@ -111,7 +111,7 @@ Rows = list[Row]
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredInstance:
     """One instance type: its capacity per instance by replicas, and rows by (replicas, utilisation)."""
 
     capacity_per_s: dict[int, float]
@@ -235,7 +235,7 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
         call.input_tokens for stream in streams for run in stream.trace.runs for call in run.calls if call.llm == task.llm
     ]
     of_degree = {degree: _coarser(profile, float(np.mean(prompts))) for degree, profile in of_degree.items()}
-    load = Load(task.llm, streams, next(iter(of_degree.values())).engine.block_tokens, seed)
+    load = LlmLoad(task.llm, streams, next(iter(of_degree.values())).engine.block_tokens, seed)
     if counts == REPLICAS and load.largest_group > counts[-1]:
         counts = (*counts, FAN_OUT_REPLICAS)
     longest = max(int((paths.input_tokens + paths.output_tokens).max()) for paths in load.paths)
@@ -249,7 +249,7 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
     curves: list[Curve] = []
     for degree in sorted({degree for degree, _ in kinds}):
         offered = sorted(share for d, share in kinds if d == degree)
-        known: dict[int, Measured] = {}
+        known: dict[int, MeasuredInstance] = {}
         for share in _nodes(offered):
             if (degree, share) == reference:
                 known[share] = full
@@ -292,7 +292,7 @@ def _nodes(offered: Sequence[int]) -> list[int]:
     return sorted({low, middle, high})
 
 
-def _measure_reference(bench: Bench, counts: tuple[int, ...]) -> Measured:
+def _measure_reference(bench: Bench, counts: tuple[int, ...]) -> MeasuredInstance:
     unloaded = _unloaded(bench, 1)
     single, cached = _capacity(bench, unloaded)
     capacity = {1: single}
@@ -310,7 +310,7 @@ def _measure_reference(bench: Bench, counts: tuple[int, ...]) -> Measured:
                 seen[utilisation] = _scaled(rows[fewer, utilisation], rows[fewer, UNLOADED], alone)
         for utilisation in (UNLOADED, *LOADS):
             rows[replicas, utilisation] = _by_ratio(rows, seen, utilisation)
-    return Measured(capacity, rows)
+    return MeasuredInstance(capacity, rows)
 
 
 def _by_ratio(rows: dict[tuple[int, float], Rows], seen: dict[float, Rows], utilisation: float) -> Rows:
@@ -329,7 +329,9 @@ def _by_ratio(rows: dict[tuple[int, float], Rows], seen: dict[float, Rows], util
     return made
 
 
-def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...], several: tuple[int, ...]) -> Measured:
+def _measure_briefly(
+    bench: Bench, reference: MeasuredInstance, counts: tuple[int, ...], several: tuple[int, ...]
+) -> MeasuredInstance:
     """Unloaded, saturated and one load, for one replica and the ``several`` counts; the reference gives the shape between.
 
     Other replica counts follow the reference's ratio to the nearest of those. A group of whole GPUs is the reference with a
@@ -357,7 +359,7 @@ def _measure_briefly(bench: Bench, reference: Measured, counts: tuple[int, ...],
             for utilisation in (UNLOADED, *LOADS):
                 like = reference.rows[replicas, utilisation]
                 rows[replicas, utilisation] = _scaled(like, reference.rows[near, utilisation], rows[near, utilisation])
-    return Measured(capacity, rows)
+    return MeasuredInstance(capacity, rows)
 
 
 def _shaped(low: Rows, high: Rows, ref_low: Rows, ref_high: Rows, like: Rows, utilisation: float) -> Rows:
@@ -384,7 +386,7 @@ def _scaled(rows: Rows, old: Rows, new: Rows) -> Rows:
     ]
 
 
-def _between(known: dict[int, Measured], share: int) -> Measured:
+def _between(known: dict[int, MeasuredInstance], share: int) -> MeasuredInstance:
     """Interpolate linearly in 1/share between the simulated shares: latencies, and the inverse of the capacity."""
     nodes = sorted(known)
     above = next(node for node in nodes if node >= share)
@@ -402,7 +404,7 @@ def _between(known: dict[int, Measured], share: int) -> Measured:
         ]
         for key in low.rows
     }
-    return Measured(capacity, rows)
+    return MeasuredInstance(capacity, rows)
 
 
 # ---- single simulations ------------------------------------------------------------------------------------------------
@@ -521,7 +523,7 @@ def _capacity_of_several(bench: Bench, single: float, cached: float, replicas: i
     return single * min(1.0, _work_per_call_s(bench, cached) / _work_per_call_s(bench, kept))
 
 
-def _rows(load: Load, calls: Calls, duty: Duty, whole: Calls | None = None, fallback: Rows | None = None) -> Rows:
+def _rows(load: LlmLoad, calls: Calls, duty: Duty, whole: Calls | None = None, fallback: Rows | None = None) -> Rows:
     """One row per workflow: regression of its calls, then means over all its traced runs."""
     rows = []
     for number, (paths, part) in enumerate(zip(load.paths, load.calling, strict=True)):
@@ -558,7 +560,9 @@ def _rows(load: Load, calls: Calls, duty: Duty, whole: Calls | None = None, fall
     return rows
 
 
-def _curves(task: _Task, load: Load, degree: int, share: int, measured: Measured, counts: tuple[int, ...]) -> list[Curve]:
+def _curves(
+    task: _Task, load: LlmLoad, degree: int, share: int, measured: MeasuredInstance, counts: tuple[int, ...]
+) -> list[Curve]:
     made = []
     for number, trace in enumerate(load.traces):
         for replicas in counts:

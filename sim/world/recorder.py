@@ -21,7 +21,7 @@ OBJECT_ROWS = 1 << 9
 processor's cache."""
 
 
-class Recorder:
+class RecordWriter:
     """Collects ended calls and runs and hands full batches to ``sink``."""
 
     def __init__(self, sink: Sink, batch_rows: int = BATCH_ROWS) -> None:

@@ -15,7 +15,7 @@ from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
 from scepsy.version import __version__
-from sim.compiled.engine import Case, refusal, simulate_compiled
+from sim.compiled.engine import SimulationInputs, refusal, simulate_compiled
 from sim.compiled.machine import TooLong
 from sim.engine.ahead import make_replica
 from sim.engine.clock import TICKS_PER_S, Kernel
@@ -27,7 +27,7 @@ from sim.engine.spec import replica_spec, spec_of
 from sim.policies.orders import QUEUE_ORDERS
 from sim.policies.routers import ROUTERS
 from sim.world.control import Control, Policy
-from sim.world.recorder import Recorder, Sink
+from sim.world.recorder import RecordWriter, Sink
 from sim.world.timeline import Timeline, watch
 from sim.world.world import World
 
@@ -90,7 +90,7 @@ def simulate(
 
     _named(ROUTERS, "router", router)
     queue_maker(queue_order)
-    case = Case(plan, workload, profiles, router, queue_order)
+    case = SimulationInputs(plan, workload, profiles, router, queue_order)
     chosen = _engine(engine, case, policies=bool(policies), timeline=timeline is not None)
     meters: Sequence[Metered] = ()
     if chosen == "compiled":
@@ -118,7 +118,7 @@ def simulate(
     )
 
 
-def _engine(engine: str, case: Case, *, policies: bool, timeline: bool) -> str:
+def _engine(engine: str, case: SimulationInputs, *, policies: bool, timeline: bool) -> str:
     """The engine to use. Raises ``InputError`` for an unknown name, or when the compiled core does not model the case."""
     if engine not in ENGINES:
         raise InputError(f"engine is {engine!r}: must be one of {', '.join(ENGINES)}")
@@ -134,10 +134,12 @@ def _engine(engine: str, case: Case, *, policies: bool, timeline: bool) -> str:
     return "simpy"
 
 
-def _with_simpy(case: Case, policies: Sequence[Policy], timeline: Timeline | None, sink: Sink) -> tuple[int, Sequence[Metered]]:
+def _with_simpy(
+    case: SimulationInputs, policies: Sequence[Policy], timeline: Timeline | None, sink: Sink
+) -> tuple[int, Sequence[Metered]]:
     """Simulate with the SimPy engine; return its clock, and the instances."""
     plan, workload, profiles, router = case.plan, case.workload, case.profiles, case.router
-    recorder = Recorder(sink)
+    recorder = RecordWriter(sink)
     world = build(plan, workload, profiles=profiles, router=router, queue_order=case.queue_order, recorder=recorder)
     if timeline is not None:
         watch(world, timeline)
@@ -151,7 +153,9 @@ def _with_simpy(case: Case, policies: Sequence[Policy], timeline: Timeline | Non
     return world.env.now, world.replicas
 
 
-def build(plan: Plan, workload: Workload, *, profiles: ProfileSet, router: str, queue_order: str, recorder: Recorder) -> World:
+def build(
+    plan: Plan, workload: Workload, *, profiles: ProfileSet, router: str, queue_order: str, recorder: RecordWriter
+) -> World:
     """Set up instances, routers and arrivals, nothing simulated yet."""
     make_router = _named(ROUTERS, "router", router)
     make_queue = queue_maker(queue_order)

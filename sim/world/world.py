@@ -16,7 +16,7 @@ from sim.engine.replica import Replica, Work
 from sim.engine.request import Request
 from sim.policies.routers.base import Router
 from sim.world.agent import Agent, Walk
-from sim.world.recorder import Recorder
+from sim.world.recorder import RecordWriter
 
 
 class Observer(Protocol):
@@ -38,7 +38,7 @@ class Observer(Protocol):
 class World:
     """The simulated cluster and its load."""
 
-    def __init__(self, env: Kernel, recorder: Recorder, prefixes: PrefixKeys) -> None:
+    def __init__(self, env: Kernel, recorder: RecordWriter, prefixes: PrefixKeys) -> None:
         self.env = env
         self.recorder = recorder
         self.prefixes = prefixes

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from executor.meter import Work, encode, shape_of
+from executor.meter import EngineWork, encode, shape_of
 from experiments.checks.by_llm import main as by_llm
 from scepsy.api.compare import Comparison, as_measured, compare_plan, rows_of
 from scepsy.api.rows import AT_SPEED, medians, row_of, simulated, slowdowns, slowed, with_errors, workload_of
@@ -79,13 +79,13 @@ def metered(profiles, cpu_s_per_step_s):
 def work_of(found, step, cpu_s_per_step_s):
     """What a meter would have shown: one instance, every call alone (an iteration per token)."""
     calls = found.calls.to_pandas()
-    work = Work(
+    work = EngineWork(
         iterations=float(calls["output_tokens"].sum()),
         prompt_tokens=float(calls["input_tokens"].sum()),
         decoded_tokens=float((calls["output_tokens"] - 1).sum()),
     )
     step_s = work.step_s(step, shape_of(calls["input_tokens"], calls["output_tokens"]))
-    return {"work": encode({"m-0": replace(work, cpu_s=cpu_s_per_step_s * step_s), "other-0": Work(cpu_s=9.0)})}
+    return {"work": encode({"m-0": replace(work, cpu_s=cpu_s_per_step_s * step_s), "other-0": EngineWork(cpu_s=9.0)})}
 
 
 def one_call():

@@ -7,9 +7,9 @@ import signal
 import aiohttp
 import pytest
 
-from executor.gateway.config import Endpoint, GatewayConfig, Limits, load_gateway, save_gateway
+from executor.gateway.config import Endpoint, GatewayConfig, GatewayLimits, load_gateway, save_gateway
 from executor.gateway.keys import KeyRing, load_keys
-from executor.gateway.pool import Pool
+from executor.gateway.pool import InstancePool
 from executor.gateway.replies import Refusal
 from scepsy.importers.recorded.reader import load_recording
 from tests.executor.raw_engine import whole_reply
@@ -123,7 +123,7 @@ def test_an_open_gateway_only_listens_on_loopback():
 
 
 async def test_limits_on_bodies_headers_and_calls_in_flight(stub, gateway):
-    served = gateway([endpoint(stub())], limits=Limits(body_bytes=2000, header_bytes=4096, concurrent=2))
+    served = gateway([endpoint(stub())], limits=GatewayLimits(body_bytes=2000, header_bytes=4096, concurrent=2))
     url = f"{served.url}/v1/chat/completions"
     large = await post(url, {**CHAT, "x": "y" * 3000})
     assert (large[0], json.loads(large[1])["error"]["code"]) == (413, "request_too_large")
@@ -231,7 +231,7 @@ async def test_an_unknown_model_and_an_unknown_path_are_told_in_the_openai_way(s
 
 
 def test_the_next_call_goes_where_most_share_is_free():
-    pool = Pool(
+    pool = InstancePool(
         [
             Endpoint(name="big", llm="m", url="http://h:1", share_pct=60),
             Endpoint(name="small", llm="m", url="http://h:2", share_pct=30),
@@ -247,7 +247,7 @@ def test_the_next_call_goes_where_most_share_is_free():
 
 
 def test_draining_and_unreachable_instances_take_no_calls():
-    pool = Pool([Endpoint(name=f"m-{i}", llm="m", url=f"http://h:{i}", draining=i == 0) for i in range(3)])
+    pool = InstancePool([Endpoint(name=f"m-{i}", llm="m", url=f"http://h:{i}", draining=i == 0) for i in range(3)])
     pool.upstreams[1].up = False
     assert pool.choose("m").name == "m-2"
     with pytest.raises(Refusal, match="No instance of m"):
@@ -256,7 +256,7 @@ def test_draining_and_unreachable_instances_take_no_calls():
 
 def test_a_new_list_keeps_the_counts_of_instances_that_stay():
     first = [Endpoint(name=f"m-{i}", llm="m", url=f"http://h:{i}") for i in range(2)]
-    pool = Pool(first)
+    pool = InstancePool(first)
     pool.upstreams[0].outstanding = 7
     pool.replace([first[0], Endpoint(name="m-2", llm="m", url="http://h:2")])
     assert [(u.name, u.outstanding) for u in pool.upstreams] == [("m-0", 7), ("m-2", 0)]
@@ -266,7 +266,7 @@ async def test_a_refused_connection_is_tried_elsewhere_and_health_tells(stub, ga
     alive, dead = stub(), stub()
     port = int(dead.url.rsplit(":", 1)[1])
     dead.kill()
-    served = gateway([endpoint(dead, "m-0"), endpoint(alive, "m-1")], limits=Limits(health_s=0.2))
+    served = gateway([endpoint(dead, "m-0"), endpoint(alive, "m-1")], limits=GatewayLimits(health_s=0.2))
     replies = await asyncio.gather(*(post(f"{served.url}/v1/chat/completions", CHAT) for _ in range(10)))
     assert {reply[0] for reply in replies} == {200}
     assert served.get("/health")["ready"] == {"m": 1}

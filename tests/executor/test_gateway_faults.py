@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from executor.gateway.config import Endpoint, GatewayConfig, Limits, load_gateway, save_gateway
+from executor.gateway.config import Endpoint, GatewayConfig, GatewayLimits, load_gateway, save_gateway
 from scepsy.importers.recorded.reader import load_recording
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
@@ -77,7 +77,7 @@ async def test_a_call_lost_before_its_answer_began_is_told_and_not_repeated(stub
 async def test_no_call_is_lost_or_doubled_under_load_reload_and_kill(stub, gateway):
     """Four seconds of streams while an instance joins, one leaves by reload and one is killed."""
     engines = [stub() for _ in range(3)]
-    served = gateway([endpoint(engines[0], "m-0"), endpoint(engines[1], "m-1")], limits=Limits(health_s=0.2))
+    served = gateway([endpoint(engines[0], "m-0"), endpoint(engines[1], "m-1")], limits=GatewayLimits(health_s=0.2))
     config = load_gateway(served.config)
     ended = []
 

@@ -14,7 +14,7 @@ import time
 import psutil
 import pytest
 
-from executor.gateway.config import Endpoint, Limits
+from executor.gateway.config import Endpoint, GatewayLimits
 from tests.executor.raw_engine import streamed_reply, whole_reply
 from tests.executor.test_gateway_hostile import CANARY, CHAT, KEY, MALFORMED, ODD_REPLIES, REPLY, delta, port_of, post
 
@@ -109,7 +109,7 @@ async def test_fuzz(raw_engine, gateway, tmp_path, count):
 
     engine = await raw_engine(answer)
     (tmp_path / "keys").write_text(KEY + "\n")
-    limits = Limits(header_s=1.0, body_s=1.0, idle_s=3.0, body_bytes=1024**2, drain_s=5.0)
+    limits = GatewayLimits(header_s=1.0, body_s=1.0, idle_s=3.0, body_bytes=1024**2, drain_s=5.0)
     served = gateway(
         [Endpoint(name="m-0", llm="m", url=engine.url)], api_keys_file="keys", limits=limits, options=["--log-level", "debug"]
     )

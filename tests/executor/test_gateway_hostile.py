@@ -13,10 +13,10 @@ import aiohttp
 import psutil
 import pytest
 
-from executor.gateway.config import Endpoint, GatewayConfig, Limits, save_gateway
-from executor.gateway.health import Health
+from executor.gateway.config import Endpoint, GatewayConfig, GatewayLimits, save_gateway
+from executor.gateway.health import HealthWatch
 from executor.gateway.keys import KeyRing
-from executor.gateway.pool import Pool
+from executor.gateway.pool import InstancePool
 from scepsy.importers.recorded.reader import load_recording
 from tests.executor.raw_engine import streamed_reply, whole_reply
 
@@ -233,7 +233,7 @@ async def test_a_long_event_within_the_limit_costs_its_length(raw_engine, gatewa
 
 async def test_an_endless_reply_is_cut_short(raw_engine, gateway):
     engine = await raw_engine(endless(b"x" * 65536, 512 * MIB // 65536, kind=b"application/json"))
-    served = gateway([endpoint(engine)], limits=Limits(reply_bytes=8 * MIB))
+    served = gateway([endpoint(engine)], limits=GatewayLimits(reply_bytes=8 * MIB))
     before = rss(served)
     code, body, _ = await post(served.url)
     assert (code, json.loads(body)["error"]["code"]) == (502, "reply_too_large")
@@ -341,7 +341,7 @@ FEW_FILES = (
 
 
 async def test_half_open_requests_eat_no_descriptors(stub, gateway):
-    served = gateway([endpoint(stub())], launcher=[sys.executable, "-c", FEW_FILES], limits=Limits(header_s=2.0))
+    served = gateway([endpoint(stub())], launcher=[sys.executable, "-c", FEW_FILES], limits=GatewayLimits(header_s=2.0))
     half = [await connect(served, b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n") for _ in range(300)]
     replies = await asyncio.gather(*(post(served.url) for _ in range(20)))
     assert {reply[0] for reply in replies} == {200}
@@ -354,7 +354,7 @@ async def test_half_open_requests_eat_no_descriptors(stub, gateway):
 
 
 async def test_headers_that_drip_are_cut_off(stub, gateway):
-    served = gateway([endpoint(stub())], limits=Limits(header_s=1.0))
+    served = gateway([endpoint(stub())], limits=GatewayLimits(header_s=1.0))
     reader, writer = await connect(served)
     began_s = time.monotonic()
     with contextlib.suppress(ConnectionError):
@@ -374,7 +374,7 @@ async def test_headers_that_drip_are_cut_off(stub, gateway):
 
 
 async def test_slow_bodies_keep_nobody_out_and_the_gateway_not_from_leaving(stub, gateway, tmp_path):
-    limits = Limits(concurrent=20, body_s=60.0, drain_s=10.0)
+    limits = GatewayLimits(concurrent=20, body_s=60.0, drain_s=10.0)
     served = gateway([endpoint(stub())], limits=limits, **keyed(tmp_path))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 1000\r\n\r\n{{"
     slow = [await connect(served, head.encode()) for _ in range(40)]
@@ -388,7 +388,7 @@ async def test_slow_bodies_keep_nobody_out_and_the_gateway_not_from_leaving(stub
 
 
 async def test_a_body_that_does_not_arrive_is_a_time_out(stub, gateway):
-    served = gateway([endpoint(stub())], limits=Limits(body_s=0.5))
+    served = gateway([endpoint(stub())], limits=GatewayLimits(body_s=0.5))
     reader, _ = await connect(served, b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
     assert b" 408 " in await asyncio.wait_for(reader.readline(), 5)
     assert "close" in (await asyncio.wait_for(reader.read(), 5)).decode().lower()
@@ -399,7 +399,7 @@ async def test_bodies_held_are_bounded_in_all(raw_engine, gateway):
         await asyncio.sleep(20)
 
     engine = await raw_engine(never)
-    served = gateway([endpoint(engine)], limits=Limits(held_bytes=32 * MIB, drain_s=2.0))
+    served = gateway([endpoint(engine)], limits=GatewayLimits(held_bytes=32 * MIB, drain_s=2.0))
     before = rss(served)
     body = json.dumps({**CHAT, "pad": "z" * (7 * MIB)}).encode()
     calls = [asyncio.create_task(post(served.url, data=body)) for _ in range(40)]
@@ -426,7 +426,7 @@ async def test_the_end_comes_within_the_drain_time_whatever_clients_and_engines_
             await asyncio.sleep(0.05)
 
     engine = await raw_engine(drip)
-    served = gateway([endpoint(engine)], limits=Limits(drain_s=drain_s))
+    served = gateway([endpoint(engine)], limits=GatewayLimits(drain_s=drain_s))
     body = json.dumps({**CHAT, "stream": True}).encode()
     request = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     open_ones = [await connect(served, request) for _ in range(10)]  # they read nothing
@@ -484,8 +484,8 @@ class Answers:
     ],
 )
 async def test_two_refusals_take_an_instance_out_and_a_stall_of_our_own_never(answers, up):
-    pool = Pool([Endpoint(name="m-0", llm="m", url="http://127.0.0.1:9")])
-    health = Health(Answers(*answers), pool, Limits())
+    pool = InstancePool([Endpoint(name="m-0", llm="m", url="http://127.0.0.1:9")])
+    health = HealthWatch(Answers(*answers), pool, GatewayLimits())
     watch = asyncio.create_task(health.stalls.watch())
     await asyncio.sleep(0.2)
     for _ in answers:
@@ -582,7 +582,7 @@ def test_a_key_ring_finds_its_keys_wherever_they_stand():
 
 
 def test_an_abandoned_connection_costs_nothing_for_long(stub, gateway):
-    served = gateway([endpoint(stub())], limits=Limits(header_s=1.0))
+    served = gateway([endpoint(stub())], limits=GatewayLimits(header_s=1.0))
     sockets = [socket.create_connection(("127.0.0.1", port_of(served))) for _ in range(50)]
     time.sleep(0.3)
     open_before = psutil.Process(served.pid).num_fds()

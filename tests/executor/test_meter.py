@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from executor import meter as meter_module
 from executor.local.identity import born
 from executor.local.state import Child
-from executor.meter import Meter, Shape, Work, cpu_s_of, decode, encode, shape_of, work_so_far
+from executor.meter import EngineWork, Meter, Shape, cpu_s_of, decode, encode, shape_of, work_so_far
 from scepsy.profile.step import StepModel
 
 STEP = StepModel(
@@ -24,7 +24,7 @@ STEP = StepModel(
 
 
 def test_work_adds_up():
-    one = Work(cpu_s=1.0, iterations=10, prompt_tokens=100, decoded_tokens=20)
+    one = EngineWork(cpu_s=1.0, iterations=10, prompt_tokens=100, decoded_tokens=20)
     assert (one + one).step_s(STEP, Shape(40.0, 50.0)) == pytest.approx(2 * one.step_s(STEP, Shape(40.0, 50.0)))
     assert (one + one) - one == one
 
@@ -36,7 +36,7 @@ def test_seconds_of_counted_work_are_those_of_its_iterations(calls):
     for inputs, outputs in calls:
         seconds += STEP.step_s(inputs, inputs**2 / 2, 0, 0)
         seconds += sum(STEP.step_s(0, 0, 1, inputs + n) for n in range(1, outputs))
-    work = Work(
+    work = EngineWork(
         iterations=sum(outputs for _, outputs in calls),
         prompt_tokens=sum(inputs for inputs, _ in calls),
         decoded_tokens=sum(outputs - 1 for _, outputs in calls),
@@ -45,7 +45,7 @@ def test_seconds_of_counted_work_are_those_of_its_iterations(calls):
 
 
 def test_work_survives_its_text():
-    work = {"a-0": Work(1.5, 2.0, 3.0, 4.0), "b-0": Work()}
+    work = {"a-0": EngineWork(1.5, 2.0, 3.0, 4.0), "b-0": EngineWork()}
     assert decode(encode(work)) == work
 
 
@@ -75,7 +75,7 @@ def test_what_an_engine_takes_while_idle_is_not_work(monkeypatch):
         cpu_s[0] += 0.02 * seconds + work_s
 
     monkeypatch.setattr(meter_module, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=gone))
-    monkeypatch.setattr(meter_module, "work_so_far", lambda engine: Work(cpu_s=cpu_s[0]))
+    monkeypatch.setattr(meter_module, "work_so_far", lambda engine: EngineWork(cpu_s=cpu_s[0]))
     meter = Meter([Child(name="m-0", pid=1, born="")])
     gone(100.0)  # idle, before it is started
     meter.start()

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from executor.meter import NOTHING, Work
+from executor.meter import NOTHING, EngineWork
 from executor.profiler.bench_files import PAUSE_S, read_bench, write_bench_run
 from executor.profiler.model_files import read_llm
 from executor.profiler.sweep import Sweep, latencies_s, read_rows, sweep
@@ -175,7 +175,7 @@ def test_results_of_other_load_generators_become_the_same_rows(generator):
 
 
 def test_a_share_law_of_cores_is_not_taken_from_sweeps_that_are_minutes_apart():
-    work = Work(cpu_s=2.0, iterations=100, prompt_tokens=5000, decoded_tokens=300)
+    work = EngineWork(cpu_s=2.0, iterations=100, prompt_tokens=5000, decoded_tokens=300)
     assert fit_shares([fitted(100, 1.0, work), fitted(50, 2.6, work)], CORE) is None
 
 

@@ -36,7 +36,7 @@ from executor.wire.stream import EventSplitter, Output, without_usage
 from scepsy.errors import InputError
 from scepsy.importers.recorded.dependencies import GUESS, JOIN, LONE, infer_edges, latest_finishers
 from scepsy.importers.recorded.reader import load_recording
-from scepsy.importers.recorded.record import PREFIX_BYTES, CallRecord, Header, Source
+from scepsy.importers.recorded.record import PREFIX_BYTES, CallRecord, Header, SourceCall
 from scepsy.importers.recorded.trace import to_trace
 
 HEADER = Header(session="s", started_s=0.0)
@@ -47,7 +47,7 @@ def record(name, start_s, end_s, *, sources=(), llm="m", kind="generate", findab
     return CallRecord(
         id=name, session="s", rung="header", llm=llm, endpoint="chat/completions", kind=kind, start_s=start_s, end_s=end_s,
         output_tokens=10 if kind == "generate" else 0, can_be_source=findable and kind == "generate",
-        sources=tuple(Source(call=call, contained_pct=100) for call in sources), **(defaults | fields),
+        sources=tuple(SourceCall(call=call, contained_pct=100) for call in sources), **(defaults | fields),
     )  # fmt: skip
 
 

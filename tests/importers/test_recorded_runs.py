@@ -9,14 +9,14 @@ from experiments.checks import recording_accuracy as accuracy
 from scepsy.importers.recorded.dependencies import infer_edges
 from scepsy.importers.recorded.grouping import assign_runs
 from scepsy.importers.recorded.reader import load_recording
-from scepsy.importers.recorded.record import CallRecord, Source
+from scepsy.importers.recorded.record import CallRecord, SourceCall
 from scepsy.importers.recorded.trace import to_trace
 
 
 def call(name, start_s, end_s, *, sources=(), rung="none", **fields):
     defaults = {"run": f"call-{name}", "workflow": "w", "outcome": "completed", "input_tokens": 10, "output_tokens": 5,
                 "llm": "m", "endpoint": "chat/completions", "kind": "generate", "can_be_source": True}  # fmt: skip
-    found = tuple(Source(call=source, contained_pct=100) for source in sources)
+    found = tuple(SourceCall(call=source, contained_pct=100) for source in sources)
     return CallRecord(id=name, session="s", rung=rung, start_s=start_s, end_s=end_s, sources=found, **(defaults | fields))
 
 

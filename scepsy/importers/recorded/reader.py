@@ -11,7 +11,7 @@ from scepsy.files.failure import explain, fail, read_bytes
 from scepsy.importers.base import Imported, Importer, read_whole
 from scepsy.importers.recorded.record import FORMAT, CallRecord, Header
 from scepsy.importers.recorded.trace import to_trace
-from scepsy.importers.records import Sample
+from scepsy.importers.records import FileSample
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 
@@ -89,7 +89,7 @@ def _each_once(calls: Sequence[CallRecord], tally: Tally) -> list[CallRecord]:
     return list(kept.values())
 
 
-def _detect(sample: Sample) -> str | None:
+def _detect(sample: FileSample) -> str | None:
     first = sample.values[0] if sample.values else None
     return "begins with a scepsy.recording header" if isinstance(first, dict) and first.get("format") == FORMAT else None
 

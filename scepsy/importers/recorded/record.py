@@ -31,7 +31,7 @@ class Header(Value, frozen=True, kw_only=True):
             raise ValueError(f"format is {self.format!r} version {self.version}: must be {FORMAT!r} version {VERSION}")
 
 
-class Source(Value, frozen=True, kw_only=True):
+class SourceCall(Value, frozen=True, kw_only=True):
     """An earlier call of the same run whose output is in this call's input."""
 
     call: str
@@ -74,7 +74,7 @@ class CallRecord(Value, frozen=True, kw_only=True):
     """bytes: neither the reply nor /tokenize told, so four bytes were taken for a token."""
     input_bytes: int = 0
     output_bytes: int = 0
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SourceCall, ...] = ()
     can_be_source: bool = False
     """Whether its output is long enough for hashes to find it again; if not, only time can tell who used it."""
     prefix: tuple[int, ...] = ()

@@ -8,7 +8,7 @@ from typing import Literal
 
 from scepsy.models import blocks
 from scepsy.models.config import Config
-from scepsy.models.parts import Layout, Part
+from scepsy.models.parts import ModelLayout, Part
 from scepsy.value import Value
 
 Bias = bool | str
@@ -132,7 +132,7 @@ def decoder(
     outer: Config | None = None,
     sizes: Sequence[int] | None = None,
     notes: tuple[str, ...] = (),
-) -> Layout:
+) -> ModelLayout:
     """The layout of a decoder of this style. ``outer`` is the wrapper's config where the text part is nested."""
     hidden, layers = c.whole("hidden_size"), c.layers
     heads, kv_heads, head = blocks.heads_of(c, style.head_dim)
@@ -157,7 +157,7 @@ def decoder(
         else:
             parts += blocks.mlp(f"{at}.mlp", hidden, inner, gated=style.gated, bias=mlp_bias)
     window = layer_windows(c, style) if sizes is None else list(sizes)
-    return Layout(
+    return ModelLayout(
         family=family,
         parts=tuple(parts),
         caches=tuple(blocks.kv_caches(window, kv_heads, head)),

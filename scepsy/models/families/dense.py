@@ -3,7 +3,7 @@
 from scepsy.models import blocks
 from scepsy.models.config import Config
 from scepsy.models.families.decoder import Style, decoder
-from scepsy.models.parts import Layout
+from scepsy.models.parts import ModelLayout
 
 STYLES: dict[str, Style] = {
     "llama": Style(),
@@ -63,7 +63,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
 """Fields that published checkpoints leave out, as transformers 5.24 fills them in."""
 
 
-def read(c: Config, family: str, outer: Config | None = None) -> Layout:
+def read(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """A dense decoder by the style of its model_type."""
     filled = Config(
         {**DEFAULTS.get(family, {}), **{k: v for k, v in c.fields.items() if v is not None or k == "sliding_window"}}, c.where
@@ -80,7 +80,7 @@ def mtp_notes(c: Config) -> tuple[str, ...]:
     return ()
 
 
-def falcon(c: Config, family: str, outer: Config | None = None) -> Layout:
+def falcon(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Falcon 7B to 180B and 11B: one query-key-value matrix, parallel blocks, a plain feed-forward block."""
     hidden, layers = c.whole("hidden_size"), c.first("num_hidden_layers", "n_layer")
     heads = c.first("num_attention_heads", "n_head")
@@ -97,7 +97,7 @@ def falcon(c: Config, family: str, outer: Config | None = None) -> Layout:
         parts += blocks.attention(at, hidden, heads, kv_heads, head, bias=biased, out_bias=biased, out_name="dense")
         parts += [blocks.plain(f"{at}.norms", norms * 2 * hidden)]
         parts += blocks.mlp(f"{at}.mlp", hidden, inner, gated=False, bias=biased)
-    return Layout(
+    return ModelLayout(
         family=family,
         parts=tuple(parts),
         caches=tuple(blocks.kv_caches([0] * layers, kv_heads, head)),

@@ -2,12 +2,12 @@
 
 from scepsy.models import blocks
 from scepsy.models.config import Config
-from scepsy.models.parts import Layout, Part
+from scepsy.models.parts import ModelLayout, Part
 
 
-def _layout(c: Config, family: str, parts: list[Part], heads: int, context: int) -> Layout:
+def _layout(c: Config, family: str, parts: list[Part], heads: int, context: int) -> ModelLayout:
     hidden = c.first("hidden_size", "dim")
-    return Layout(
+    return ModelLayout(
         family=family,
         parts=tuple(parts),
         caches=(),
@@ -29,7 +29,7 @@ def head(c: Config, kind: str, hidden: int) -> list[Part]:
     return [blocks.plain("classifier.out_proj", labels, cols=hidden), blocks.plain("classifier.bias", labels)]
 
 
-def bert(c: Config, family: str, kind: str) -> Layout:
+def bert(c: Config, family: str, kind: str) -> ModelLayout:
     """BERT, RoBERTa, XLM-RoBERTa, MPNet, ELECTRA: learned positions, biases, two layer norms per layer, a pooler."""
     hidden, inner, layers = c.whole("hidden_size"), c.whole("intermediate_size"), c.layers
     heads, places = c.whole("num_attention_heads"), c.whole("max_position_embeddings")
@@ -53,7 +53,7 @@ def bert(c: Config, family: str, kind: str) -> Layout:
     return _layout(c, family, parts + head(c, kind, hidden), heads, context)
 
 
-def distilbert(c: Config, family: str, kind: str) -> Layout:
+def distilbert(c: Config, family: str, kind: str) -> ModelLayout:
     """DistilBERT: BERT without token types and pooler, and its own field names."""
     hidden, inner, layers, heads = (
         c.whole("dim"),
@@ -76,7 +76,7 @@ def distilbert(c: Config, family: str, kind: str) -> Layout:
     return _layout(c, family, parts + head(c, kind, hidden), heads, places)
 
 
-def modernbert(c: Config, family: str, kind: str) -> Layout:
+def modernbert(c: Config, family: str, kind: str) -> ModelLayout:
     """ModernBERT: rotary positions, gated blocks, no biases unless the config has them."""
     hidden, inner, layers = c.whole("hidden_size"), c.whole("intermediate_size"), c.layers
     heads = c.whole("num_attention_heads")

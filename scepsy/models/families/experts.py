@@ -7,7 +7,7 @@ from scepsy.models import blocks
 from scepsy.models.config import Config
 from scepsy.models.families.decoder import Moe, Style, decoder, expert_parts
 from scepsy.models.families.dense import mtp_notes
-from scepsy.models.parts import Cache, Layout, Part
+from scepsy.models.parts import Cache, ModelLayout, Part
 
 MOST_EXPERTS = 100_000
 
@@ -44,7 +44,7 @@ def sparse_steps(c: Config) -> tuple[bool, ...]:
     return tuple((layer + 1) % step == 0 and layer not in only for layer in range(c.layers))
 
 
-def mixtral(c: Config, family: str, outer: Config | None = None) -> Layout:
+def mixtral(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Mixtral: experts in every layer."""
     count = counted(c, "num_local_experts")
     moe = Moe(
@@ -58,7 +58,7 @@ def mixtral(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, style, moe=moe, outer=outer)
 
 
-def phimoe(c: Config, family: str, outer: Config | None = None) -> Layout:
+def phimoe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Phi-3.5-MoE: Mixtral with biases and layer norms."""
     count = counted(c, "num_local_experts")
     moe = Moe(
@@ -72,7 +72,7 @@ def phimoe(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, style, moe=moe, outer=outer)
 
 
-def qwen2_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
+def qwen2_moe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Qwen1.5/2-MoE: routed experts and one gated shared expert."""
     count = counted(c, "num_experts")
     moe = Moe(
@@ -88,7 +88,7 @@ def qwen2_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, Style(qkv_bias="!qkv_bias", out_bias=False, mlp_bias=False, window="qwen"), moe=moe, outer=outer)
 
 
-def qwen3_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
+def qwen3_moe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Qwen3-MoE (and the text part of Qwen3-VL-MoE)."""
     count = counted(c, "num_experts", "num_local_experts")
     moe = Moe(
@@ -100,7 +100,7 @@ def qwen3_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, Style(mlp_bias=False, qk_norm="head", window="qwen"), moe=moe, outer=outer)
 
 
-def olmoe(c: Config, family: str, outer: Config | None = None) -> Layout:
+def olmoe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """OLMoE: experts in every layer, norms over all heads."""
     count = counted(c, "num_experts")
     moe = Moe(
@@ -112,7 +112,7 @@ def olmoe(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, Style(mlp_bias=False, qk_norm="full"), moe=moe, outer=outer)
 
 
-def granitemoe(c: Config, family: str, outer: Config | None = None) -> Layout:
+def granitemoe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Granite 3 MoE, with a shared expert in the ``shared`` variant."""
     count = counted(c, "num_local_experts")
     shared = c.whole("shared_intermediate_size", 0, minimum=0) if family == "granitemoeshared" else 0
@@ -129,7 +129,7 @@ def granitemoe(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, Style(out_bias="attention_bias"), moe=moe, outer=outer)
 
 
-def minimax_m2(c: Config, family: str, outer: Config | None = None) -> Layout:
+def minimax_m2(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """MiniMax-M2: experts in every layer, norms over all heads."""
     count = counted(c, "num_local_experts")
     moe = Moe(
@@ -144,7 +144,7 @@ def minimax_m2(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, style, moe=moe, outer=outer, notes=mtp_notes(c))
 
 
-def minimax_m3(c: Config, family: str, outer: Config | None = None) -> Layout:
+def minimax_m3(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """MiniMax-M3: a shared expert, dense first layers, and an indexer for block-sparse attention in the other layers.
 
     Source: MiniMax-M3's config fields and vLLM's description of its indexer (queries of ``sparse_num_index_heads``
@@ -169,7 +169,7 @@ def minimax_m3(c: Config, family: str, outer: Config | None = None) -> Layout:
     return with_block_indexer(layout, sparse)
 
 
-def with_block_indexer(layout: Layout, sparse: Config) -> Layout:
+def with_block_indexer(layout: ModelLayout, sparse: Config) -> ModelLayout:
     """MiniMax-M3's indexer: its matrices in the sparse layers, and its keys in the cache."""
 
     layers = sparse.wholes("sparse_attention_freq", layout.layers) or [1] * layout.layers
@@ -187,7 +187,7 @@ def with_block_indexer(layout: Layout, sparse: Config) -> Layout:
     return replace(layout, parts=tuple(parts), caches=tuple(caches), notes=(*layout.notes, note))
 
 
-def gpt_oss(c: Config, family: str, outer: Config | None = None) -> Layout:
+def gpt_oss(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """gpt-oss: biases everywhere, a sink per head, every other layer with a window."""
     count, heads = counted(c, "num_local_experts"), c.whole("num_attention_heads")
     moe = Moe(
@@ -204,7 +204,7 @@ def gpt_oss(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, style, moe=moe, outer=outer)
 
 
-def llama4(c: Config, family: str, outer: Config | None = None) -> Layout:
+def llama4(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Llama 4: experts in every ``interleave_moe_layer_step``-th layer; three of four layers attend within chunks."""
     layers = c.layers
     count = counted(c, "num_local_experts")
@@ -234,7 +234,7 @@ def llama4(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(dense, family, Style(mlp_bias=False), moe=moe, outer=outer, sizes=[chunk if flag else 0 for flag in local])
 
 
-def glm4_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
+def glm4_moe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """GLM-4.5 to 4.7 (and dots.llm1): dense first layers, then routed and shared experts."""
     count = counted(c, "n_routed_experts")
     inner = c.whole("moe_intermediate_size")
@@ -254,7 +254,7 @@ def glm4_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, style, moe=moe, outer=outer, notes=mtp_notes(c))
 
 
-def ernie4_5_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
+def ernie4_5_moe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """ERNIE 4.5 MoE: experts between two layers, at an interval."""
     layers, count = c.layers, counted(c, "moe_num_experts")
     first, last = c.whole("moe_layer_start_index", 1, minimum=0), c.fields.get("moe_layer_end_index", -1)
@@ -277,7 +277,7 @@ def ernie4_5_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
     return decoder(c, family, style, moe=moe, outer=outer, notes=mtp_notes(c))
 
 
-def hunyuan_v1_moe(c: Config, family: str, outer: Config | None = None) -> Layout:
+def hunyuan_v1_moe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Hunyuan-A13B: routed experts and a shared one in every layer."""
     for field in ("num_experts", "moe_topk", "num_shared_expert", "moe_intermediate_size"):
         found = c.fields.get(field)
@@ -309,7 +309,7 @@ def hunyuan_v1_moe(c: Config, family: str, outer: Config | None = None) -> Layou
     return decoder(flat, family, Style(mlp_bias=False, qk_norm="head"), moe=moe, outer=outer)
 
 
-def step3p7(c: Config, family: str, outer: Config | None = None) -> Layout:
+def step3p7(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Step-3.7-Flash: sliding layers, a gate per head, routed and shared experts."""
     count = counted(c, "num_experts", "moe_num_experts")
     inner = c.whole("moe_intermediate_size")
@@ -330,7 +330,7 @@ def step3p7(c: Config, family: str, outer: Config | None = None) -> Layout:
     return replace(layout, parts=(*layout.parts, *gates))
 
 
-def mimo_v2_flash(c: Config, family: str, outer: Config | None = None) -> Layout:
+def mimo_v2_flash(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """MiMo-V2-Flash: full and sliding layers with their own KV heads, values narrower than keys, a sink per head where
     sliding."""
     hidden, layers, count = c.whole("hidden_size"), c.layers, counted(c, "n_routed_experts")
@@ -367,7 +367,7 @@ def mimo_v2_flash(c: Config, family: str, outer: Config | None = None) -> Layout
             else blocks.mlp(f"{at}.mlp", hidden, c.whole("intermediate_size"))
         )
         caches += blocks.kv_caches([window if sliding else 0], kv, size, value)
-    return Layout(
+    return ModelLayout(
         family=family,
         parts=tuple(parts),
         caches=tuple(caches),

@@ -4,10 +4,10 @@ from scepsy.models import blocks
 from scepsy.models.config import Config
 from scepsy.models.families.decoder import Moe, expert_parts
 from scepsy.models.families.experts import chosen, counted
-from scepsy.models.parts import Cache, Layout, Part
+from scepsy.models.parts import Cache, ModelLayout, Part
 
 
-def gemma4(c: Config, family: str, outer: Config | None = None) -> Layout:
+def gemma4(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """The text part of Gemma 4 (26B-A4B, 31B). Models with per-layer inputs (E2B, E4B) are refused."""
     hidden, layers = c.whole("hidden_size"), c.layers
     if c.whole("hidden_size_per_layer_input", 0, minimum=0) or c.whole("num_kv_shared_layers", 0, minimum=0):
@@ -45,7 +45,7 @@ def gemma4(c: Config, family: str, outer: Config | None = None) -> Layout:
         if moe is not None:
             parts += expert_parts(at, hidden, moe)
         caches += blocks.kv_caches([0 if full else window], kv, size)
-    return Layout(
+    return ModelLayout(
         family=family,
         parts=tuple(parts),
         caches=tuple(caches),

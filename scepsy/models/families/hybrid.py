@@ -14,7 +14,7 @@ from scepsy.models.families.decoder import Moe, expert_parts
 from scepsy.models.families.dense import mtp_notes
 from scepsy.models.families.experts import chosen, counted
 from scepsy.models.families.latent import latent_attention
-from scepsy.models.parts import Cache, Layout, Part
+from scepsy.models.parts import Cache, ModelLayout, Part
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -71,7 +71,7 @@ def attending(c: Config, default_interval: int = 4) -> list[bool]:
     return [(layer + 1) % every == 0 for layer in range(layers)]
 
 
-def qwen_hybrid(c: Config, family: str, outer: Config | None = None) -> Layout:
+def qwen_hybrid(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Qwen3-Next and Qwen3.5/3.6 (dense and MoE): gated delta nets, every fourth layer attends with an output gate."""
     hidden = c.whole("hidden_size")
     heads, kv_heads, head = blocks.heads_of(c)
@@ -134,8 +134,8 @@ def _layout(
     moe: Moe | None,
     notes: tuple[str, ...] = (),
     layers: int | None = None,
-) -> Layout:
-    return Layout(
+) -> ModelLayout:
+    return ModelLayout(
         family=family,
         parts=tuple(parts),
         caches=tuple(caches),
@@ -174,7 +174,7 @@ def nemotron_layers(c: Config) -> list[str]:
     return listed
 
 
-def nemotron_h(c: Config, family: str, outer: Config | None = None) -> Layout:
+def nemotron_h(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Nemotron-H and Nemotron 3: every layer is one of Mamba-2, attention, a feed-forward block or experts (squared
     ReLU, no gate)."""
     hidden = c.whole("hidden_size")
@@ -232,7 +232,7 @@ def nemotron_experts(c: Config, kinds: Sequence[str]) -> Moe:
     )
 
 
-def jamba(c: Config, family: str, outer: Config | None = None) -> Layout:
+def jamba(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Jamba: one attention layer among eight of Mamba-1, experts in every other layer."""
     hidden, layers = c.whole("hidden_size"), c.layers
     heads, kv_heads, head = blocks.heads_of(c)
@@ -272,7 +272,7 @@ def jamba(c: Config, family: str, outer: Config | None = None) -> Layout:
     return _layout(c, family, parts, caches, state, (heads, kv_heads, head), moe if any(moe.layers) else None)
 
 
-def granite_hybrid(c: Config, family: str, outer: Config | None = None) -> Layout:
+def granite_hybrid(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Granite 4 and Bamba: Mamba-2 layers and a few of attention, a shared block (and experts) in every layer."""
     hidden, layers = c.whole("hidden_size"), c.layers
     heads, kv_heads, head = blocks.heads_of(c)
@@ -321,7 +321,7 @@ def granite_attending(c: Config) -> list[bool]:
     return [layer in listed for layer in range(layers)]
 
 
-def falcon_h1(c: Config, family: str, outer: Config | None = None) -> Layout:
+def falcon_h1(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Falcon-H1: attention and Mamba-2 side by side in every layer."""
     hidden, layers = c.whole("hidden_size"), c.layers
     heads, kv_heads, head = blocks.heads_of(c)
@@ -341,7 +341,7 @@ def falcon_h1(c: Config, family: str, outer: Config | None = None) -> Layout:
     return _layout(c, family, parts, blocks.kv_caches([0] * layers, kv_heads, head), state, (heads, kv_heads, head), None)
 
 
-def kimi_linear(c: Config, family: str, outer: Config | None = None) -> Layout:
+def kimi_linear(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Kimi Linear and Kimi K3: Kimi delta attention in most layers, latent attention in the others.
 
     K3's full-rank gates and latent experts are read from its config; no public parameter count was at hand to compare with.

@@ -7,7 +7,7 @@ from scepsy.models.config import Config
 from scepsy.models.families.decoder import Moe, expert_parts
 from scepsy.models.families.dense import mtp_notes
 from scepsy.models.families.experts import chosen, counted, from_first
-from scepsy.models.parts import Cache, Layout, Part
+from scepsy.models.parts import Cache, ModelLayout, Part
 
 INDEX_BYTES = 132 / 128
 """The indexer's keys are kept in FP8 with one 4-byte scale per 128 numbers (vLLM's DeepSeek-V3.2 cache), whatever the
@@ -56,7 +56,7 @@ def indexed_layers(c: Config) -> list[bool]:
     return [True] * layers if types is None else [kind == "full" for kind in types]
 
 
-def deepseek(c: Config, family: str, outer: Config | None = None) -> Layout:
+def deepseek(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """DeepSeek V2, V3, V3.2, Kimi K2, GLM-5, GLM-4.7-Flash."""
     hidden, layers = c.whole("hidden_size"), c.layers
     default_first = 1 if family == "glm4_moe_lite" else (0 if family == "deepseek_v2" else 3)
@@ -87,7 +87,7 @@ def deepseek(c: Config, family: str, outer: Config | None = None) -> Layout:
             if moe.layers[index]
             else blocks.mlp(f"{at}.mlp", hidden, c.whole("intermediate_size"))
         )
-    return Layout(
+    return ModelLayout(
         family=family,
         parts=tuple(parts),
         caches=tuple(caches),
@@ -105,7 +105,7 @@ def deepseek(c: Config, family: str, outer: Config | None = None) -> Layout:
     )
 
 
-def deepseek_v4(c: Config, family: str, outer: Config | None = None) -> Layout:
+def deepseek_v4(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """DeepSeek V4: one key per token shared by all heads and used as value, kept for a window, and compressed beyond it.
 
     Layers with ratio r > 0 keep one more entry per r tokens; those with ratio 4 choose among them with an indexer.
@@ -152,7 +152,7 @@ def deepseek_v4(c: Config, family: str, outer: Config | None = None) -> Layout:
             if ratio == 4:
                 size = c.whole("index_head_dim")
                 caches.append(Cache(kind="index", numbers=size / ratio, element_bytes=INDEX_BYTES))
-    return Layout(
+    return ModelLayout(
         family=family,
         parts=tuple(parts),
         caches=tuple(caches),

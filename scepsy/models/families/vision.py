@@ -4,21 +4,21 @@ weights only."""
 from msgspec.structs import replace
 
 from scepsy.models.config import Config
-from scepsy.models.parts import Layout, Part
+from scepsy.models.parts import ModelLayout, Part
 
 
 def _encoder(numbers: int) -> list[Part]:
     return [Part(name="visual", rows=numbers, linear=False, role="vision")]
 
 
-def with_vision(layout: Layout, numbers: int, *, counted: bool) -> Layout:
+def with_vision(layout: ModelLayout, numbers: int, *, counted: bool) -> ModelLayout:
     """The layout with a vision encoder of ``numbers`` weights. ``counted``: transformers' class for text includes it."""
     what = "counted in parameters and weight bytes" if counted else "not in parameters, but in weight bytes"
     note = f"vision encoder: {numbers / 1e6:.0f} million weights, {what}; images' own compute and tokens are left out"
     return replace(layout, parts=(*layout.parts, *_encoder(numbers)), counts_vision=counted, notes=(*layout.notes, note))
 
 
-def without_vision(layout: Layout, why: str) -> Layout:
+def without_vision(layout: ModelLayout, why: str) -> ModelLayout:
     """A wrapper whose file does not describe its vision encoder: said, not guessed."""
     return replace(layout, notes=(*layout.notes, f"vision encoder left out: {why}"))
 

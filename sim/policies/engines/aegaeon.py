@@ -22,13 +22,13 @@ from scepsy.records import Records
 from sim.engine.clock import SCHEDULE, STEP_END, TICKS_PER_S, Kernel, ticks
 from sim.engine.request import Request
 from sim.policies.engines.aegaeon_rules import Settings, quotas_s, switch_s
-from sim.policies.engines.pool import PrefixStore, Served, cached_tokens, replay_pool
+from sim.policies.engines.pool import PooledLlm, PrefixStore, cached_tokens, replay_pool
 
 
 class Group:
     """Waiting prefills of one LLM."""
 
-    def __init__(self, served: Served, created: int) -> None:
+    def __init__(self, served: PooledLlm, created: int) -> None:
         self.served = served
         self.created = created
         self.taken = 0
@@ -45,7 +45,7 @@ class Device:
         self.model = ""
         self._switched = 0
 
-    def switch_ticks(self, served: Served, known_since: int) -> int:
+    def switch_ticks(self, served: PooledLlm, known_since: int) -> int:
         """Make ``served`` the model; how long that takes now. 0 when it is there already."""
         if self.model == served.name:
             return 0
@@ -102,7 +102,7 @@ class PrefillEngine:
         cost += ticks(back + served.prefill_s(request.input_tokens - hit, request.input_tokens))
         env.alarm(cost, STEP_END + self.number, partial(self._done, request, served))
 
-    def _done(self, request: Request, served: Served, _: Any) -> None:
+    def _done(self, request: Request, served: PooledLlm, _: Any) -> None:
         env = self.pool.env
         request.first_token = env.now
         self.pool.kept[served.name].keep(request.keys)
@@ -118,7 +118,7 @@ class PrefillEngine:
 class Batch:
     """Decoding calls of one LLM."""
 
-    def __init__(self, served: Served, created: int) -> None:
+    def __init__(self, served: PooledLlm, created: int) -> None:
         self.served = served
         self.created = created
         self.left: dict[Request, int] = {}
@@ -289,7 +289,7 @@ class DecodeEngine:
 class AegaeonPool:
     """All engines and the two dispatchers."""
 
-    def __init__(self, env: Kernel, served: Mapping[str, Served], settings: Settings, kv_bytes: int) -> None:
+    def __init__(self, env: Kernel, served: Mapping[str, PooledLlm], settings: Settings, kv_bytes: int) -> None:
         self.env = env
         self.served = served
         self.settings = settings
@@ -313,7 +313,7 @@ class AegaeonPool:
         least.groups.append(group)
         least.add(group, request)
 
-    def to_decode(self, served: Served, request: Request) -> None:
+    def to_decode(self, served: PooledLlm, request: Request) -> None:
         """Algorithm 2's dispatch: join a batch of the same model that has room, else the engine with the fewest batches."""
         idle = self.settings.spread and any(not engine.batches for engine in self.decode)
         if not idle:
@@ -344,7 +344,7 @@ def simulate_aegaeon(workload: Workload, profiles: ProfileSet, cluster: Cluster,
     served = {}
     for name in names:
         try:
-            served[name] = Served.of(profiles.of(name, gpu.name, 1))
+            served[name] = PooledLlm.of(profiles.of(name, gpu.name, 1))
         except KeyError as error:
             raise InputError(f"aegaeon: {error.args[0]}") from error
     engine = next(iter(served.values())).engine

@@ -24,7 +24,7 @@ from scepsy.records import Records
 from sim.engine.clock import SCHEDULE, STEP_END, Kernel, ticks
 from sim.engine.request import Request
 from sim.policies.engines.muxserve_placement import Estimator, Mesh
-from sim.policies.engines.pool import PrefixStore, Served, cached_tokens, replay_pool
+from sim.policies.engines.pool import PooledLlm, PrefixStore, cached_tokens, replay_pool
 
 Policy = Literal["adbs", "fcfs"]
 FULL_PCT = 90
@@ -32,7 +32,7 @@ TAKE_PCT = 10
 
 
 @dataclass(frozen=True)
-class Laws:
+class SharingLaws:
     """What a share and a neighbour cost."""
 
     share: ShareLaw
@@ -42,7 +42,7 @@ class Laws:
 class Seat:
     """One LLM on a mesh, while it runs."""
 
-    def __init__(self, served: Served, name: str, decode_pct: int, demand: float, quota: float) -> None:
+    def __init__(self, served: PooledLlm, name: str, decode_pct: int, demand: float, quota: float) -> None:
         self.served = served
         self.name = name
         self.decode_pct = decode_pct
@@ -86,7 +86,7 @@ class Seat:
 class MeshEngine:
     """The scheduler of one mesh (ADBS)."""
 
-    def __init__(self, env: Kernel, number: int, seats: Sequence[Seat], laws: Laws, policy: Policy) -> None:
+    def __init__(self, env: Kernel, number: int, seats: Sequence[Seat], laws: SharingLaws, policy: Policy) -> None:
         self.env = env
         self.number = number
         self.seats = list(seats)
@@ -244,7 +244,7 @@ class MuxServePool:
     """All meshes; copies of one LLM take calls by least outstanding."""
 
     def __init__(self, env: Kernel, meshes: Sequence[Mesh], profiles: ProfileSet, gpu_type: str, policy: Policy) -> None:
-        laws = Laws(profiles.share_law, profiles.contention)
+        laws = SharingLaws(profiles.share_law, profiles.contention)
         self.seats: dict[str, list[tuple[Seat, MeshEngine]]] = {}
         for number, mesh in enumerate(meshes):
             seats = seats_of(mesh, profiles, gpu_type)
@@ -273,7 +273,7 @@ def seats_of(mesh: Mesh, profiles: ProfileSet, gpu_type: str) -> list[Seat]:
     for tenant, profile, weight in zip(mesh.tenants, chosen, weights, strict=True):
         share = (tenant.decode_share_pct or 100) * 100 // given
         demand = profile.decode_bandwidth_demand / profiles.share_law.decode_factor(1, share)
-        seats.append(Seat(Served.of(profile), tenant.demand.name, share, demand, free * weight / whole))
+        seats.append(Seat(PooledLlm.of(profile), tenant.demand.name, share, demand, free * weight / whole))
     return seats
 
 
@@ -281,8 +281,8 @@ def simulate_muxserve(
     workload: Workload, meshes: Sequence[Mesh], profiles: ProfileSet, gpu_type: str, *, policy: Policy = "adbs"
 ) -> Records:
     """Replay a workload on placed meshes."""
-    llms: Mapping[str, Served] = {
-        tenant.demand.llm: Served.of(profiles.of(tenant.demand.llm, gpu_type, mesh.size))
+    llms: Mapping[str, PooledLlm] = {
+        tenant.demand.llm: PooledLlm.of(profiles.of(tenant.demand.llm, gpu_type, mesh.size))
         for mesh in meshes
         for tenant in mesh.tenants
     }

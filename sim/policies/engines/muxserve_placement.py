@@ -17,7 +17,7 @@ from scepsy.backend import Stream
 from scepsy.errors import Infeasible
 from scepsy.profile.model import ProfileSet
 from scepsy.profile.share import ShareLaw
-from sim.policies.engines.pool import Served
+from sim.policies.engines.pool import PooledLlm
 
 MESH_SIZES = (1, 2, 4, 8)
 DECODE_SHARES_PCT = (30, 40, 50, 60, 70, 80, 90)
@@ -73,10 +73,10 @@ class Estimator:
     profiles: ProfileSet
     gpu_type: str
 
-    def served(self, llm: str, size: int) -> Served | None:
+    def served(self, llm: str, size: int) -> PooledLlm | None:
         """The LLM at a degree; None when it is not profiled there."""
         try:
-            return Served.of(self.profiles.of(llm, self.gpu_type, size))
+            return PooledLlm.of(self.profiles.of(llm, self.gpu_type, size))
         except KeyError:
             return None
 

@@ -21,7 +21,7 @@ from sim.engine.clock import TICKS_PER_S, Kernel
 from sim.engine.prefix import PrefixKeys
 from sim.engine.request import Request
 from sim.policies.routers.base import Router
-from sim.world.recorder import Recorder
+from sim.world.recorder import RecordWriter
 from sim.world.run import run_to_the_end
 from sim.world.world import World
 
@@ -48,7 +48,7 @@ class _Gate:
 
 
 @dataclass(frozen=True)
-class Served:
+class PooledLlm:
     """What a pool's engine needs to know of one LLM on one mesh of GPUs."""
 
     llm: Llm
@@ -57,7 +57,7 @@ class Served:
     tensor_parallel: int = 1
 
     @classmethod
-    def of(cls, profile: Profile) -> Served:
+    def of(cls, profile: Profile) -> PooledLlm:
         """From a profile."""
         return cls(profile.llm, profile.step, profile.engine, profile.tensor_parallel)
 
@@ -119,10 +119,10 @@ def cached_tokens(store: PrefixStore, request: Request, block_tokens: int) -> in
     return store.find(request.keys, (request.input_tokens - 1) // block_tokens) * block_tokens
 
 
-def replay_pool(make: Callable[[Kernel], Pool], workload: Workload, llms: Mapping[str, Served], *, system: str) -> Records:
+def replay_pool(make: Callable[[Kernel], Pool], workload: Workload, llms: Mapping[str, PooledLlm], *, system: str) -> Records:
     """Replay a workload on the pool that ``make`` builds. Raises ``SimulationError`` for an LLM not served, or on a stall."""
     kept: dict[str, list[pa.RecordBatch]] = {"runs": [], "calls": []}
-    recorder = Recorder(lambda table, batch: kept[table].append(batch))
+    recorder = RecordWriter(lambda table, batch: kept[table].append(batch))
     env = Kernel()
     blocks = {name: item.engine.block_tokens for name, item in llms.items()}
     world = World(env, recorder, PrefixKeys([(item.trace, item.arrivals.kind != "trace") for item in workload.streams], blocks))

@@ -20,7 +20,7 @@ from kubernetes.client import ApiClient
 from executor.cluster.api import Api, Object
 from executor.cluster.connect import client_factory
 from executor.cluster.kinds import CLAIM, DEPLOYMENT, LEASE, NODE, OWNED, POD, SLICE
-from executor.cluster.waits import Limits
+from executor.cluster.waits import WaitLimits
 from executor.manifests import RenderOptions
 from executor.manifests.names import ENGINE, release_selector
 from scepsy.cluster import Cluster
@@ -28,13 +28,13 @@ from scepsy.plans import Plan
 from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import NAMESPACE, Double, node_objects
 
-QUICK = Limits(start_s=60.0, stop_s=60.0, drain_s=0.3, tick_s=0.5, poll_s=0.2, refused_s=0.5, lease_s=1.0)
+QUICK = WaitLimits(start_s=60.0, stop_s=60.0, drain_s=0.3, tick_s=0.5, poll_s=0.2, refused_s=0.5, lease_s=1.0)
 
 
 class Lab(Protocol):
     """A cluster under test."""
 
-    limits: Limits
+    limits: WaitLimits
     namespace: str
 
     def api(self) -> Api: ...
@@ -143,7 +143,7 @@ class RealLab:
         self.mark = uuid.uuid4().hex[:6]
         self.namespace = f"scepsy-test-{self.mark}"
         self.cluster = cluster
-        self.limits = Limits(start_s=120.0, stop_s=120.0, drain_s=1.0, tick_s=2.0, poll_s=0.5)
+        self.limits = WaitLimits(start_s=120.0, stop_s=120.0, drain_s=1.0, tick_s=2.0, poll_s=0.5)
         self.connect = client_factory(kubeconfig=Path(os.environ["KUBECONFIG"]))
         self.client: ApiClient = self.connect()
         self.stop = threading.Event()

@@ -21,7 +21,7 @@ import pytest
 from executor.cluster.api import Api
 from executor.cluster.apply import apply
 from executor.cluster.delete import delete
-from executor.cluster.waits import Limits
+from executor.cluster.waits import WaitLimits
 from executor.manifests import Rendered, render
 from scepsy.errors import ScepsyError
 from tests.executor import plans
@@ -43,7 +43,7 @@ AFTER = plans.plan(
     plans.instance("reranker", 0, "n1", (0,), 60),
     plans.instance("embedder", 0, "n1", (1,), 50),
 )
-LIMITS = Limits(start_s=20.0, stop_s=20.0, drain_s=0.02, tick_s=0.5, poll_s=0.05)
+LIMITS = WaitLimits(start_s=20.0, stop_s=20.0, drain_s=0.02, tick_s=0.5, poll_s=0.05)
 ANSWERS = ("401", "409", "410", "429", "500", "503", "drop", "cut")
 KILLS = ("killed before", "killed after")
 

@@ -6,7 +6,7 @@ from executor.cluster.apply import apply
 from executor.cluster.delete import delete
 from executor.cluster.diff import diff
 from executor.cluster.status import status
-from executor.cluster.waits import Event, Limits
+from executor.cluster.waits import Event, WaitLimits
 from executor.manifests import Rendered, render
 from scepsy.errors import BackendError
 from scepsy.plans import Plan
@@ -80,7 +80,7 @@ def test_a_plan_that_cannot_run_gives_way_to_the_one_before(lab: Lab) -> None:
     [moved] = [engine for engine in made.engines if engine.instance == "qwen3-8b-0"]
     # A selector that no node meets: no scheduler ever binds it.
     moved.deployment["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "nowhere"}
-    quick = Limits(**{**vars(lab.limits), "start_s": lab.limits.start_s / 24})
+    quick = WaitLimits(**{**vars(lab.limits), "start_s": lab.limits.start_s / 24})
     with pytest.raises(BackendError, match=r"not scheduled: .*; rolled back to scepsy-plan-"):
         apply(lab.api(), made, limits=quick)
     assert placement(lab) == planned(before)

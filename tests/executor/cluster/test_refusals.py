@@ -21,7 +21,7 @@ from executor.cluster.diff import diff
 from executor.cluster.discover import discover
 from executor.cluster.preflight import grants
 from executor.cluster.status import status
-from executor.cluster.waits import Limits
+from executor.cluster.waits import WaitLimits
 from executor.manifests import RenderOptions, render
 from executor.manifests.names import labels
 from scepsy.cli import app
@@ -278,5 +278,7 @@ def test_limits_are_kept(double: Double) -> None:
     double.server.controllers.verdict = lambda pod: None
     with pytest.raises(BackendError, match=r"instance .* on n\d does not serve after [01] s: it is still loading"):
         apply(
-            double.api(), render(plans.two_nodes(), PROFILES), limits=Limits(**{**vars(QUICK), "start_s": 0.3, "tick_s": 0.2})
+            double.api(),
+            render(plans.two_nodes(), PROFILES),
+            limits=WaitLimits(**{**vars(QUICK), "start_s": 0.3, "tick_s": 0.2}),
         )

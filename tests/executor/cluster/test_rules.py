@@ -13,7 +13,7 @@ from executor.cluster.apply import apply
 from executor.cluster.delete import delete
 from executor.cluster.discover import discover
 from executor.cluster.status import status
-from executor.cluster.waits import Event, Limits, NotReady
+from executor.cluster.waits import Event, NotReady, WaitLimits
 from executor.manifests import RenderOptions, render, to_yaml
 from scepsy.errors import BackendError
 from tests.executor import plans
@@ -90,7 +90,7 @@ def test_pods_that_are_refused_when_they_are_made_are_not_waited_for(lab: Lab) -
     """Restricted only after the rehearsal: the Deployment's ReplicaFailure is all that tells."""
     made = render(lab.fit(plans.two_nodes()), PROFILES, lab.options(target="mps"))
     before = time.monotonic()
-    limits = Limits(**{**vars(lab.limits), "start_s": 900.0})
+    limits = WaitLimits(**{**vars(lab.limits), "start_s": 900.0})
     api = lab.api()
     rehearsed = api.create
 
@@ -122,7 +122,7 @@ def test_of_two_applies_at_once_one_is_refused(lab: Lab) -> None:
     thread.start()
     assert holding.wait(120)
     # It is alive, but says nothing while it is held up here: the second must not take over before the lease has run out.
-    patient = Limits(**{**vars(lab.limits), "lease_s": 60.0})
+    patient = WaitLimits(**{**vars(lab.limits), "lease_s": 60.0})
     refused: list[str] = []
 
     def second() -> None:

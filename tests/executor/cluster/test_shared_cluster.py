@@ -16,7 +16,7 @@ from executor.cluster.connect import client_factory
 from executor.cluster.delete import delete
 from executor.cluster.discover import discover
 from executor.cluster.status import recorded, status
-from executor.cluster.waits import Event, Limits, NotReady
+from executor.cluster.waits import Event, NotReady, WaitLimits
 from executor.manifests import render, to_yaml
 from scepsy.errors import BackendError
 from tests.executor import plans
@@ -27,8 +27,8 @@ from tests.executor.cluster.lab import QUICK, DoubleLab, everything, placement, 
 PROFILES = plans.profiles()
 
 
-def limits(**changes: Any) -> Limits:
-    return Limits(**{**vars(QUICK), **changes})
+def limits(**changes: Any) -> WaitLimits:
+    return WaitLimits(**{**vars(QUICK), **changes})
 
 
 # Two writers at once.
@@ -81,7 +81,7 @@ def test_a_writer_that_lost_its_lease_writes_nothing_more(double: Double) -> Non
             other_holder(double, "elsewhere/boot/1/2.00/x")
             taken.append(len(double.server.seen))
 
-    with pytest.raises(lease.Lost, match=r"another apply or delete took over"):
+    with pytest.raises(lease.LeaseLost, match=r"another apply or delete took over"):
         apply(double.api(), render(plans.two_nodes(), PROFILES), limits=limits(lease_s=0.0), on_event=note)
     assert [c for c in double.server.seen[taken[0] :] if c.verb in ("patch", "delete") and c.plural != "leases"] == []
 

@@ -9,10 +9,10 @@ import pytest
 from executor.cluster.apply import apply
 from executor.cluster.pods import pod_state
 from executor.cluster.status import status
-from executor.cluster.waits import Event, Limits, NotReady
+from executor.cluster.waits import Event, NotReady, WaitLimits
 from executor.gateway.config import load_gateway
 from executor.gateway.metrics import Metrics
-from executor.gateway.pool import Pool
+from executor.gateway.pool import InstancePool
 from executor.manifests import RenderOptions, render
 from tests.executor import plans
 from tests.executor.cluster.controllers import ready
@@ -113,7 +113,7 @@ def test_a_failed_switch_restores_the_plan_before(double: Double) -> None:
         apply(
             double.api(),
             render(plans.one_node(), PROFILES),
-            limits=Limits(**{**vars(QUICK), "start_s": 0.5, "tick_s": 0.2}),
+            limits=WaitLimits(**{**vars(QUICK), "start_s": 0.5, "tick_s": 0.2}),
             on_event=events.append,
         )
     assert placement(lab) == planned(plans.two_nodes())
@@ -156,7 +156,7 @@ def test_engines_leave_only_when_the_gateway_has_let_go(double: Double, tmp_path
     before, after = render(plans.two_nodes(), PROFILES), render(plans.one_node(), PROFILES)
     apply(double.api(), before, limits=QUICK)
     leaving = {e.name for e in before.engines} - {e.name for e in after.engines}
-    pool, metrics = Pool(()), Metrics()
+    pool, metrics = InstancePool(()), Metrics()
     alive: list[bool] = []
 
     def gateway(path: str) -> str | None:
@@ -172,7 +172,7 @@ def test_engines_leave_only_when_the_gateway_has_let_go(double: Double, tmp_path
 
     double.server.proxied = gateway
     events: list[Event] = []
-    apply(double.api(), after, limits=Limits(**{**vars(QUICK), "drain_s": 20.0}), on_event=events.append)
+    apply(double.api(), after, limits=WaitLimits(**{**vars(QUICK), "drain_s": 20.0}), on_event=events.append)
     assert len(alive) == 6, "it was asked until the calls had ended, and no longer"
     assert all(alive)
     whats = [event.what for event in events]

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from executor.gateway.metrics import Metrics
-from executor.gateway.pool import Pool
+from executor.gateway.pool import InstancePool
 from executor.manifests import RenderOptions, render
 from executor.manifests.kustomize import SYNC_WAVE, kustomize_base
 from executor.manifests.monitoring import dashboard
@@ -133,7 +133,7 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     """Names against the gateway's own registry, and against the list of vLLM's metrics that the project relies on."""
     metrics = Metrics()
     known = {family.name for family in metrics.registry.collect()}
-    assert metrics.render(Pool(()), 0, 0)
+    assert metrics.render(InstancePool(()), 0, 0)
     text = json.dumps(dashboard(options(release="rag", namespace="prod")))
     asked = set(re.findall(r"scepsy_gateway_\w+", text))
     assert asked

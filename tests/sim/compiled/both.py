@@ -23,7 +23,7 @@ from sim.engine.gpu import GpuState
 from sim.engine.prefix import PrefixKeys
 from sim.engine.replica import ReplicaSpec
 from sim.policies.routers import ROUTERS
-from sim.world.recorder import Recorder
+from sim.world.recorder import RecordWriter
 from sim.world.run import queue_maker, run_to_the_end
 from sim.world.world import World
 
@@ -74,7 +74,7 @@ def _result(kept, now, meters, error="") -> Result:
 
 def with_simpy(case: Case) -> Result:
     kept = {"runs": [], "calls": []}
-    recorder = Recorder(lambda table, batch: kept[table].append(batch))
+    recorder = RecordWriter(lambda table, batch: kept[table].append(batch))
     env = Kernel()
     world = World(env, recorder, case.prefixes)
     gpus = [GpuState(str(number), case.contention) for number in range(1 + max(max(place) for place in case.places))]

@@ -15,7 +15,7 @@ from scepsy.profile.model import EngineLimits, Profile, ProfileSet
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
-from sim.profiling.bench import Bench, Load, fit_latency, shared_part
+from sim.profiling.bench import Bench, LlmLoad, fit_latency, shared_part
 from sim.profiling.curves import profile_curves
 
 GIB = 1024**3
@@ -116,7 +116,7 @@ def test_runs_that_never_call_the_llm_count_in_the_mean() -> None:
     calling = Run(id="a", workflow="w", calls=(one(),))
     other = Run(id="b", workflow="w", calls=(Call(id="c", llm="x", input_tokens=10, output_tokens=1),))
     trace = Trace(source=TraceSource(origin="test"), runs=(calling, other))
-    load = Load("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0)
+    load = LlmLoad("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0)
     assert load.calling == [0.5]
     assert load.mix.tolist() == pytest.approx([1.0])
 
@@ -125,7 +125,7 @@ def test_the_offered_work_is_exactly_what_was_asked_for() -> None:
     sizes = [one(tokens=tokens) for tokens in (10, 90)]
     runs = tuple(Run(id=f"r{n}", workflow="w", calls=(call,)) for n, call in enumerate(sizes))
     trace = Trace(source=TraceSource(origin="test"), runs=runs)
-    load = Load("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0)
+    load = LlmLoad("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0)
     bench = Bench(load, profiles().of("m", "G", 1), 100, profiles())
     workload = load.offering(6.0, 60, lambda inputs, outputs: float(inputs.sum()))
     calls, _ = bench.replay(workload, 1)
@@ -140,7 +140,7 @@ def test_the_regression_recovers_a_linear_law_and_shared_luck_is_told_from_priva
         for n in range(20)
     ]
     trace = Trace(source=TraceSource(origin="test"), runs=tuple(runs))
-    load = Load("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0)
+    load = LlmLoad("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0)
     calls, _ = Bench(load, profiles().of("m", "G", 1), 100, profiles()).replay(load.closed(1, 60), 1)
     fit = fit_latency(calls)
     assert fit.s_per_input_token == pytest.approx(1e-3, rel=1e-6)
@@ -198,7 +198,7 @@ def test_waiting_of_many_instances_is_not_cut_short() -> None:
     """Runs of many calls with gaps: their number in flight wanders, and with it the load; a short replay misses it."""
     calls = [one("c0", gap_s=5.0)]
     calls += [one(f"c{n}", f"c{n - 1}", gap_s=5.0) for n in range(1, 8)]
-    load = Load("m", [stream(*calls, runs=20)], 16, seed=3)
+    load = LlmLoad("m", [stream(*calls, runs=20)], 16, seed=3)
     known = profiles(degrees=(1,))
     bench = Bench(load, known.of("m", "G", 1), 100, known)
     curves = profile_curves([stream(*calls, runs=20)], known, ["G"], shares=(100,), degrees=(1,), replica_counts=(1, 4))

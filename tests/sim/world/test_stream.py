@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from scepsy.files.records import load_records
-from sim.world.recorder import Recorder
+from sim.world.recorder import RecordWriter
 from sim.world.run import simulate
 from sim.world.stream import RecordsStream
 from tests.builders.memory import PEAK_KIB
@@ -14,7 +14,7 @@ from tests.sim.made import load, plan, profile, profile_set, single_calls
 
 
 def test_streamed_records_equal_kept_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(Recorder.__init__, "__defaults__", (100,))  # many small batches
+    monkeypatch.setattr(RecordWriter.__init__, "__defaults__", (100,))  # many small batches
     one = profile()
     arguments = (plan((one, 100, 2)), load(single_calls(100), 8.0, runs=550, seed=1))
     kept = simulate(*arguments, profiles=profile_set(one))
