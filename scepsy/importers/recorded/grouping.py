@@ -18,6 +18,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from math import fsum
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -366,7 +367,7 @@ def _parts(calls: Iterable[CallRecord]) -> list[list[CallRecord]]:
 
 def _told(ways: Counter[Way], confidences: Sequence[float], runs: int) -> str:
     text = ", ".join(f"{way} ({ways[way]} calls)" for way in ("content", "shared text", "time", "alone") if ways[way])
-    doubt = f"; mean confidence of those by time {sum(confidences) / len(confidences):.2f}" if confidences else ""
+    doubt = f"; mean confidence of those by time {fsum(confidences) / len(confidences):.2f}" if confidences else ""
     return f"{sum(ways.values())} calls without a run id grouped into {runs} runs: first or {text}{doubt}"
 
 
