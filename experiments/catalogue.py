@@ -8,6 +8,7 @@ from experiments.studies import (
     ablation,
     calls,
     curves,
+    evaluation,
     headline,
     mix,
     oracle,
@@ -22,6 +23,7 @@ from experiments.studies import (
 from scepsy.errors import InputError
 
 _ALL = (
+    evaluation.STUDY,
     headline.STUDY,
     small_clusters.AEGAEON,
     small_clusters.AYO,

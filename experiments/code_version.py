@@ -5,7 +5,7 @@ import subprocess
 
 from scepsy.files.sources import ROOT, sources_hash
 
-ROWS = ("experiments.points.measured", "experiments.studies", "experiments.systems.registry")
+ROWS = ("experiments.points.measured", "experiments.studies", "experiments.studies.evaluation", "experiments.systems.registry")
 """What computes rows. Everything that these import counts, however deep."""
 
 

@@ -4,14 +4,16 @@ A task is a small JSON document. Its rows are stored under the SHA-256 of the ex
 own sources, so an interrupted experiment goes on where it stopped, and a changed program recomputes what it must.
 """
 
+import functools
 import hashlib
 import json
 import os
+import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +22,16 @@ import joblib
 import pandas as pd
 
 from experiments.code_version import code_hash, commit
-from experiments.points.measured import Effort, expected_calls, measured_point
-from experiments.points.questions import Question, known_reference, reference_of
+from experiments.points.measured import Effort
+from experiments.points.questions import Question, known_reference, planning_case, reference_of
+from scepsy.backend import Workload
 from scepsy.errors import InputError
 from scepsy.files.atomic import atomic_path
 from scepsy.progress import Progress, no_progress
+from scepsy.search import PLANNERS
 from scepsy.version import __version__
 from scepsy.workers import delayed, parallel
+from sim.world.run import simulate
 
 Params = Mapping[str, Any]
 Row = dict[str, Any]
@@ -63,7 +68,11 @@ FULL = Scale(
     loads=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0),
     halvings=4,
 )
-SCALES = {scale.name: scale for scale in (QUICK, FULL)}
+REDUCED = replace(QUICK, name="reduced")
+"""The evaluation at fewer cluster sizes and less precision (``experiments.studies.evaluation.design``); the rest as quick."""
+SMOKE = replace(QUICK, name="smoke")
+"""The evaluation as small as can be, for tests; the rest as quick."""
+SCALES = {scale.name: scale for scale in (SMOKE, QUICK, REDUCED, FULL)}
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,13 @@ class Experiment:
     run: Callable[[Params], list[Row]]
     """Pure in its parameters; runs in any process."""
     calls: Callable[[Params], float] = _none
-    """About how many calls a task simulates, for time estimates."""
+    """About how many calls of the interpreted engine take as long as a task, for time estimates."""
+    stages: tuple[Callable[[Scale, Sequence[Row]], Sequence[Task]], ...] = ()
+    """Further tasks that rest on the rows of all before; without rows, about as many as there will be."""
+
+    def steps(self) -> tuple[Callable[[Scale, Sequence[Row]], Sequence[Task]], ...]:
+        """All stages, the first included."""
+        return (lambda scale, rows: self.tasks(scale), *self.stages)
 
 
 def row_key(experiment: str, params: Params) -> str:
@@ -160,14 +175,33 @@ def run_experiment(
 
     ``folder`` holds the row cache. ``progress`` counts tasks.
     """
-    tasks = experiment.tasks(scale)
-    paths = [folder / "rows" / f"{row_key(experiment.name, task.params)}.json" for task in tasks]
+    rows: list[Row] = []
+    done = 0
+    for step in experiment.steps():
+        tasks = step(scale, rows)
+        progress(0, total=done + len(tasks))
+        found = run_tasks(experiment, tasks, folder=folder, jobs=jobs, backend=backend, progress=progress)
+        rows += [row for part in found for row in part]
+        done += len(tasks)
+    return tidy(experiment, scale, rows)
+
+
+def task_path(experiment: Experiment, task: Task, folder: Path) -> Path:
+    """Where a task's rows are kept."""
+    return folder / "rows" / f"{row_key(experiment.name, task.params)}.json"
+
+
+def run_tasks(
+    experiment: Experiment, tasks: Sequence[Task], *, folder: Path, jobs: int, backend: Backend, progress: Progress
+) -> list[list[Row]]:
+    """Each task's rows, those that are kept read back."""
+    paths = [task_path(experiment, task, folder) for task in tasks]
     found: dict[int, list[Row]] = {
         n: run_task(experiment, task.params, path)
         for n, (task, path) in enumerate(zip(tasks, paths, strict=True))
         if path.exists()
     }
-    progress(len(found), total=len(tasks))
+    progress(len(found))
     missing = [n for n in range(len(tasks)) if n not in found]
     if missing:
         find_references([question for n in missing if (question := tasks[n].question) is not None], jobs)
@@ -183,7 +217,7 @@ def run_experiment(
                 for number, rows in outcomes:
                     found[number] = rows
                     progress()
-    return tidy(experiment, scale, [row for n in range(len(tasks)) for row in found[n]])
+    return [found[n] for n in range(len(tasks))]
 
 
 def find_references(questions: Iterable[Question], jobs: int) -> None:
@@ -211,6 +245,7 @@ def tidy(experiment: Experiment, scale: Scale, rows: Sequence[Row]) -> pd.DataFr
         "version": __version__,
         "commit": commit(),
         "code": code_hash(),
+        "machine": machine(),
     }
     for position, (name, value) in enumerate(facts.items()):
         frame.insert(position, name, value)
@@ -218,13 +253,15 @@ def tidy(experiment: Experiment, scale: Scale, rows: Sequence[Row]) -> pd.DataFr
 
 
 def calls_per_s() -> float:
-    """Simulated calls per second on this machine, from one brief run: what time estimates rest on."""
+    """Calls per second of the interpreted engine on this machine, from one brief run: what time estimates rest on."""
     question = Question(workflows=("reflection",), gpus=2)
-    effort = Effort(spans=10.0)
-    measured_point(question, "scepsy", {}, 0.5, 0, effort)
+    case = planning_case(question, 0.5)
+    plan = PLANNERS["exact"](case.problem)
+    load = Workload(streams=case.streams, seed=0, runs=400)
+    simulate(plan, load, profiles=case.problem.profiles)
     began = time.perf_counter()
-    measured_point(question, "scepsy", {}, 0.5, 0, effort)
-    return expected_calls(question, 0.5, effort) / (time.perf_counter() - began)
+    records = simulate(plan, load, profiles=case.problem.profiles)
+    return float(records.calls.num_rows / (time.perf_counter() - began))
 
 
 def save_table(path: Path, table: pd.DataFrame) -> None:
@@ -236,7 +273,24 @@ def save_table(path: Path, table: pd.DataFrame) -> None:
 
 def estimate_s(experiment: Experiment, scale: Scale, *, folder: Path, jobs: int, speed_per_s: float) -> float:
     """Seconds that the tasks which are not cached will take, roughly; profiling of new questions included."""
-    tasks = experiment.tasks(scale)
-    left = [task for task in tasks if not (folder / "rows" / f"{row_key(experiment.name, task.params)}.json").exists()]
+    rows: list[Row] = []
+    left: list[Task] = []
+    for step in experiment.steps():
+        for task in step(scale, rows):
+            path = task_path(experiment, task, folder)
+            if path.exists():
+                rows += run_task(experiment, task.params, path)
+            else:
+                left.append(task)
     new = {task.question for task in left if task.question is not None and known_reference(task.question) is None}
     return (fsum(experiment.calls(t.params) / speed_per_s + SECONDS_PER_TASK_S for t in left) + len(new) * PROFILE_S) / jobs
+
+
+@functools.cache
+def machine() -> str:
+    """The processor and its cores: what the seconds in a table are seconds of."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}"

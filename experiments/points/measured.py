@@ -85,7 +85,12 @@ def expected_calls(question: Question, load: float, effort: Effort) -> float:
     return (runs + 40 * len(question.workflows)) * mean
 
 
-@functools.lru_cache(maxsize=8)
+def deployed(question: Question, system: str, option: Option, load: float) -> Deployment | str:
+    """The system as it would run at a load, kept for the points that follow; in words why it has nothing to run."""
+    return _deployed(question, system, tuple(option.items()), load)
+
+
+@functools.lru_cache(maxsize=32)
 def _deployed(question: Question, system: str, option: tuple[tuple[str, Any], ...], load: float) -> Deployment | str:
     try:
         return deploy(find_system(system), planning_case(question, load), dict(option))
@@ -100,7 +105,9 @@ def common(question: Question, system: str, option: Option, load: float, seed: i
         "option": label_of(option),
         "workload": question.name,
         "gpus": question.gpus,
+        "gpus_per_node": question.gpus_per_node,
         "gpu_type": question.gpu_type,
+        "models": " ".join(f"{name}={model}" for name, model in question.models),
         "arrivals": question.arrivals,
         "planned_on": question.planned_on,
         "measured_on": question.measured_on,
@@ -112,7 +119,7 @@ def common(question: Question, system: str, option: Option, load: float, seed: i
 def measured_point(question: Question, system: str, option: Option, load: float, seed: int, effort: Effort) -> list[Row]:
     """Simulate one point: one row per workflow, or one that says why the system has nothing to run."""
     base = common(question, system, option, load, seed)
-    deployment = _deployed(question, system, tuple(option.items()), load)
+    deployment = deployed(question, system, option, load)
     rates = dict(zip(question.workflows, [rate * load for rate in reference_of(question).rates_per_s], strict=True))
     if isinstance(deployment, str):
         return [
@@ -146,7 +153,7 @@ def _spent(records: Records, deployment: Deployment) -> Row:
 
 def predicted_point(question: Question, system: str, option: Option, load: float, predictor: str) -> list[Row]:
     """What a predictor says of the system's plan at a load; no row where it has none."""
-    deployment = _deployed(question, system, tuple(option.items()), load)
+    deployment = deployed(question, system, option, load)
     if isinstance(deployment, str) or deployment.plan is None:
         return []
     problem = planning_case(question, load).problem

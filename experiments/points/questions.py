@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from experiments.code_version import code_hash
+from experiments.points.azure import azure_stream
 from experiments.points.real_traces import read_real
 from experiments.points.variants import fan_out_trace, varied
 from scepsy.api.case import Case
@@ -44,12 +45,14 @@ class Question:
     gpu_type: str = "A100-80G"
     gpus_per_node: int = 8
     arrivals: str = "poisson"
-    """``poisson`` or ``gamma:CV``, of what is measured."""
+    """``poisson``, ``gamma:CV`` or ``azure`` (experiments.points.azure), of what is measured."""
     planned_on: str = ""
     """Variant of the traces that systems plan on."""
     measured_on: str = ""
     """Variant of the traces that are measured."""
     share_unit_pct: int = 10
+    models: tuple[tuple[str, str], ...] = ()
+    """LLMs of the trace that another model of the catalogue plays: (name in the trace, model)."""
     mix: tuple[float, ...] = ()
     """Weights of the workflows' rates, each relative to what the cluster could carry of it alone; empty: equal."""
 
@@ -79,9 +82,9 @@ def arrivals_of(text: str, rate_per_s: float) -> Arrivals:
     return Arrivals(rate_per_s=rate_per_s)
 
 
-def _models(llms: Sequence[str]) -> Mapping[str, str]:
-    """Which catalogue model serves each LLM name: itself, or for names of real traces one of their size."""
-    return {llm: llm if llm in catalogue.llms() else _stand_in(llm) for llm in llms}
+def _models(llms: Sequence[str], played: Mapping[str, str]) -> Mapping[str, str]:
+    """Which catalogue model serves each LLM name: the one asked for, itself, or for names of real traces one of their size."""
+    return {llm: played.get(llm) or (llm if llm in catalogue.llms() else _stand_in(llm)) for llm in llms}
 
 
 def _stand_in(llm: str) -> str:
@@ -98,7 +101,7 @@ def base_case(question: Question, rates_per_s: tuple[float, ...], jobs: int = 1)
     traces = [trace_of(workflow, question.planned_on) for workflow in question.workflows]
     cluster = catalogue.cluster_of(question.gpus, question.gpu_type, question.gpus_per_node)
     llms = list(dict.fromkeys(llm for trace in traces for llm in trace.llms))
-    profiles = catalogue.builtin_profiles(_models(llms), cluster.gpu_types)
+    profiles = catalogue.builtin_profiles(_models(llms, dict(question.models)), cluster.gpu_types)
     loads = tuple(Load(trace=t, arrivals=Arrivals(rate_per_s=rate)) for t, rate in zip(traces, rates_per_s, strict=True))
     problem = prepare(
         loads, cluster, profiles, share_unit_pct=question.share_unit_pct, seed=CURVE_SEED, cache_dir=cache_dir(), jobs=jobs
@@ -184,9 +187,13 @@ def planning_case(question: Question, load: float) -> Case:
     return base_case(asked, reference_of(question).rates_per_s).at_factor(load)
 
 
-def measured_streams(question: Question, load: float) -> tuple[Stream, ...]:
-    """What is measured at a load."""
-    return tuple(
-        Stream(trace=trace_of(workflow, question.measured_on), arrivals=arrivals_of(question.arrivals, rate * load))
-        for workflow, rate in zip(question.workflows, reference_of(question).rates_per_s, strict=True)
-    )
+def measured_streams(question: Question, load: float, seed: int = 0) -> tuple[Stream, ...]:
+    """What is measured at a load. ``seed`` matters for arrivals at recorded times only: there it chooses the runs."""
+    streams = []
+    for workflow, rate in zip(question.workflows, reference_of(question).rates_per_s, strict=True):
+        trace = trace_of(workflow, question.measured_on)
+        if question.arrivals == "azure":
+            streams.append(azure_stream(trace, rate * load, seed))
+        else:
+            streams.append(Stream(trace=trace, arrivals=arrivals_of(question.arrivals, rate * load)))
+    return tuple(streams)

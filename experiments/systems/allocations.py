@@ -34,10 +34,10 @@ MOST_EXHAUSTIVE = 600
 
 
 def static(plan: Plan, profiles: ProfileSet, router: str = "least-outstanding", queue_order: str = "fcfs") -> Deployment:
-    """A plan run as it is."""
+    """A plan run as it is, by the compiled core where it models the case."""
 
     def run(workload: Workload) -> Records:
-        return simulate(plan, workload, profiles=profiles, router=router, queue_order=queue_order)
+        return simulate(plan, workload, profiles=profiles, router=router, queue_order=queue_order, engine="auto")
 
     return Deployment(replay=run, decided=allocations_text(plan), gpus=len(plan.gpu_shares), plan=plan)
 

@@ -48,6 +48,9 @@ def run(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments, or all of them when none is named.")] = None,
     output: Output = Path("results"),
     quick: Annotated[bool, typer.Option("--quick/--full", help="Minutes on two cores, or hours.")] = True,
+    scale_name: Annotated[
+        str | None, typer.Option("--scale", help="smoke, quick, reduced or full, instead of --quick or --full.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="joblib (processes here), dask or ray.")] = "joblib",
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes.")] = 2,
     estimate_only: Annotated[bool, typer.Option("--estimate", help="Only say how long it would take.")] = False,
@@ -66,7 +69,9 @@ def run(
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}: must be >= 1")
     chosen = [find_experiment(name) for name in names or EXPERIMENTS]
-    scale, folder = SCALES["quick" if quick else "full"], cache_dir()
+    if scale_name is not None and scale_name not in SCALES:
+        raise InputError(f"--scale is {scale_name!r}: must be one of {', '.join(SCALES)}")
+    scale, folder = SCALES[scale_name or ("quick" if quick else "full")], cache_dir()
     with stderr.status("measuring this machine's speed, profiling what is new"):
         speed = calls_per_s()
         guesses = {e.name: estimate_s(e, scale, folder=folder, jobs=jobs, speed_per_s=speed) for e in chosen}

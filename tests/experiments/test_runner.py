@@ -1,7 +1,12 @@
 """Tasks are cached by content, resumed, and the same in any number of processes and on any back end."""
 
 import json
-from collections.abc import Mapping
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,7 @@ import pandas as pd
 import pytest
 
 from experiments.catalogue import EXPERIMENTS, find_experiment
-from experiments.runner import FULL, QUICK, Experiment, Task, row_key, run_experiment, save_table
+from experiments.runner import FULL, QUICK, Experiment, Row, Scale, Task, row_key, run_experiment, save_table
 from scepsy.errors import InputError
 
 
@@ -79,3 +84,54 @@ def test_every_experiment_has_tasks_that_are_json_and_distinct(name: str) -> Non
 def test_an_unknown_experiment_is_refused_with_a_hint() -> None:
     with pytest.raises(InputError, match="did you mean headline"):
         find_experiment("headlines")
+
+
+def test_a_stage_sees_the_rows_of_the_stages_before_and_is_resumed_with_them(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def second(scale: Scale, rows: Sequence[Row]) -> list[Task]:
+        return [Task({"n": 10 * row["twice"], "log": str(log)}) for row in rows]
+
+    first = study(log, 2)
+    staged = replace(first, stages=(second,))
+    counted: list[int] = []
+
+    def progress(amount: int = 1, *, total: int | None = None, what: str | None = None) -> None:
+        counted.append(amount)
+
+    table = run_experiment(staged, QUICK, folder=tmp_path, jobs=1, progress=progress)
+    assert list(table["n"]) == [0, 1, 0, 20]
+    assert sum(counted) == 4
+    assert run_experiment(staged, QUICK, folder=tmp_path, jobs=1).equals(table)
+    assert log.read_text().split() == ["0", "1", "20"]  # n = 0 is one task, asked for twice
+
+
+def slowly(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A task that takes a while, and says which process did it."""
+    Path(params["log"]).mkdir(exist_ok=True)
+    (Path(params["log"]) / f"{params['n']}-{os.getpid()}").touch()
+    time.sleep(0.2)
+    return [{"n": params["n"], "twice": 2 * params["n"], "seed": 1}]
+
+
+def test_a_dask_worker_killed_in_the_middle_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    log = tmp_path / "log"
+    tasks = [Task({"n": n, "log": str(log)}) for n in range(24)]
+    study = Experiment("made-up", "slow doubles", "none", lambda scale: tasks, slowly)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+
+        def killed() -> None:
+            while not log.exists() or len(list(log.iterdir())) < 4:
+                time.sleep(0.05)
+            os.kill(int(next(log.iterdir()).name.partition("-")[2]), signal.SIGKILL)
+
+        killer = threading.Thread(target=killed)
+        killer.start()
+        table = run_experiment(study, QUICK, folder=tmp_path, jobs=2, backend="dask")
+        killer.join()
+    assert list(table["twice"]) == [2 * n for n in range(24)]
+    assert len({name.name.partition("-")[2] for name in log.iterdir()}) >= 2

@@ -1,0 +1,176 @@
+"""The evaluation as data: parts, their questions, their systems, and what each scale may spend on them.
+
+Adding a workload, a cluster size or a kind of arrivals is a line here. Systems come from the registry, so a new system is in
+every part that takes its group.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from experiments.points.questions import Question
+from experiments.points.real_traces import REAL, data_folder
+from experiments.points.settled import Budget
+from experiments.systems.deployment import Option
+from experiments.systems.registry import SYSTEMS
+from scepsy.profile import catalogue
+
+GROUPS = ("scepsy", "allocation", "autoscaling", "engine")
+STATIC_GROUPS = ("scepsy", "allocation")
+JUDGED = ("scepsy-judged", "oracle-user")
+"""Plans that simulations of the interpreted engine choose: too slow beyond 16 GPUs."""
+RIVALS = ("scepsy", "oracle-user", "ayo", "aegaeon", "muxserve")
+"""Who is asked again where one assumption is changed."""
+
+RAG, BEAM, BOTH = ("rag-rerank",), ("beam-search",), ("rag-rerank", "beam-search")
+OTHER = ("rag-llm-rerank", "beam-search-paper", "debate", "map-reduce", "text-to-sql", "tool-agent")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Systems that are compared on one question."""
+
+    part: str
+    question: Question
+    systems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of the evaluation one scale runs, and how precisely."""
+
+    name: str
+    budget: Budget
+    parts: tuple[str, ...]
+    screen_loads: tuple[float, ...]
+    """Loads at which every option of a system is tried once, briefly, to find the ones that are measured."""
+    screen_seed: int
+    """Not one of the measured seeds, so that choosing does not flatter what is chosen."""
+    finalists: int
+    """Options of a system that are measured in full at a load."""
+    most_options: int
+    """Options that are tried at all; the registry's order, evenly thinned."""
+    rates: tuple[float, ...]
+    """Parts of the best system's highest stable rate at which all are measured."""
+
+
+FULL = Plan(
+    name="full",
+    budget=Budget(
+        seeds=(1, 2, 3, 4, 5),
+        precision=0.03,
+        tolerance=0.02,
+        first_calls=12_000,
+        most_calls=600_000,
+        most_policy_calls=60_000,
+    ),
+    parts=("headline", "small", "ablation", "workloads", "real", "large", "h100", "arrivals", "tokens", "models"),
+    screen_loads=(0.15, 0.4, 0.7, 1.0),
+    screen_seed=101,
+    finalists=2,
+    most_options=24,
+    rates=(0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1),
+)
+REDUCED = replace(
+    FULL,
+    name="reduced",
+    budget=replace(FULL.budget, seeds=(1, 2, 3), precision=0.05, tolerance=0.04, most_calls=150_000, most_policy_calls=30_000),
+    parts=("small",),
+    screen_loads=(0.3, 0.8),
+    finalists=1,
+    most_options=6,
+)
+QUICK = Plan(
+    name="quick",
+    budget=Budget(seeds=(1, 2), precision=0.1, tolerance=0.05, first_calls=4_000, most_calls=40_000, most_policy_calls=6_000),
+    parts=("quick",),
+    screen_loads=(0.6,),
+    screen_seed=101,
+    finalists=1,
+    most_options=3,
+    rates=(0.1, 0.5, 0.9, 1.1),
+)
+SMOKE = replace(
+    QUICK,
+    name="smoke",
+    budget=replace(QUICK.budget, seeds=(1,), most_calls=8_000, most_policy_calls=4_000, first_calls=2_000, precision=0.2),
+    parts=("smoke",),
+    rates=(0.3, 0.8),
+)
+"""For tests: one workflow, three systems."""
+PLANS = {plan.name: plan for plan in (SMOKE, QUICK, REDUCED, FULL)}
+
+
+def systems_of(groups: Sequence[str], without: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the registry's systems in some groups."""
+    return tuple(system.name for system in SYSTEMS.values() if system.group in groups and system.name not in without)
+
+
+def cells(plan: Plan) -> list[Cell]:
+    """Every cell of a plan, in order of its parts."""
+    makers = {
+        "headline": lambda: [Cell("headline", Question(w), systems_of(GROUPS)) for w in (RAG, BEAM, BOTH)],
+        "small": lambda: [Cell("small", Question(w, gpus=n), systems_of(GROUPS)) for n in (4, 8) for w in (RAG, BEAM, BOTH)],
+        "quick": lambda: [Cell("quick", Question(w, gpus=4), systems_of(GROUPS, JUDGED)) for w in (RAG, BEAM)],
+        "smoke": lambda: [Cell("smoke", Question(RAG, gpus=4), ("scepsy", "equal", "aegaeon"))],
+        "ablation": _ablation,
+        "workloads": lambda: [Cell("workloads", Question((w,)), systems_of(GROUPS)) for w in OTHER],
+        "real": _real,
+        "large": _large,
+        "h100": lambda: [Cell("h100", Question(w, gpu_type="H100-80G", gpus=8), RIVALS) for w in (RAG, BEAM)],
+        "arrivals": _arrivals,
+        "tokens": _tokens,
+        "models": _models,
+    }
+    return [cell for part in plan.parts for cell in makers[part]()]
+
+
+def _ablation() -> list[Cell]:
+    """16 GPUs, and two nodes of two GPUs, where five LLMs must share."""
+    names = ("scepsy", *systems_of(("ablation",)))
+    sizes = ((16, 8), (4, 2))
+    return [
+        Cell("ablation", Question(w, gpus=gpus, gpus_per_node=node), names) for gpus, node in sizes for w in (RAG, BEAM, BOTH)
+    ]
+
+
+def _real() -> list[Cell]:
+    """Real traces, where the folder is known: hosted models are played by open ones, so 16 GPUs."""
+    names = systems_of(GROUPS) if data_folder() else ()
+    return [Cell("real", Question((f"real:{name}",)), names) for name in REAL if names]
+
+
+def _large() -> list[Cell]:
+    """Clusters on which only plans are compared: engines and autoscalers are interpreted, and too slow there."""
+    names = systems_of(STATIC_GROUPS, JUDGED)
+    return [Cell("large", Question(BOTH, gpus=gpus), names) for gpus in (128, 1024)]
+
+
+def _arrivals() -> list[Cell]:
+    kinds = ("gamma:2", "gamma:4", *(("azure",) if data_folder() else ()))
+    return [Cell("arrivals", Question(w, gpus=8, arrivals=kind), RIVALS) for kind in kinds for w in (RAG, BEAM)]
+
+
+def _tokens() -> list[Cell]:
+    """Answers half and twice as long, known to every planner."""
+    return [
+        Cell("tokens", Question(w, gpus=8, planned_on=f"drift:{x}", measured_on=f"drift:{x}"), RIVALS)
+        for x in (0.5, 2.0)
+        for w in (RAG, BEAM)
+    ]
+
+
+def _models() -> list[Cell]:
+    """Generators of other sizes."""
+    played = ((RAG, "llama-2-7b", "llama-2-13b"), (BEAM, "llama-3.2-1b", "llama-3.2-3b"))
+    return [Cell("models", Question(w, gpus=8, models=((name, other),)), RIVALS) for w, name, other in played]
+
+
+def options_of(system: str, question: Question, plan: Plan) -> list[Option]:
+    """The options of a system that a plan tries: all of them, or ``most_options`` spread over their list."""
+    every = SYSTEMS[system].options(catalogue.cluster_of(question.gpus, question.gpu_type, question.gpus_per_node))
+    count = len(every)
+    if count <= plan.most_options:
+        return list(every)
+    if plan.most_options == 1:
+        return [every[0]]
+    return [every[round(n * (count - 1) / (plan.most_options - 1))] for n in range(plan.most_options)]

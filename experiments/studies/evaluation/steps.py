@@ -1,0 +1,210 @@
+"""How a cell is measured, in three steps, each resting on the rows of the one before.
+
+1. *screen*: every option of every system that has several, once and briefly, with a seed that nothing else uses.
+2. *maximum*: the highest stable rate of each system, by bisection, for its best options near saturation; a row per seed.
+3. *sweep*: latencies of all systems at the same rates, parts of the highest rate that any of them keeps up with.
+
+Tasks are pure in their parameters, so they are cached, resumed and spread over processes one by one.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from math import fsum
+from typing import Any
+
+import msgspec
+
+from experiments.points.border import START_LOAD, highest_rate
+from experiments.points.questions import Question
+from experiments.points.settled import Budget, Row, budget_of, first_runs_guess, settled_point
+from experiments.runner import Experiment, Scale, Task
+from experiments.studies.evaluation.design import GROUPS, JUDGED, PLANS, Cell, Plan, cells, options_of
+from experiments.studies.loads import question_of
+from experiments.systems.deployment import Option, label_of
+from experiments.systems.registry import SYSTEMS
+from scepsy.steady.verdict import UNSTABLE
+
+Found = Sequence[Row]
+
+
+def plan_of(scale: Scale) -> Plan:
+    """The evaluation's plan at a scale."""
+    return PLANS[scale.name]
+
+
+def key_of(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """What makes a row one of a question's: its columns in the order of ``columns_of``."""
+    return tuple(row[name] for name in KEYS)
+
+
+KEYS = ("workload", "gpus", "gpus_per_node", "gpu_type", "arrivals", "planned_on", "measured_on", "models")
+
+
+def columns_of(question: Question) -> tuple[object, ...]:
+    """The same of a question."""
+    played = " ".join(f"{name}={model}" for name, model in question.models)
+    return (
+        question.name,
+        question.gpus,
+        question.gpus_per_node,
+        question.gpu_type,
+        question.arrivals,
+        question.planned_on,
+        question.measured_on,
+        played,
+    )
+
+
+def screen(scale: Scale, found: Found = ()) -> list[Task]:
+    """Step 1."""
+    plan = plan_of(scale)
+    budget = replace(
+        plan.budget, seeds=(plan.screen_seed,), most_calls=plan.budget.first_calls, most_policy_calls=plan.budget.first_calls
+    )
+    return distinct(
+        task("screen", cell.question, system, option, budget, load=load)
+        for cell in cells(plan)
+        for system in cell.systems
+        if len(options := options_of(system, cell.question, plan)) > 1
+        for option in options
+        for load in plan.screen_loads
+    )
+
+
+def maximum(scale: Scale, found: Found = ()) -> list[Task]:
+    """Step 2, from the rows of step 1."""
+    plan = plan_of(scale)
+    tasks = []
+    for cell in cells(plan):
+        for system in cell.systems:
+            seen = screened(found, cell.question, system)
+            edge = max((load for load, ranked in seen.items() if ranked and not ranked[0].unstable), default=START_LOAD)
+            for option in best_options(cell.question, system, edge, seen, plan):
+                tasks.append(task("maximum", cell.question, system, option, plan.budget, load=edge if seen else START_LOAD))
+    return distinct(tasks)
+
+
+def sweep(scale: Scale, found: Found = ()) -> list[Task]:
+    """Step 3, from the rows of steps 1 and 2."""
+    plan = plan_of(scale)
+    tasks = []
+    for cell in cells(plan):
+        best = best_load(cell, found)
+        for system in cell.systems:
+            seen = screened(found, cell.question, system)
+            for part in plan.rates:
+                load = float(f"{part * best:.4g}")
+                for option in best_options(cell.question, system, load, seen, plan):
+                    tasks.append(task("sweep", cell.question, system, option, plan.budget, load=load))
+    return distinct(tasks)
+
+
+def task(step: str, question: Question, system: str, option: Option, budget: Budget, load: float) -> Task:
+    """One task."""
+    params = {
+        "step": step,
+        "question": asdict(question),
+        "system": system,
+        "option": dict(option),
+        "load": load,
+        "budget": asdict(budget),
+    }
+    return Task(params, question)
+
+
+def distinct(tasks: Iterable[Task]) -> list[Task]:
+    """The tasks, each once: a question may be in two parts."""
+    return list({json.dumps(one.params, sort_keys=True): one for one in tasks}.values())
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    """An option as it was screened."""
+
+    unstable: bool
+    mean_s: float
+    option: str
+
+
+def screened(found: Found, question: Question, system: str) -> dict[float, list[Ranked]]:
+    """By load: a system's options, best first (not unstable before unstable, then the lowest mean over requests)."""
+    columns = columns_of(question)
+    options: dict[tuple[float, str], list[Row]] = {}
+    for row in found:
+        if row["kind"] == "screen" and row["system"] == system and key_of(row) == columns:
+            options.setdefault((row["load"], row["option"]), []).append(row)
+    ranked: dict[float, list[Ranked]] = {}
+    for (load, option), rows in options.items():
+        total = fsum(row["rate_per_s"] for row in rows)
+        mean = fsum(row["latency_mean_s"] * row["rate_per_s"] for row in rows) / total
+        unstable = any(row["verdict"] == UNSTABLE for row in rows)
+        ranked.setdefault(load, []).append(Ranked(unstable, mean if math.isfinite(mean) else math.inf, option))
+    return {load: sorted(some, key=lambda one: (one.unstable, one.mean_s, one.option)) for load, some in ranked.items()}
+
+
+def best_options(
+    question: Question, system: str, load: float, seen: Mapping[float, Sequence[Ranked]], plan: Plan
+) -> list[Option]:
+    """The options to measure at a load: the best at the screened load that is nearest, as a ratio."""
+    every = options_of(system, question, plan)
+    if len(every) == 1 or not seen:
+        return every[: plan.finalists]
+    nearest = min(seen, key=lambda known: abs(math.log(known / load)))
+    names = [one.option for one in seen[nearest][: plan.finalists]]
+    return [option for option in every if label_of(option) in names]
+
+
+def best_load(cell: Cell, found: Found) -> float:
+    """The highest load that any system keeps up with on average over its seeds; 1 where none is known to."""
+    columns = columns_of(cell.question)
+    loads: dict[tuple[str, str], list[float]] = {}
+    for row in found:
+        if row["kind"] == "maximum" and row["group"] in GROUPS and key_of(row) == columns:
+            loads.setdefault((row["system"], row["option"]), []).append(row["load"])
+    return max((fsum(some) / len(some) for some in loads.values()), default=0.0) or 1.0
+
+
+def run(params: Mapping[str, Any]) -> list[Row]:
+    """One task's rows, each with the task that made it."""
+    question, budget = question_of(params), budget_of(params)
+    system, option, load = params["system"], params["option"], params["load"]
+    if params["step"] == "maximum":
+        rows = highest_rate(question, system, option, budget, load)
+    else:
+        rows = settled_point(question, system, option, load, budget, params["step"])
+    text = json.dumps(params, sort_keys=True)
+    return [row | {"task": text} for row in rows]
+
+
+COMPILED_SPEEDUP = 12.0
+"""Calls of the compiled core in the time of one interpreted call: that of rounds of some 20,000 calls."""
+PROBES = 6
+"""Loads that a bisection asks for, about."""
+PART_OF_BUDGET = {"maximum": 0.35, "sweep": 0.5}
+"""Of the most calls, what one seed spends on a load, about: most points settle before."""
+JUDGED_CALLS = 120_000.0
+"""Interpreted calls with which plans judged by simulation are found, for each load."""
+
+
+def calls(params: Mapping[str, Any]) -> float:
+    """Interpreted calls that take about as long as the task. For estimates only."""
+    question, budget, step = question_of(params), budget_of(params), params["step"]
+    static = SYSTEMS[params["system"]].group not in ("engine", "autoscaling")
+    first = first_runs_guess(question, params["load"], budget.first_calls)
+    most = max(first, budget.most_calls if static else budget.most_policy_calls)
+    loads = PROBES * (1 if step == "maximum" else 0) or 1
+    each = first if step == "screen" else max(first, PART_OF_BUDGET[step] * most)
+    work = each * len(budget.seeds) * (PROBES if step == "maximum" else 1) / (COMPILED_SPEEDUP if static else 1.0)
+    return work + (JUDGED_CALLS * loads if params["system"] in JUDGED else 0.0)
+
+
+STUDY = Experiment(
+    "evaluation",
+    "highest stable rates and latencies at common rates, every system on every workload",
+    "fig_05_main",
+    screen,
+    run,
+    calls,
+    stages=(maximum, sweep),
+)

@@ -1,0 +1,120 @@
+"""Points are measured until they are settled, and highest rates found by bisection are those that a slow search finds."""
+
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.points.azure import azure_stream
+from experiments.points.border import highest_rate, highest_step
+from experiments.points.questions import Question, reference_of, trace_of
+from experiments.points.settled import GROWTH, Budget, settled_point
+from scepsy.arrivals import issue_arrays
+from scepsy.backend import Workload
+from scepsy.steady.verdict import STABLE, UNDECIDED, UNSTABLE
+
+QUESTION = Question(workflows=("reflection",), gpus=2)
+BUDGET = Budget(seeds=(1, 2, 3), precision=0.08, tolerance=0.1, first_calls=1_500, most_calls=15_000, most_policy_calls=6_000)
+
+
+def slowly(verdicts: list[str]) -> int | None:
+    """The highest step shown stable below every step that is not, one by one."""
+    found = None
+    for step, said in enumerate(verdicts):
+        if said != STABLE:
+            break
+        found = step
+    return found
+
+
+@given(st.integers(0, 40), st.integers(0, 5), st.integers(1, 40), st.integers(0, 40))
+def test_bisection_finds_what_a_slow_search_finds_and_asks_no_step_twice(
+    stable: int, undecided: int, more: int, start: int
+) -> None:
+    verdicts = [STABLE] * stable + [UNDECIDED] * undecided + [UNSTABLE] * more
+    asked: list[int] = []
+
+    def verdict(step: int) -> str:
+        asked.append(step)
+        return verdicts[step]
+
+    good, bad = highest_step(verdict, start, 0, len(verdicts) - 1)
+    assert good == slowly(verdicts)
+    assert bad == stable
+    assert len(asked) == len(set(asked))
+
+
+def test_without_an_unstable_step_there_is_no_border() -> None:
+    assert highest_step(lambda step: STABLE, 3, 0, 20) == (20, None)
+    assert highest_step(lambda step: UNSTABLE, 3, 0, 20) == (None, 0)
+
+
+def test_a_light_load_settles_and_a_heavy_one_is_unstable_after_two_seeds() -> None:
+    light = pd.DataFrame(settled_point(QUESTION, "scepsy", {}, 0.3, BUDGET, "sweep"))
+    assert set(light["point_verdict"]) == {STABLE}
+    assert light["point_settled"].all()
+    assert list(light["seed"]) == [1, 2, 3]
+    mean = light["latency_mean_s"]
+    assert 4.303 * mean.std(ddof=1) / math.sqrt(3) <= BUDGET.precision * mean.mean() * 1.001  # Student's t, 2 degrees
+    heavy = pd.DataFrame(settled_point(QUESTION, "scepsy", {}, 1.5, BUDGET, "sweep"))
+    assert set(heavy["point_verdict"]) == {UNSTABLE}
+    assert list(heavy["seed"]) == [1, 2]
+    assert not heavy["point_settled"].any()
+    assert heavy["point_why"].str.contains("stays behind").all()
+
+
+def test_what_the_budget_does_not_settle_is_marked_and_kept() -> None:
+    strict = Budget(
+        seeds=(1, 2, 3), precision=0.0005, tolerance=0.1, first_calls=1_500, most_calls=5_000, most_policy_calls=5_000
+    )
+    rows = pd.DataFrame(settled_point(QUESTION, "scepsy", {}, 0.3, strict, "sweep"))
+    assert len(rows) == 3
+    assert not rows["point_settled"].any()
+    assert rows["point_why"].str.len().gt(0).all()
+    assert rows["latency_mean_s"].gt(0).all()
+    # rounds are three times as long each time, so they were two: 1 + 3
+    assert rows["calls_spent"].iloc[0] == pytest.approx((1 + GROWTH) * rows["calls"].sum() / GROWTH, rel=0.1)
+
+
+def test_systems_replay_the_same_runs_at_the_same_times() -> None:
+    first, second = (
+        pd.DataFrame(settled_point(QUESTION, system, {}, 0.2, BUDGET, "sweep")).set_index("seed")
+        for system in ("scepsy", "equal")
+    )
+    same = first.index[first["issued"] == second["issued"]]
+    assert len(same) >= 1
+    pd.testing.assert_series_equal(first.loc[same, "offered_per_s"], second.loc[same, "offered_per_s"], rtol=0.05)
+
+
+def test_the_highest_rate_is_stable_and_the_next_load_on_the_grid_is_not() -> None:
+    rows = pd.DataFrame(highest_rate(QUESTION, "scepsy", {}, BUDGET))
+    assert list(rows["seed"]) == [1, 2, 3]
+    assert rows["stable"].all()
+    assert (rows["load_above"] / rows["load"]).to_numpy() == pytest.approx(1.2, rel=1e-3)
+    assert ((rows["load"] > 0.3) & (rows["load"] < 2)).all()
+    assert (rows["settled"] | rows["why"].str.contains("not settled")).all()
+    rate = reference_of(QUESTION).rates_per_s[0]
+    assert (rows["rate_per_s"] / rows["load"]).to_numpy() == pytest.approx(rate, rel=1e-3)
+
+
+@pytest.mark.data
+def test_azure_arrivals_keep_their_shape_and_every_copy_is_another_user(scepsy_data, monkeypatch) -> None:
+    monkeypatch.setenv("SCEPSY_DATA", str(scepsy_data))
+    trace = trace_of("rag-rerank")
+    item = azure_stream(trace, 7.0, seed=1)
+    other = azure_stream(trace, 7.0, seed=2)
+    assert item.trace != other.trace
+    issued = next(issue_arrays(Workload(streams=(item,), runs=len(item.trace.runs))))
+    assert len(issued.time_s) / issued.time_s[-1] == pytest.approx(7.0, rel=0.01)
+    ids = [run.id for run in item.trace.runs]
+    assert len(set(ids)) == len(ids)
+    beam = azure_stream(trace_of("beam-search"), 7.0, seed=1).trace
+    owners: dict[int, set[str]] = {}
+    for run in beam.runs[:300]:
+        for call in run.calls:
+            for item_id in call.prefix_hashes:
+                owners.setdefault(item_id, set()).add(run.id)
+    private = [who for who in owners.values() if len(who) == 1]
+    assert len(private) > 0.9 * len(owners)
