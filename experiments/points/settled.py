@@ -198,6 +198,7 @@ def decided(deployment: Deployment) -> Row:
         "decided": deployment.decided,
         "carried": deployment.carried,
         "plan_hash": deployment.hash,
+        "expected_s": max((e.latency_s for e in deployment.plan.expected), default=math.nan) if deployment.plan else math.nan,
     }
 
 

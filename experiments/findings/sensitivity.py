@@ -1,0 +1,68 @@
+"""Which unknown would have to be otherwise for a claim to hold: Scepsy's advantage as one assumption at a time is changed."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from experiments.findings.compare import KEYS, OURS, OWN_GROUPS, largest, records
+
+BASE = "as assumed"
+
+
+def assumption(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(What is changed, to what) of a question, None where two things are changed at once."""
+    changed = []
+    if row["gpu_type"] != "A100-80G":
+        changed.append(("GPU type", row["gpu_type"]))
+    if row["arrivals"] != "poisson":
+        kind, _, cv = row["arrivals"].partition(":")
+        changed.append(("arrivals", f"Gamma, CV {cv}" if kind == "gamma" else "Azure's times"))
+    if row["planned_on"]:
+        changed.append(("answers", f"{row['planned_on'].partition(':')[2]} times as long"))
+    if row["models"]:
+        changed.append(("models", row["models"].replace("=", " as ")))
+    if len(changed) > 1:
+        return None
+    return changed[0] if changed else (BASE, "A100, Poisson")
+
+
+def sensitivity(compared: pd.DataFrame, highest: pd.DataFrame, gpus: int = 8) -> pd.DataFrame:
+    """Rows (assumption, value, workload, system): ratio of highest stable rates, and the largest latency ratio where both are
+    stable, with intervals; systems that are not Scepsy's own variants, on one cluster size. Where the same systems were asked
+    under no changed assumption, nothing is said.
+    """
+    rows = []
+    for row in records(highest):
+        changed = assumption(row)
+        if changed is None or row["gpus"] != gpus or row["gpus_per_node"] != 8:
+            continue
+        if row["system"] == OURS or row["group"] in OWN_GROUPS or row["workload"].startswith("real:"):
+            continue
+        same = (compared[[*KEYS, "system"]] == [row[name] for name in (*KEYS, "system")]).all(axis=1)
+        both = compared[same & compared["stable"] & compared["ratio"].notna()]
+        most = largest(both, "ratio") if len(both) else None
+        rows.append(
+            {
+                "assumption": changed[0],
+                "value": changed[1],
+                "workload": row["workload"],
+                "gpus": gpus,
+                "system": row["system"],
+                "title": row["title"],
+                "rate_ratio": row["ratio"],
+                "rate_low": row["ratio_low"],
+                "rate_high": row["ratio_high"],
+                "settled": row["settled"],
+                "latency_ratio": math.nan if most is None else most["ratio"],
+                "latency_low": math.nan if most is None else most["low"],
+                "latency_high": math.nan if most is None else most["high"],
+            }
+        )
+    columns = ["assumption", "value", "workload", "gpus", "system", "title", "rate_ratio", "rate_low", "rate_high", "settled",
+               "latency_ratio", "latency_low", "latency_high"]  # fmt: skip
+    found = pd.DataFrame(rows, columns=columns)
+    # A workload without any changed assumption has nothing to be sensitive to.
+    asked = set(found[found["assumption"] != BASE]["workload"])
+    return found[found["workload"].isin(asked)].reset_index(drop=True)

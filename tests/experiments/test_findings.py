@@ -1,0 +1,195 @@
+"""Comparisons, maxima, losses, claims and sensitivity from tables whose answers are known by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from experiments.findings.claims import CLAIMS, NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED, claims
+from experiments.findings.compare import ALL, comparisons, maxima, paired_ratio
+from experiments.findings.derive import DERIVED, derive
+from experiments.findings.losses import LOSS, POSSIBLE, losses
+from experiments.findings.sensitivity import BASE, sensitivity
+from scepsy.errors import InputError
+
+QUESTION = {
+    "workload": "rag-rerank", "gpus": 4, "gpus_per_node": 8, "gpu_type": "A100-80G", "arrivals": "poisson",
+    "planned_on": "", "measured_on": "", "models": "",
+}  # fmt: skip
+GROUP = {"scepsy": "scepsy", "equal": "allocation", "aegaeon": "engine", "ayo": "engine", "no-tp": "ablation"}
+FACTS = {"scale": "made-up", "version": "0", "commit": "none", "code": "none", "machine": "none", "task": "{}"}
+
+
+def point(system, means, load=0.5, option="", workflow="rag-rerank", rate=10.0, verdict="stable", settled=True, **question):
+    """Rows of a swept point, one per seed."""
+    return [
+        QUESTION | FACTS | question | {
+            "kind": "sweep", "source": "simulated", "system": system, "title": system.title(), "group": GROUP[system],
+            "option": option, "load": load, "seed": seed, "workflow": workflow, "rate_per_s": rate,
+            "latency_mean_s": mean, "latency_mean_half_width_s": 0.01 * mean, "latency_p50_s": mean, "latency_p95_s": 2 * mean,
+            "latency_p99_s": 3 * mean, "stable": verdict == "stable", "point_verdict": verdict, "point_settled": settled,
+            "point_why": "", "decided": f"{system} plan", "carried": "",
+        }
+        for seed, mean in enumerate(means, 1)
+    ]  # fmt: skip
+
+
+def highest(system, rates, option="", settled=True, **question):
+    """Rows of highest rates, one per seed."""
+    return [
+        QUESTION | FACTS | question | {
+            "kind": "maximum", "source": "simulated", "system": system, "title": system.title(), "group": GROUP[system],
+            "option": option, "seed": seed, "workflow": "", "rate_per_s": rate, "load": rate / 20, "load_above": rate / 19,
+            "load_unstable": rate / 19, "settled": settled, "stable": rate > 0,
+            "why": "" if settled else "not settled: undecided",
+        }
+        for seed, rate in enumerate(rates, 1)
+    ]  # fmt: skip
+
+
+def only(frame: pd.DataFrame, **where) -> dict:
+    for name, value in where.items():
+        frame = frame[frame[name] == value]
+    assert len(frame) == 1, frame
+    return frame.to_dict("records")[0]
+
+
+def test_ratios_are_paired_by_seed_so_what_seeds_have_in_common_drops_out() -> None:
+    rows = pd.DataFrame(point("scepsy", [1.0, 2.0, 4.0]) + point("equal", [1.1, 2.2, 4.4]))
+    found = only(comparisons(rows), system="equal")
+    assert found["ratio"] == pytest.approx(1.1)
+    assert found["low"] == pytest.approx(1.1)
+    assert found["high"] == pytest.approx(1.1)
+    assert found["settled"]
+    assert found["seeds"] == 3
+
+
+def test_an_interval_is_students_t_on_logarithms() -> None:
+    ours, other = (pd.DataFrame({"seed": [1, 2, 3], "latency_mean_s": v}) for v in ([1.0, 1.0, 1.0], [1.0, 1.2, 1.44]))
+    ratio, low, high = paired_ratio(ours, other)
+    assert ratio == pytest.approx(1.2)
+    assert math.log(high / ratio) == pytest.approx(4.3027 * math.log(1.2) / math.sqrt(3), rel=1e-3)
+    assert high / ratio == pytest.approx(ratio / low)
+
+
+def test_a_system_counts_at_its_best_option_and_stable_comes_before_fast() -> None:
+    rows = pd.DataFrame(
+        point("scepsy", [1.0, 1.0])
+        + point("aegaeon", [3.0, 3.0], option="a")
+        + point("aegaeon", [2.0, 2.0], option="b")
+        + point("aegaeon", [0.5, 0.5], option="c", verdict="unstable", settled=False)
+    )
+    found = only(comparisons(rows), system="aegaeon")
+    assert (found["option"], found["ratio"]) == ("b", pytest.approx(2.0))
+
+
+def test_workflows_are_compared_one_by_one_and_together_by_requests() -> None:
+    both = {"workload": "a+b"}
+    rows = pd.DataFrame(
+        point("scepsy", [1.0, 1.0], workflow="a", rate=30.0, **both)
+        + point("scepsy", [5.0, 5.0], workflow="b", rate=10.0, **both)
+        + point("equal", [2.0, 2.0], workflow="a", rate=30.0, **both)
+        + point("equal", [4.0, 4.0], workflow="b", rate=10.0, **both)
+    )
+    found = comparisons(rows).set_index("workflow")["ratio"]
+    assert found["a"] == pytest.approx(2.0)
+    assert found["b"] == pytest.approx(0.8)
+    assert found[ALL] == pytest.approx(((2 * 30 + 4 * 10) / 40) / ((1 * 30 + 5 * 10) / 40))
+
+
+def test_losses_are_settled_certain_and_beyond_two_percent_and_the_rest_is_possible() -> None:
+    rows = (
+        point("scepsy", [1.0, 1.0, 1.0])
+        + point("equal", [0.9, 0.9, 0.9])  # a loss
+        + point("ayo", [0.99, 0.99, 0.99])  # within 2 %
+        + point("aegaeon", [0.5, 0.95, 1.3])  # the interval holds 1
+        + point("no-tp", [0.5, 0.5, 0.5])  # Scepsy's own variant
+        + point("scepsy", [1.0, 1.0, 1.0], load=0.9)
+        + point("equal", [0.5, 0.5, 0.5], load=0.9, settled=False)
+        + point("ayo", [0.5, 0.5, 0.5], load=0.9, verdict="undecided", settled=False)
+    )
+    top = highest("scepsy", [20, 20, 20]) + highest("equal", [25, 25, 25]) + highest("ayo", [10, 10, 10])
+    frame = pd.DataFrame(rows)
+    found = losses(comparisons(frame), maxima(pd.DataFrame(top)))
+    seen = {(row.verdict, row.statistic, row.system, row.load) for row in found.itertuples()}
+    assert seen == {
+        (LOSS, "latency", "equal", 0.5),
+        (POSSIBLE, "latency", "aegaeon", 0.5),
+        (POSSIBLE, "latency", "equal", 0.9),
+        (LOSS, "highest rate", "equal", 1.25),
+    }
+    unsettled = maxima(pd.DataFrame(highest("scepsy", [20, 20], settled=False) + highest("equal", [25, 25])))
+    assert set(losses(comparisons(frame), unsettled).query("statistic == 'highest rate'")["verdict"]) == {POSSIBLE}
+
+
+def test_highest_rates_are_compared_over_seeds_and_a_system_that_is_never_stable_has_no_finite_ratio() -> None:
+    found = maxima(
+        pd.DataFrame(
+            highest("scepsy", [20, 22])
+            + highest("equal", [10, 11])
+            + highest("aegaeon", [2, 2], option="a")
+            + highest("aegaeon", [4, 4], option="b", settled=False)
+            + highest("ayo", [0, 0])
+        )
+    )
+    assert only(found, system="equal")["ratio"] == pytest.approx(2.0)
+    assert only(found, system="equal")["ratio_low"] == pytest.approx(2.0)
+    best = only(found, system="aegaeon")
+    assert (best["option"], best["settled"]) == ("b", False)
+    assert best["why"].startswith("not settled")
+    assert math.isinf(only(found, system="ayo")["ratio"])
+
+
+def tables(rate_ratio: float, latency_ratio: float) -> dict[str, pd.DataFrame]:
+    return {
+        "maxima": maxima(pd.DataFrame(highest("scepsy", [24, 24]) + highest("aegaeon", [24 / rate_ratio] * 2))),
+        "comparisons": comparisons(pd.DataFrame(point("scepsy", [1.0, 1.0]) + point("aegaeon", [latency_ratio] * 2))),
+    }
+
+
+def test_claims_are_judged_at_their_own_cut() -> None:
+    found = claims(tables(rate_ratio=2.6, latency_ratio=4.0)).set_index("claim")
+    assert list(found.index) == [claim.name for claim in CLAIMS]
+    assert found.loc["throughput", "verdict"] == REPRODUCED
+    assert found.loc["throughput", "ours"] == pytest.approx(2.6)
+    assert found.loc["latency", "verdict"] == NOT_REPRODUCED
+    assert found.loc["aegaeon-mean latency-rag-rerank-4", "verdict"] == REPRODUCED
+    assert found.loc["aegaeon-throughput-rag-rerank-8", "verdict"] == NOT_COMPARABLE  # not measured there
+    assert found.loc["ayo-1", "verdict"] == NOT_COMPARABLE
+    assert found["why"].str.len().gt(0).all()
+    weaker = claims(tables(rate_ratio=1.5, latency_ratio=2.0)).set_index("claim")
+    assert weaker.loc["throughput", "verdict"] == NOT_REPRODUCED
+    assert weaker.loc["aegaeon-throughput-rag-rerank-4", "verdict"] == NOT_REPRODUCED
+
+
+def test_a_claim_with_an_opponent_that_is_never_stable_is_not_comparable() -> None:
+    never = tables(2.0, 2.0) | {"maxima": maxima(pd.DataFrame(highest("scepsy", [24, 24]) + highest("aegaeon", [0, 0])))}
+    found = claims(never).set_index("claim")
+    assert found.loc["aegaeon-throughput-rag-rerank-4", "verdict"] == NOT_COMPARABLE
+    assert "stable at no load" in found.loc["aegaeon-throughput-rag-rerank-4", "why"]
+    assert found.loc["throughput", "verdict"] == NOT_COMPARABLE
+
+
+def test_sensitivity_changes_one_assumption_at_a_time() -> None:
+    eight = {"gpus": 8}
+    top, rows = [], []
+    for change in ({}, {"gpu_type": "H100-80G"}, {"arrivals": "gamma:4"}, {"gpu_type": "H100-80G", "arrivals": "gamma:4"}):
+        top += highest("scepsy", [24, 24], **eight, **change) + highest("aegaeon", [8, 8], **eight, **change)
+        rows += point("scepsy", [1.0, 1.0], **eight, **change) + point("aegaeon", [2.0, 2.0], **eight, **change)
+    found = sensitivity(comparisons(pd.DataFrame(rows)), maxima(pd.DataFrame(top)))
+    assert list(found["assumption"]) == [BASE, "GPU type", "arrivals"]
+    assert found["rate_ratio"].to_numpy() == pytest.approx(3.0)
+    assert found["latency_ratio"].to_numpy() == pytest.approx(2.0)
+
+
+def test_derived_tables_say_where_they_come_from(tmp_path) -> None:
+    with pytest.raises(InputError, match="scepsy experiment run evaluation"):
+        derive(tmp_path)
+    frame = pd.DataFrame(
+        point("scepsy", [1.0, 1.0]) + point("ayo", [2.0, 2.0]) + highest("scepsy", [9, 9]) + highest("ayo", [3, 3])
+    )
+    frame.to_parquet(tmp_path / "evaluation.parquet")
+    found = derive(tmp_path)
+    assert tuple(found) == DERIVED
+    for table in found.values():
+        assert {"scale", "commit", "machine", "code", "version"} <= set(table.columns)
