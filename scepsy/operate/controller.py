@@ -61,7 +61,7 @@ class Facts(Value, frozen=True, kw_only=True):
     seen: dict[str, tuple[Seen, ...]]
     """The latest runs by workflow in order of arrival, open ones included."""
     lost: tuple[Gpu, ...] = ()
-    """GPUs of the running plan that do not serve any more."""
+    """GPUs that cannot be used any more, all of them, as long as that lasts."""
 
 
 class Load(Value, frozen=True, kw_only=True):
@@ -83,6 +83,9 @@ class Finding(Value, frozen=True, kw_only=True):
     drifts: tuple[Drift, ...]
     loads: tuple[Load, ...]
     lost: tuple[Gpu, ...] = ()
+    """GPUs that new plans must do without."""
+    crippled: bool = False
+    """Whether the running plan uses one of them."""
 
 
 class Report(Value, frozen=True, kw_only=True):
@@ -117,16 +120,16 @@ def step(
     memory: Memory, facts: Facts, settings: Settings, running: Plan, replan: Replan, validate: Validate | None, *, frozen: bool
 ) -> tuple[Memory, Report | None]:
     """Look once. The report says what to do; carrying it out, and saying so by ``switched``, is the caller's."""
-    memory, finding = look(memory, facts, settings)
+    lost = set(facts.lost)
+    crippled = any(gpu in lost for instance in running.instances for gpu in instance.gpus)
+    memory, finding = look(memory, facts, settings, crippled=crippled)
     if finding is None:
         return memory, None
     answer = replan(running, finding)
-    must = bool(finding.lost) or not answer.running.meets
-    decision = decide(
-        settings, answer, now_s=facts.now_s, last_switch_s=memory.last_switch_s, frozen=frozen, lost=bool(finding.lost)
-    )
+    must = crippled or not answer.running.meets
+    decision = decide(settings, answer, now_s=facts.now_s, last_switch_s=memory.last_switch_s, frozen=frozen, lost=crippled)
     simulated = None
-    if decision.act == "switch" and validate is not None and decision.candidate is not None and not finding.lost:
+    if decision.act == "switch" and validate is not None and decision.candidate is not None and not crippled:
         simulated = validate(running, answer.candidates[decision.candidate].plan, finding)
         decision = confirmed(decision, simulated, settings, must=must)
     report = Report(now_s=facts.now_s, finding=finding, answer=answer, decision=decision, simulated=simulated)
@@ -141,11 +144,10 @@ def switched(memory: Memory, at_s: float) -> Memory:
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
-def look(memory: Memory, facts: Facts, settings: Settings) -> tuple[Memory, Finding | None]:
-    """Test every workflow. Nothing is found before ``not_before_s`` except the loss of GPUs."""
+def look(memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = False) -> tuple[Memory, Finding | None]:
+    """Test every workflow. Nothing is found before ``not_before_s``. ``crippled``: the running plan has lost GPUs."""
     now = facts.now_s
-    waiting = memory.not_before_s is not None and now < memory.not_before_s
-    if waiting and not facts.lost:
+    if memory.not_before_s is not None and now < memory.not_before_s:
         return memory, None
     workflows = len(memory.references)
     drifts: list[Drift] = []
@@ -161,7 +163,7 @@ def look(memory: Memory, facts: Facts, settings: Settings) -> tuple[Memory, Find
         for load in loads
     )
     kind: Literal["drift", "goal missed", "GPUs lost", "refined", "blocked before"] | None = None
-    if facts.lost:
+    if crippled:
         kind = "GPUs lost"
     elif drifts and enough:
         kind = "drift"
@@ -173,7 +175,7 @@ def look(memory: Memory, facts: Facts, settings: Settings) -> tuple[Memory, Find
         kind = "refined"
     if kind is None:
         return memory, None
-    return memory, Finding(kind=kind, drifts=tuple(drifts), loads=loads, lost=facts.lost)
+    return memory, Finding(kind=kind, drifts=tuple(drifts), loads=loads, lost=facts.lost, crippled=crippled)
 
 
 def fresh(memory: Memory, facts: Facts, workflow: str) -> tuple[list[float], list[Seen]]:
@@ -262,7 +264,7 @@ def remember(memory: Memory, facts: Facts, settings: Settings, finding: Finding,
     now = facts.now_s
     if decision.blocked == "too soon" and memory.last_switch_s is not None:
         return _with(memory, not_before_s=memory.last_switch_s + settings.min_between_s)
-    if decision.blocked:
+    if decision.blocked or (finding.crippled and decision.act == "keep"):  # what cannot be mended now may be later
         return _with(memory, not_before_s=now + max(settings.look_s, settings.min_between_s / 4))
     references, since = dict(memory.references), dict(memory.since_s)
     content, begun, refined = dict(memory.content_s), dict(memory.begun_s), dict(memory.refined)

@@ -161,6 +161,10 @@ def _stay(allocations: Sequence[Allocation], running: Plan) -> Placement:
     return kept
 
 
+def _touched(placement: Placement) -> int:
+    return len({gpu for slots in placement.values() for slot in slots for gpu in slot})
+
+
 class _Local:
     """Local search from the running plan."""
 
@@ -168,6 +172,7 @@ class _Local:
         self.problem, self.running, self.max_started = problem, running, max_started
         self.space: Space = build_space(problem, keep_all=True)
         self.where = layout(problem.cluster)
+        self.most_gpus = problem.goal.max_gpus
 
     def run(self, started: float) -> Plan | None:
         """Exchange options until none helps; None when no plan within the bound is accepted."""
@@ -184,7 +189,7 @@ class _Local:
             if step is None or step[0] >= rank:
                 break
             rank, current, placement = step
-        if rank[0] > 0:
+        if rank[0] > 0 or (self.most_gpus is not None and _touched(placement) > self.most_gpus):
             return None
         plan = assemble(self.problem, "exact", current, placement, started)
         return msgspec.structs.replace(plan, planner="change")
@@ -206,6 +211,8 @@ class _Local:
                 allocations = (*current[:place], option, *current[place + 1 :])
                 placement = pack_around(self.where, allocations, _stay(allocations, self.running))
                 if placement is None or self._started(allocations, placement) > self.max_started:
+                    continue
+                if self.most_gpus is not None and _touched(placement) > self.most_gpus:
                     continue
                 candidate = (self._rank(allocations, placement), allocations, placement)
                 if best is None or candidate[0] < best[0]:

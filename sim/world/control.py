@@ -1,4 +1,4 @@
-"""What a policy may do to a running cluster: look, wait, start, drain, fail and switch instances.
+"""What a policy may do to a running cluster: look, wait, start, place, drain, fail, switch and lose instances.
 
 A policy is a callable ``Control -> generator``: a SimPy process that yields ``control.sleep(seconds)`` and acts in between.
 It runs until the last run has ended.
@@ -21,6 +21,8 @@ from sim.engine.queue import CallQueue
 from sim.engine.replica import Replica
 from sim.engine.spec import spec_of
 from sim.policies.routers.base import Router
+from sim.world.agent import Agent
+from sim.world.watchers import Watchers
 from sim.world.world import World
 
 Policy = Callable[["Control"], Generator[simpy.Event, Any, None]]
@@ -46,6 +48,8 @@ class Member:
     """Cold start it needs (s)."""
     history: list[tuple[float, str]] = field(default_factory=list)
     """(time, state) of every change."""
+    wanted: tuple[Gpu, ...] = ()
+    """The GPUs that it must have; empty: any with room."""
 
     @property
     def name(self) -> str:
@@ -93,6 +97,8 @@ class Control:
         self._queue: list[Member] = []
         """Pending members, first come first served."""
         self._seen = (-1, 0.0)
+        self.lost: set[Gpu] = set()
+        """GPUs that are gone for good."""
         self.members: list[Member] = []
         for instance, replica in zip(plan.instances, world.replicas, strict=True):
             self._adopt(instance, replica)
@@ -135,6 +141,15 @@ class Control:
         """Seconds from starting an instance of the LLM to its first call."""
         return self._profiles.cold_start.seconds(self._profiles.llm(llm).parameters)
 
+    @property
+    def open_runs(self) -> list[Agent]:
+        """Runs that have arrived and not ended, in order of arrival."""
+        return list(self._world.open.values())
+
+    def tell_ended_runs(self, tell: Callable[[Agent], None]) -> None:
+        """From now on, call ``tell`` with every run that ends."""
+        self._world.observer = Watchers(self._world.observer, tell)
+
     # ---- waiting ---------------------------------------------------------------------------------------------------
 
     def sleep(self, seconds_: float) -> simpy.Event:
@@ -173,12 +188,39 @@ class Control:
         index = 1 + max((member.index for member in self.members if member.llm == llm), default=-1)
         member = Member(llm, index, profile, share_pct or allocation.share_pct, PENDING)
         member.start_s = self.cold_start_s(llm) if start_s is None else start_s
-        self._enter(member, PENDING)
-        self.members.append(member)
-        self._world.coming[llm] = self._world.coming.get(llm, 0) + 1
-        self._queue.append(member)
-        self._place_pending()
+        self._wait_for_gpus(member)
         return member
+
+    def place(self, instance: Instance, *, start_s: float | None = None) -> Member:
+        """Add an instance where a plan has it: same LLM, share and GPUs. It is pending until they have room for it.
+
+        Ready after ``start_s`` seconds on its GPUs (default: the cold-start law). Raises ``InputError`` without a profile.
+        """
+        gpu_type = self._plan.cluster.type_of(instance.gpus[0]).name
+        try:
+            profile = self._profiles.of(instance.llm, gpu_type, instance.tensor_parallel)
+        except KeyError as error:
+            raise InputError(str(error.args[0])) from error
+        index = 1 + max((member.index for member in self.members if member.llm == instance.llm), default=-1)
+        member = Member(instance.llm, index, profile, instance.share_pct, PENDING, wanted=instance.gpus)
+        member.start_s = self.cold_start_s(instance.llm) if start_s is None else start_s
+        self._wait_for_gpus(member)
+        return member
+
+    def lose(self, gpu: Gpu) -> None:
+        """A GPU is gone for good: its instances die, their calls are sent again, and nothing starts on it any more.
+
+        From then on, calls to an LLM without any instance wait instead of ending the simulation.
+        """
+        self._world.patient = True
+        self.lost.add(gpu)
+        for member in self.members:
+            if gpu not in (member.gpus or member.wanted):
+                continue
+            if member.state in (READY, DRAINING):
+                self.fail(member)
+            elif member.state in (PENDING, STARTING):
+                self.drain(member)
 
     def drain(self, member: Member) -> None:
         """Take no more calls; stop and free the GPUs when the last has ended. Pending or starting ones stop at once."""
@@ -224,23 +266,40 @@ class Control:
         assert member.replica is not None
         self._world.routers[member.llm].remove(member.replica)
 
+    def _wait_for_gpus(self, member: Member) -> None:
+        self._enter(member, PENDING)
+        self.members.append(member)
+        self._world.coming[member.llm] = self._world.coming.get(member.llm, 0) + 1
+        self._queue.append(member)
+        self._place_pending()
+
     def _place_pending(self) -> None:
-        while self._queue:
-            group = self._room(self._queue[0])
+        """Give GPUs to those that wait. One that takes any GPUs keeps the later ones of its kind waiting."""
+        full = False
+        for member in list(self._queue):
+            if member.wanted:
+                fits = all(self._has_room(gpu, member.share_pct) for gpu in member.wanted)
+                group = member.wanted if fits else None
+            else:
+                group = None if full else self._room(member)
+                full = full or group is None
             if group is None:
-                return
-            member = self._queue.pop(0)
+                continue
+            self._queue.remove(member)
             member.gpus = group
             for gpu in group:
                 self._free[gpu] -= member.share_pct
             self._begin_start(member, member.start_s)
+
+    def _has_room(self, gpu: Gpu, share_pct: int) -> bool:
+        return gpu not in self.lost and self._free[gpu] >= share_pct
 
     def _room(self, member: Member) -> tuple[Gpu, ...] | None:
         degree = member.profile.tensor_parallel
         for domain in self._plan.cluster.nvlink_domains():
             if self._plan.cluster.type_of(domain[0]).name != member.profile.gpu.name:
                 continue
-            fitting = [gpu for gpu in domain if self._free[gpu] >= member.share_pct]
+            fitting = [gpu for gpu in domain if self._has_room(gpu, member.share_pct)]
             if len(fitting) >= degree:
                 return self._plan.cluster.best_group(fitting, degree)
         return None

@@ -53,6 +53,8 @@ class World:
         """Instances of each LLM that are starting or wait for a GPU: calls wait for them when there is no other."""
         self.held: list[tuple[Request, str, str]] = []
         """(call, LLM, session): waiting for an instance to become ready."""
+        self.patient = False
+        """Calls to an LLM that has no instance wait, even if none is coming."""
         self._walks: dict[int, Walk] = {}
         self._more = True
         self._open_loop = True
@@ -135,7 +137,7 @@ class World:
             raise SimulationError(
                 f"router of {llm} has 0 instances: the plan allocates none of {len(self.routers)} LLMs called {llm!r}"
             )
-        if self.coming and self.coming.get(llm) and not router.replicas:
+        if (self.patient or (self.coming and self.coming.get(llm))) and not router.replicas:
             self.held.append((request, llm, session))
         else:
             router(request, session).submit(request)
