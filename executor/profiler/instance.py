@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
+from executor.cpu_meter import Meter
 from executor.engine import kv_cache_bytes
 from executor.local.deployment import apply, delete
 from executor.local.options import LocalOptions, device_of, engine_python
-from executor.measure import machine
-from executor.meter import Meter
+from executor.local_backend import machine
 from executor.profiler.sweep import Point, Sweep, read_rows, sweep
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
 from scepsy.errors import BackendError

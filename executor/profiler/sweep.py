@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from executor.meter import NOTHING, Meter
+from executor.cpu_meter import NOTHING, Meter
 from executor.replay import replay
 from scepsy.backend import Stream, Workload
 from scepsy.errors import BackendError

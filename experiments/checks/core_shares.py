@@ -20,7 +20,7 @@ import typer
 from executor.local.deployment import apply, delete
 from executor.local.options import LocalOptions
 from executor.local.shares import CoreShares
-from executor.measure import machine
+from executor.local_backend import machine
 from executor.profiler.instance import single
 from executor.profiler.sweep import as_workload
 from executor.random_models import RandomModel, llm_of, write_model

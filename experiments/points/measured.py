@@ -21,7 +21,7 @@ from experiments.points.questions import (
 from experiments.systems.deployment import Deployment, Option, label_of
 from experiments.systems.registry import deploy, find_system
 from scepsy.api.forecast import forecast
-from scepsy.api.measure import measure, unloaded_s
+from scepsy.api.point import measure, unloaded_s
 from scepsy.backend import Workload
 from scepsy.errors import Infeasible
 from scepsy.plans import Plan

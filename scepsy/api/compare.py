@@ -14,7 +14,7 @@ import numpy as np
 
 from executor.local.deployment import apply, delete
 from executor.local.options import LocalOptions, device_of
-from executor.measure import replay_deployed
+from executor.local_backend import replay_deployed
 from scepsy.api.forecast import forecast
 from scepsy.api.prepare import Load, prepare
 from scepsy.api.rows import AT_SPEED, predicted_row, row_of, simulated, slowdowns, slowed, workload_of

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from executor.cpu_meter import NO_CALLS, NOTHING, EngineWork, Shape, shape_of
 from executor.local.options import LocalOptions
-from executor.meter import NO_CALLS, NOTHING, EngineWork, Shape, shape_of
 from executor.profiler.instance import profile_instance
 from executor.profiler.sweep import Sweep, latencies_s, read_rows
 from scepsy.cluster import GpuType

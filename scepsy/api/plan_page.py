@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scepsy.api.forecast import forecast
-from scepsy.api.measure import at_rate, measure, simulator
+from scepsy.api.point import at_rate, measure, simulator
 from scepsy.api.prepare import Load
 from scepsy.backend import Workload
 from scepsy.plans import Plan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from scepsy.api.measure import at_rate, measure, simulator
+from scepsy.api.point import at_rate, measure, simulator
 from scepsy.backend import Stream
 from scepsy.errors import Infeasible
 from scepsy.plans import Plan

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from executor.meter import NOTHING, decode, shape_of
+from executor.cpu_meter import NOTHING, decode, shape_of
 from scepsy.backend import Stream, Workload
 from scepsy.errors import InputError
 from scepsy.plans import Plan

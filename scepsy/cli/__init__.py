@@ -17,13 +17,13 @@ from scepsy.cli import (
     export,
     figures,
     gateway,
-    importing,
     model,
     plan,
     profile,
-    profiling,
+    profile_make,
     report,
     trace,
+    trace_import,
 )
 from scepsy.cli import simulate as simulating
 from scepsy.signals import arm
@@ -97,11 +97,11 @@ def root(
     """Plan, simulate and run multi-LLM agentic workflows on a GPU cluster."""
 
 
-importing.register(trace.app)
+trace_import.register(trace.app)
 export.register(trace.app)
 app.add_typer(trace.app, rich_help_panel=TRACE)
 app.command(rich_help_panel=TRACE)(gateway.gateway)
-profiling.register(profile.app)
+profile_make.register(profile.app)
 app.add_typer(profile.app, rich_help_panel=PROFILE)
 app.add_typer(model.app, rich_help_panel=PROFILE)
 app.command(rich_help_panel=PLAN)(plan.plan)

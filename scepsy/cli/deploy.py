@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from scepsy.cli import deploying_local
-from scepsy.cli.deploying import (
+from scepsy.cli import deploy_local
+from scepsy.cli.deploy_inputs import (
     check_by_simulation,
     connect,
     event_printer,
@@ -124,7 +124,7 @@ def apply(
     if dry_run not in ("", "client", "server"):
         raise InputError(f"--dry-run is {dry_run!r}: must be client or server")
     if target == "local":
-        deploying_local.apply(plan, profiles, options, release, validate=validate, timeout_s=timeout, as_json=as_json)
+        deploy_local.apply(plan, profiles, options, release, validate=validate, timeout_s=timeout, as_json=as_json)
         return
     chosen = read_options(options, target, namespace, release)
     read = read_plan(plan, profiles)
@@ -203,7 +203,7 @@ def status(
     Example: `scepsy status --json`
     """
     if target == "local":
-        deploying_local.status(release, as_json=as_json)
+        deploy_local.status(release, as_json=as_json)
         return
     require_client()
     from executor.cluster.status import status as state_of
@@ -234,7 +234,7 @@ def delete(
     Example: `scepsy delete --release scepsy`
     """
     if target == "local":
-        deploying_local.delete(release, force=force, as_json=as_json)
+        deploy_local.delete(release, force=force, as_json=as_json)
         return
     if force:
         raise InputError("--force: goes with --target local only (a cluster knows what it runs)")

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scepsy.cli.importing import assignments
 from scepsy.cli.output import command, emit_json, progress_bar, show_table, stdout
 from scepsy.cli.statistics import show_statistics, statistics_of
+from scepsy.cli.trace_import import assignments
 
 if TYPE_CHECKING:
     pass

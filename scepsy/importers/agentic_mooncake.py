@@ -17,7 +17,7 @@ from scepsy.importers.base import Imported, Importer, positive_number
 from scepsy.importers.detect import Fields
 from scepsy.importers.fields import Absurd, count, get, label, seconds
 from scepsy.importers.observing import WORKFLOW, block_ids, items, mapping, names
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.spool import Sets, Spool
 from scepsy.importers.tally import Tally

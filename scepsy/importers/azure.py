@@ -6,7 +6,7 @@ from scepsy.errors import InputError
 from scepsy.importers.base import Imported, Importer, clock_s, whole
 from scepsy.importers.detect import Columns
 from scepsy.importers.fields import Absurd
-from scepsy.importers.records import csv_rows
+from scepsy.importers.record_reader import csv_rows
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Call, Run, TraceSource

@@ -13,7 +13,7 @@ import msgspec
 from scepsy.errors import InputError
 from scepsy.files.failure import decode_json, explain, fail, shown
 from scepsy.importers.inputs import gather
-from scepsy.importers.records import FileSample
+from scepsy.importers.record_reader import FileSample
 from scepsy.importers.source import LINE_BYTES, Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Run, Trace, TraceSource

@@ -8,7 +8,7 @@ from scepsy.importers.assemble import Seen
 from scepsy.importers.base import Imported
 from scepsy.importers.fields import Absurd
 from scepsy.importers.observing import imported, mapping, names, single_call
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Run, TraceSource

@@ -12,7 +12,7 @@ from scepsy.importers.base import Imported, Importer
 from scepsy.importers.detect import Columns
 from scepsy.importers.fields import Absurd, count, label, seconds
 from scepsy.importers.observing import WORKFLOW, names, single_call
-from scepsy.importers.records import csv_rows
+from scepsy.importers.record_reader import csv_rows
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Run, TraceSource

@@ -21,8 +21,8 @@ from scepsy.importers.base import Imported, Importer, choice
 from scepsy.importers.fields import Absurd, count, estimated_tokens, get, label, moment_s
 from scepsy.importers.observing import WORKFLOW, imported, mapping
 from scepsy.importers.prompts import APPEND_ONLY, HISTORY_BLOCK_TOKENS, Histories
+from scepsy.importers.record_reader import FileSample, json_records
 from scepsy.importers.recorded.dependencies import GUESS
-from scepsy.importers.records import FileSample, json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.importers.tracelab import SPLIT

@@ -7,7 +7,7 @@ from typing import Any
 from scepsy.errors import InputError
 from scepsy.importers.base import Importer
 from scepsy.importers.fields import get, walk
-from scepsy.importers.records import FileSample, take_sample
+from scepsy.importers.record_reader import FileSample, take_sample
 from scepsy.importers.source import Source
 
 NEAREST = 3

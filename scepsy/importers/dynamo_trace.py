@@ -19,7 +19,7 @@ from scepsy.importers.assemble import Seen
 from scepsy.importers.base import Imported, Importer
 from scepsy.importers.fields import Absurd, count, get, label, moment_s, seconds
 from scepsy.importers.observing import block_ids, imported, mapping
-from scepsy.importers.records import FileSample, json_records
+from scepsy.importers.record_reader import FileSample, json_records
 from scepsy.importers.source import Source
 from scepsy.importers.spool import Sets, Spool
 from scepsy.importers.tally import Tally

@@ -16,8 +16,8 @@ from scepsy.importers.base import Imported, Importer
 from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, get, label, moment_s
 from scepsy.importers.observing import WORKFLOW, imported, mapping
 from scepsy.importers.prompts import TEXT_BLOCK_TOKENS, Texts
+from scepsy.importers.record_reader import FileSample, json_records
 from scepsy.importers.recorded.dependencies import GUESS, JOIN, LONE
-from scepsy.importers.records import FileSample, json_records
 from scepsy.importers.source import Source
 from scepsy.importers.spool import Spool
 from scepsy.importers.tally import Tally

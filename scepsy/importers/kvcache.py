@@ -21,8 +21,8 @@ from scepsy.importers.detect import Fields
 from scepsy.importers.fields import Absurd, count, get, label, seconds
 from scepsy.importers.observing import block_ids, items, mapping
 from scepsy.importers.prompts import resized
+from scepsy.importers.record_reader import Record, json_records
 from scepsy.importers.recorded.dependencies import GUESS
-from scepsy.importers.records import Record, json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.importers.threads import BY_PREFIX, BY_TOOL, Observed, infer_parents, parents_first, user_turns

@@ -11,7 +11,7 @@ from scepsy.importers.assemble import Seen, assemble
 from scepsy.importers.base import Imported, Importer, choice
 from scepsy.importers.detect import Fields
 from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, get, label, model_name, moment_s, walk
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.importers.usage import RecordedUsage, settled

@@ -12,7 +12,7 @@ from scepsy.importers.base import Imported, Importer, choice, positive_number
 from scepsy.importers.detect import Fields
 from scepsy.importers.fields import Absurd, count, seconds
 from scepsy.importers.observing import block_ids, mapping, names, single_call
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Run, TraceSource

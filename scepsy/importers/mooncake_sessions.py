@@ -18,7 +18,7 @@ from scepsy.importers.detect import Fields
 from scepsy.importers.fields import Absurd, count, get, label, seconds
 from scepsy.importers.observing import WORKFLOW, block_ids, mapping, names
 from scepsy.importers.prompts import Histories
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.spool import Spool
 from scepsy.importers.tally import Tally

@@ -6,7 +6,7 @@ from typing import Any
 from scepsy.importers.assemble import Seen, assemble
 from scepsy.importers.base import Imported
 from scepsy.importers.fields import Absurd
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Call, CallKind, Run, TraceSource

@@ -6,7 +6,7 @@ from scepsy.importers.base import Imported, Importer
 from scepsy.importers.detect import Fields
 from scepsy.importers.fields import get, label, model_name, walk
 from scepsy.importers.otel import read_call as read_genai
-from scepsy.importers.records import FileSample
+from scepsy.importers.record_reader import FileSample
 from scepsy.importers.source import Source
 from scepsy.importers.spans import OPTIONS, OTLP_LISTS, SPAN_LISTS, Reading, Span, import_spans, usage_of
 from scepsy.importers.tally import Tally

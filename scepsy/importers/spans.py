@@ -16,7 +16,7 @@ from scepsy.files.otlp import COMPLETE
 from scepsy.importers.assemble import Seen, assemble
 from scepsy.importers.base import Imported
 from scepsy.importers.fields import DEEPEST, LATEST_S, Absurd, count, embedded, estimated_tokens, get, label, moment_s, seconds
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.importers.usage import RecordedUsage, settled

@@ -18,7 +18,7 @@ from scepsy.importers.detect import Fields
 from scepsy.importers.fields import Absurd, count, embedded, estimated_tokens, get, label, seconds
 from scepsy.importers.observing import WORKFLOW, items, mapping, names
 from scepsy.importers.prompts import TEXT_BLOCK_TOKENS, Texts
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Call, Run, TraceSource

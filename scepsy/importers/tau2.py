@@ -15,7 +15,7 @@ from scepsy.importers.base import Imported, Importer
 from scepsy.importers.detect import Fields
 from scepsy.importers.fields import Absurd, count, get, label, moment_s
 from scepsy.importers.observing import items, mapping, names
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.source import Source
 from scepsy.importers.spool import Spool
 from scepsy.importers.tally import Tally

@@ -9,7 +9,7 @@ from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from sim.compiled import layout as at
 from sim.compiled import unusable
-from sim.compiled.door import Door, Homes
+from sim.compiled.arrival_rows import Door, Homes
 from sim.compiled.machine import EndRule, Machine, Meters, Setup
 from sim.compiled.rows import RowBatches, Sink
 from sim.compiled.templates import Templates

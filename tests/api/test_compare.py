@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from executor.meter import EngineWork, encode, shape_of
+from executor.cpu_meter import EngineWork, encode, shape_of
 from experiments.checks.by_llm import main as by_llm
 from scepsy.api.compare import Comparison, as_measured, compare_plan, rows_of
 from scepsy.api.rows import AT_SPEED, medians, row_of, simulated, slowdowns, slowed, with_errors, workload_of

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from scepsy.api.demo_page import side_by_side, within_tolerance
-from scepsy.api.measure import Replay, measure, simulator
 from scepsy.api.offered import exactly, work_s
 from scepsy.api.planner_sweep import plan_all, sweep
+from scepsy.api.point import Replay, measure, simulator
 from scepsy.api.prepare import Load, loads_of, prepare
 from scepsy.api.settle import checks_of
 from scepsy.arrivals import issue

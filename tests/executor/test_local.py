@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from executor.cpu_meter import decode
 from executor.local.deployment import apply, delete, status
 from executor.local.engine_metrics import parse_metrics
 from executor.local.identity import born
@@ -21,8 +22,7 @@ from executor.local.ports import free_port
 from executor.local.shares import CoreShares
 from executor.local.state import Child, is_alive, load_state, marked
 from executor.local.supervisor import has_no_weights
-from executor.measure import measure
-from executor.meter import decode
+from executor.local_backend import measure
 from executor.random_models import RandomModel, llm_of, write_model
 from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster, Gpu, GpuType, Node

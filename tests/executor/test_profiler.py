@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from executor.meter import NOTHING, EngineWork
+from executor.cpu_meter import NOTHING, EngineWork
 from executor.profiler.bench_files import PAUSE_S, read_bench, write_bench_run
 from executor.profiler.model_files import read_llm
 from executor.profiler.sweep import Sweep, latencies_s, read_rows, sweep

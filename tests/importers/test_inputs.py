@@ -11,11 +11,11 @@ import pytest
 import zstandard
 
 from scepsy.errors import InputError
-from scepsy.importers import records
+from scepsy.importers import record_reader
 from scepsy.importers import source as source_module
 from scepsy.importers.detect import find_format
 from scepsy.importers.inputs import gather
-from scepsy.importers.records import json_records
+from scepsy.importers.record_reader import json_records
 from scepsy.importers.registry import IMPORTERS
 from scepsy.importers.source import LINE_BYTES, WHOLE_BYTES, Source
 from scepsy.importers.tally import Tally
@@ -127,9 +127,9 @@ def test_a_large_document_is_streamed_item_by_item(tmp_path):
 
 def test_a_document_of_one_line_that_is_longer_than_any_line_may_be(tmp_path, monkeypatch):
     """Lines are bounded, documents are not: nothing breaks the line of an export that one program wrote at once."""
-    for module in (records, source_module):
+    for module in (record_reader, source_module):
         monkeypatch.setattr(module, "LINE_BYTES", 1 << 18)
-    monkeypatch.setattr(records, "WHOLE_BYTES", 1 << 16)
+    monkeypatch.setattr(record_reader, "WHOLE_BYTES", 1 << 16)
     spans = json.loads((FOLDER / "otel" / "request.json").read_text())["resourceSpans"][0]["scopeSpans"][0]["spans"]
     path = tmp_path / "x.json"
     many = [span | {"traceId": f"{number:032x}"} for number in range(200) for span in spans]

@@ -9,9 +9,9 @@ import msgspec
 from scepsy.errors import InputError
 from scepsy.files.failure import explain, fail, read_bytes
 from scepsy.importers.base import Imported, Importer, read_whole
+from scepsy.importers.record_reader import FileSample
 from scepsy.importers.recorded.record import FORMAT, CallRecord, Header
 from scepsy.importers.recorded.trace import to_trace
-from scepsy.importers.records import FileSample
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 

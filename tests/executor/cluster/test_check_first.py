@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scepsy.cli.deploying import check_by_simulation
+from scepsy.cli.deploy_inputs import check_by_simulation
 from scepsy.errors import ScepsyError
 from scepsy.files.trace import save_trace
 from scepsy.plans import Expectation, Plan, Target

@@ -12,7 +12,7 @@ from scepsy.errors import SimulationError
 from scepsy.profile.share import ContentionLaw
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA
 from sim.compiled import layout as at
-from sim.compiled.door import Door, Homes
+from sim.compiled.arrival_rows import Door, Homes
 from sim.compiled.engine import limits_of, queue_number, router_number
 from sim.compiled.machine import Machine, Setup
 from sim.compiled.rows import RowBatches

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor import meter as meter_module
+from executor import cpu_meter as meter_module
+from executor.cpu_meter import EngineWork, Meter, Shape, cpu_s_of, decode, encode, shape_of, work_so_far
 from executor.local.identity import born
 from executor.local.state import Child
-from executor.meter import EngineWork, Meter, Shape, cpu_s_of, decode, encode, shape_of, work_so_far
 from scepsy.profile.step import StepModel
 
 STEP = StepModel(

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from scepsy.cli.deploying import check_by_simulation, read_plan
+from scepsy.cli.deploy_inputs import check_by_simulation, read_plan
 from scepsy.cli.output import emit_json, notify, show_table, stdout
 from scepsy.errors import InputError
 

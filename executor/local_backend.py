@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 
+from executor.cpu_meter import Meter, cpu_s_of, encode
 from executor.local.deployment import apply, delete, status
 from executor.local.options import LocalOptions, device_of
 from executor.local.state import load_state, marked
-from executor.meter import Meter, cpu_s_of, encode
 from executor.replay import replay
 from scepsy.backend import Workload
 from scepsy.plans import Plan
