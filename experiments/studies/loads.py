@@ -27,7 +27,8 @@ def options_of(system: str, gpus: int, scale: Scale) -> Sequence[Option]:
     if scale.full:
         return every
     if system == "aegaeon":
-        return [option for option in every if option["spread"] and option["prefill"] in (gpus // 4, gpus // 2, 3 * gpus // 4)]
+        few = (gpus // 4, gpus // 2, 3 * gpus // 4)
+        return [option for option in every if option["dispatch"] == "counted" and option["prefill"] in few]
     return QUICK_OPTIONS.get(system, every)
 
 

@@ -21,7 +21,7 @@ SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     "scepsy": {},
     "oracle-user": {},
     "equal": {},
-    "aegaeon": {"prefill": 2, "decode": 2, "spread": True},
+    "aegaeon": {"prefill": 2, "decode": 2, "dispatch": "counted"},
 }
 
 

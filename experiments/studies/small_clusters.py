@@ -25,7 +25,9 @@ def aegaeon_tasks(scale: Scale) -> list[Task]:
     found = load_tasks(questions(scale), ("scepsy",), scale)
     for question in questions(scale):
         every = find_system("aegaeon").options(catalogue.cluster_of(question.gpus))
-        options = every if scale.full else [o for o in every if o["spread"] and o["prefill"] in _few(question.gpus)]
+        options = (
+            every if scale.full else [o for o in every if o["dispatch"] == "counted" and o["prefill"] in _few(question.gpus)]
+        )
         found += load_tasks([question], ("aegaeon",), scale, options=options)
     return found
 

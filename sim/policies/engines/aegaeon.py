@@ -34,6 +34,23 @@ class Group:
         self.taken = 0
         """Calls it ever had: a group is full after ``max_group``."""
         self.waiting: deque[Request] = deque()
+        self.prompt_ticks = 0
+        """What the waiting prompts take, estimated without reuse."""
+
+    def add(self, request: Request) -> None:
+        """One more call."""
+        self.taken += 1
+        self.waiting.append(request)
+        self.prompt_ticks += self._prompt(request)
+
+    def pop(self) -> Request:
+        """The next call."""
+        request = self.waiting.popleft()
+        self.prompt_ticks -= self._prompt(request)
+        return request
+
+    def _prompt(self, request: Request) -> int:
+        return ticks(self.served.prefill_s(request.input_tokens, request.input_tokens))
 
 
 class Device:
@@ -66,22 +83,41 @@ class PrefillEngine:
         self.groups: deque[Group] = deque()
         self.device = Device(pool.env, pool.settings)
         self._busy = False
+        self._ends = 0
+        """Tick at which the call under way ends."""
 
-    def load_s(self) -> float:
-        """Estimated seconds of what waits here: prompts, and a switch wherever the model changes."""
-        total, model = 0.0, self.device.model
+    def wait_ticks(self, served: Served, group: Group | None) -> int:
+        """Estimated time until a call of ``served`` that joins a group here, or opens one behind all (None), is prefilled.
+
+        Counts what is under way, the prompts before it, and every switch on the way, its own included.
+        """
+        total = max(0, self._ends - self.pool.env.now) if self._busy else 0
+        model = self.device.model
+        for ahead in self.groups:
+            if ahead.waiting or ahead is group:
+                total += self._switch_ticks(model, ahead.served) + ahead.prompt_ticks
+                model = ahead.served.name
+            if ahead is group:
+                return total
+        return total + self._switch_ticks(model, served)
+
+    def load_ticks(self) -> int:
+        """Estimated time for what waits here: prompts, and a switch wherever the model changes. Published: no more is counted.
+
+        One tick for what is under way, so that an idle engine goes before a busy one.
+        """
+        total, model = int(self._busy), self.device.model
         for group in self.groups:
-            served = group.served
-            total += fsum(served.prefill_s(request.input_tokens, request.input_tokens) for request in group.waiting)
-            if served.name != model:
-                total += switch_s(served.llm.weight_bytes, None, self.pool.settings)
-                model = served.name
-        return total + (self._busy and 1e-9)
+            total += self._switch_ticks(model, group.served) + group.prompt_ticks
+            model = group.served.name
+        return total
+
+    def _switch_ticks(self, model: str, served: Served) -> int:
+        return 0 if served.name == model else ticks(switch_s(served.llm.weight_bytes, None, self.pool.settings))
 
     def add(self, group: Group, request: Request) -> None:
         """One more call for a group here."""
-        group.taken += 1
-        group.waiting.append(request)
+        group.add(request)
         if not self._busy:
             self._busy = True
             self.pool.env.alarm(0, SCHEDULE, self._next)
@@ -93,13 +129,14 @@ class PrefillEngine:
             self._busy = False
             return
         group, env = self.groups[0], self.pool.env
-        request, served = group.waiting.popleft(), group.served
+        request, served = group.pop(), group.served
         cost = self.device.switch_ticks(served, group.created)
         request.instance = self.name
         request.scheduled = env.now + cost
         request.cached_tokens = hit = cached_tokens(self.pool.kept[served.name], request, served.engine.block_tokens)
         back = hit * served.llm.kv_bytes_per_token / self.pool.settings.host_bytes_per_s
         cost += ticks(back + served.prefill_s(request.input_tokens - hit, request.input_tokens))
+        self._ends = env.now + cost
         env.alarm(cost, STEP_END + self.number, partial(self._done, request, served))
 
     def _done(self, request: Request, served: PooledLlm, _: Any) -> None:
@@ -303,21 +340,35 @@ class AegaeonPool:
         served = self.served[llm]
         per_token = served.llm.kv_bytes_per_token
         served.check_fits(request, self.kv_bytes // per_token if per_token else 0, "an engine of Aegaeon")
+        engine, group = self._first_served(served) if self.settings.dispatch == "counted" else self._published(served)
+        if group is None:
+            group = Group(served, self.env.now)
+            engine.groups.append(group)
+        engine.add(group, request)
+
+    def _published(self, served: Served) -> tuple[PrefillEngine, Group | None]:
+        """The first engine with a group of the model that has room, else the one with the least queued work."""
         for engine in self.prefill:
             for group in engine.groups:
                 if group.served is served and group.taken < self.settings.max_group:
-                    engine.add(group, request)
-                    return
-        least = min(self.prefill, key=lambda engine: (engine.load_s(), engine.number))
-        group = Group(served, self.env.now)
-        least.groups.append(group)
-        least.add(group, request)
+                    return engine, group
+        return min(self.prefill, key=lambda engine: (engine.load_ticks(), engine.number)), None
+
+    def _first_served(self, served: Served) -> tuple[PrefillEngine, Group | None]:
+        """Where a call would be served first, its own switch counted; at equal waits a group that is there already."""
+        places: list[tuple[PrefillEngine, Group | None]] = []
+        for engine in self.prefill:
+            mine = (g for g in engine.groups if g.served is served and g.taken < self.settings.max_group)
+            places += [*((engine, group) for group in mine), (engine, None)]
+        return min(places, key=lambda place: (place[0].wait_ticks(served, place[1]), place[1] is None, place[0].number))
 
     def to_decode(self, served: PooledLlm, request: Request) -> None:
         """Algorithm 2's dispatch: join a batch of the same model that has room, else the engine with the fewest batches."""
-        idle = self.settings.spread and any(not engine.batches for engine in self.decode)
+        dispatch = self.settings.dispatch
+        balanced = dispatch != "published"
+        idle = balanced and any(not engine.batches for engine in self.decode)
         if not idle:
-            for engine in sorted(self.decode, key=lambda e: len(e.batches)) if self.settings.spread else self.decode:
+            for engine in sorted(self.decode, key=lambda e: len(e.batches)) if balanced else self.decode:
                 for batch in engine.batches:
                     room = (
                         batch.kv_bytes + batch.need(request) <= self.kv_bytes and len(batch.left) < served.engine.max_num_seqs
@@ -325,8 +376,13 @@ class AegaeonPool:
                     if batch.served is served and batch.left and room:
                         engine.place(batch, request)
                         return
-        fewest = min(self.decode, key=lambda engine: (len(engine.batches), engine.number))
-        fewest.place(Batch(served, self.env.now), request)
+
+        def rank(engine: DecodeEngine) -> tuple[int, int, int]:
+            """Fewest batches; counted: then engines that hold the model before empty ones, and those before others."""
+            held = engine.device.model if dispatch == "counted" else served.name
+            return len(engine.batches), 0 if held == served.name else 1 if not held else 2, engine.number
+
+        min(self.decode, key=rank).place(Batch(served, self.env.now), request)
 
 
 def simulate_aegaeon(workload: Workload, profiles: ProfileSet, cluster: Cluster, settings: Settings) -> Records:

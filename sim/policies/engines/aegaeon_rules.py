@@ -7,6 +7,10 @@ quota such that every request keeps its time-between-tokens target on average, s
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
+from typing import Literal
+
+Dispatch = Literal["published", "balanced", "counted"]
+DISPATCHES: tuple[Dispatch, ...] = ("published", "balanced", "counted")
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,11 @@ class Settings:
     host_cache_tokens: int = 4_000_000
     """Prompt tokens per LLM whose KV stays in host memory for reuse (assumed: 2 TB for a 7B model; no published figure).
     0: prompts are always computed whole, as published."""
-    spread: bool = False
-    """False: join a batch of the same model wherever one fits, as published. True: only when no decode engine is idle."""
+    dispatch: Dispatch = "published"
+    """published: prefill appends to a group of the same model anywhere, else to the engine with the least queued work; decode
+    joins a batch of the same model anywhere. balanced: decode joins only when no decode engine is idle. counted: prefill goes
+    where it would be served first, the switch that it causes itself counted, so that engines which hold the model are
+    seen; decode as balanced, idle engines that hold the model first. Only the first is published."""
 
 
 def switch_s(weight_bytes: float, since_last_s: float | None, settings: Settings) -> float:
@@ -63,15 +70,19 @@ def quotas_s(step_s: Sequence[float], switches_s: float, settings: Settings) -> 
     return [switches_s / (each * (alpha - need)) for each in n]
 
 
+MOST_SPLITS = 15
+"""Every split is swept up to so many, beyond that those in sixteenths."""
+
+
 def splits(gpus: int) -> tuple[tuple[int, int], ...]:
-    """Prefill : decode splits to sweep: the published 1:3, 2:6, 3:5 and 4:4 of 8, scaled, and their mirror images.
+    """Prefill : decode splits to sweep: every one (the paper sweeps 1:3, 2:6, 3:5 and 4:4 of 8).
 
-    The mirror images are not published: without them workflows that mostly prefill (reranking) would not see Aegaeon's best.
-
-    >>> splits(8)
-    ((2, 6), (3, 5), (4, 4), (5, 3), (6, 2))
     >>> splits(4)
     ((1, 3), (2, 2), (3, 1))
+    >>> len(splits(16)), len(splits(128))
+    (15, 15)
     """
-    parts = {max(1, round(gpus * eighths / 8)) for eighths in (2, 3, 4, 5, 6)}
-    return tuple((part, gpus - part) for part in sorted(parts) if part < gpus)
+    parts: Sequence[int] = range(1, gpus)
+    if len(parts) > MOST_SPLITS:
+        parts = sorted({round(gpus * sixteenths / 16) for sixteenths in range(1, 16)})
+    return tuple((part, gpus - part) for part in parts)

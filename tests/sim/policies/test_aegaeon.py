@@ -1,12 +1,13 @@
 """Aegaeon's timelines, added up by hand from its description, and its published quota formula."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scepsy.backend import Workload
 from scepsy.errors import Infeasible, InputError
 from sim.policies.engines.aegaeon import simulate_aegaeon
-from sim.policies.engines.aegaeon_rules import Settings, quotas_s, splits, switch_s
+from sim.policies.engines.aegaeon_rules import Dispatch, Settings, quotas_s, splits, switch_s
 from tests.sim.policies.builders import call, cluster, ends, profiles, replayed, run
 
 # 16 GB of weights over 16 GB/s: a switch takes 1 s unless prefetched. KV is 1 kB per token: 100 tokens move in 6.25 us.
@@ -32,6 +33,55 @@ def test_a_full_group_opens_another_engine() -> None:
     load = replayed(*(run(f"r{n}", call("x", "m")) for n in range(3)))
     found = ends(simulate_aegaeon(load, profiles(["m"]), cluster(3), Settings(2, 1, max_group=2)))
     assert found == {"0/x": 1.1, "1/x": 1.2, "2/x": 1.1}
+
+
+def warm(*later: tuple[str, float], out: int = 1) -> Workload:
+    """m and k once each at 0, so that engine 0 holds m and engine 1 k; then calls of (model, time)."""
+    runs = [run("warm-m", call("x", "m")), run("warm-k", call("x", "k"))]
+    return replayed(*runs, *(run(f"r{n}", call("x", llm, out=out), at_s=at) for n, (llm, at) in enumerate(later)))
+
+
+def test_published_dispatch_ignores_resident_models_and_counted_sees_them() -> None:
+    load, both = warm(("k", 5.0)), profiles(["m", "k"])
+    # Idle engines have equal loads, so the published rule takes engine 0, which holds m: 1 s switch, 0.1 s prompt.
+    assert ends(simulate_aegaeon(load, both, cluster(3), Settings(2, 1)))["2/x"] == 6.1
+    assert ends(simulate_aegaeon(load, both, cluster(3), Settings(2, 1, dispatch="counted")))["2/x"] == 5.1
+
+
+def test_counted_dispatch_weighs_a_queue_against_a_switch() -> None:
+    load, both = warm(*[("m", 5.0)] * 12), profiles(["m", "k"])
+    counted = ends(simulate_aegaeon(load, both, cluster(3), Settings(2, 1, dispatch="counted")))
+    # Eleven queue at engine 0: the eleventh would wait 1.0 s there, as long as a switch of engine 1. The twelfth makes it.
+    assert sorted(counted.values())[2:] == [round(5 + n / 10, 9) for n in range(1, 12)] + [6.1]
+    published = ends(simulate_aegaeon(load, both, cluster(3), Settings(2, 1)))
+    # Eight make a full group at engine 0. The ninth goes to the engine without work, whatever it holds; three join it.
+    assert sorted(published.values())[2:] == [round(5 + n / 10, 9) for n in range(1, 9)] + [6.1, 6.2, 6.3, 6.4]
+
+
+def test_counted_decode_prefers_the_engine_that_holds_the_model() -> None:
+    load, both = warm(("k", 0.0), ("m", 9.0), ("k", 9.5), out=11), profiles(["m", "k"], decode_s=0.01)
+    settings = Settings(2, 2, dispatch="counted")
+    found = {
+        row["call"] + row["run"][-1]: row["instance"]
+        for row in simulate_aegaeon(load, both, cluster(4), settings).calls.to_pylist()
+    }
+    assert found["x2"] == "decode-0"  # k came first, so engine 0 holds it
+    assert found["x3"] == "decode-1"  # m: both idle, neither holds it; engine 0 holds another
+    assert found["x4"] == "decode-0"
+
+
+@pytest.mark.parametrize("dispatch", ["published", "balanced", "counted"])
+@settings(max_examples=25, deadline=None)
+@given(loads=st.lists(st.tuples(st.sampled_from("mkj"), st.floats(0, 3), st.integers(1, 30)), min_size=1, max_size=15))
+def test_every_call_ends_and_engines_do_no_more_than_they_can(dispatch: Dispatch, loads: list[tuple[str, float, int]]) -> None:
+    runs = [
+        run(f"r{n}", call("x", llm, out=out), at_s=at) for n, (llm, at, out) in enumerate(sorted(loads, key=lambda x: x[1]))
+    ]
+    settings = Settings(2, 1, dispatch=dispatch)
+    found = ends(simulate_aegaeon(replayed(*runs), profiles(["m", "k", "j"], decode_s=0.01), cluster(3), settings))
+    assert len(found) == len(loads)
+    # Two prefill engines at 0.1 s a prompt, the first of each after a switch of 1 s.
+    assert max(found.values()) >= 1.0 + 0.1 * len(loads) / 2 - 1e-9
 
 
 def test_decode_joins_a_running_batch_at_the_next_step() -> None:
