@@ -1,16 +1,24 @@
 """MuxServe's run time: the LLMs of a mesh share its SMs in space and time.
 
 Prefills come first, one at a time per mesh, the LLMs in turn, asking for all SMs; every LLM decodes on at its share beside
-them, SMs that placement gave to nobody divided in proportion. What is asked for beyond 100 % is scaled down in proportion, as
-MPS does it, when a job starts. KV blocks are one pool per mesh divided by quotas; an LLM at 90 % of its quota takes a tenth
-of what LLMs below 90 % have free. Calls reserve their final length. ``policy="fcfs"`` is the paper's own comparison: one job
-at a time on all SMs, the mesh's calls in order of arrival.
+them, SMs that placement gave to nobody divided in proportion. A job gets what it asks for, scaled down in proportion when all
+LLMs with work ask for more than 100 %, as MPS does it. That is decided when a job starts.
+
+Shares of jobs that started at different times can still add up to more than there is. So each job is also a promise to the
+mesh's GPUs under the law that every system here obeys (``sim.engine.budget``): it takes ``share * duration`` of SM time, and
+ends as soon as the GPUs could have done that beside everything promised before. In no interval is more SM time used than the
+interval has. Where shares add up to 100 % or less, nothing is delayed.
+
+KV blocks are one pool per mesh divided by quotas that move while it runs: an LLM at 90 % of its quota takes blocks, a tenth of
+their quota each as far as they are free, from the LLMs below 90 %. Calls reserve their final length. ``policy="fcfs"`` is
+the paper's own comparison: one job at a time on all SMs, the mesh's calls in order of arrival.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import fsum
@@ -21,6 +29,7 @@ from scepsy.errors import SimulationError
 from scepsy.profile.model import ProfileSet
 from scepsy.profile.share import ContentionLaw, ShareLaw
 from scepsy.records import Records
+from sim.engine.budget import Promise, earliest_end, worked_off
 from sim.engine.clock import SCHEDULE, STEP_END, Kernel, ticks
 from sim.engine.request import Request
 from sim.policies.engines.muxserve_placement import Estimator, Mesh
@@ -94,8 +103,11 @@ class MeshEngine:
         self.policy = policy
         self._turn = 0
         self._prefilling: Seat | None = None
-        self._asked: dict[str, int] = {}
-        """SM percent asked for by each running job: the prefill under the empty name, decodes under their LLM's."""
+        self._jobs = 0
+        """Jobs that run now."""
+        self._promises: list[Promise] = []
+        self._looked = 0
+        """Tick at which the promises were last worked off."""
         self._waking = False
 
     def submit(self, seat: Seat, request: Request) -> None:
@@ -128,7 +140,7 @@ class MeshEngine:
 
     def _one_job(self) -> None:
         """FCFS: prefill what arrived first on the mesh if it fits, else one decode step, the LLMs in turn."""
-        if self._asked:
+        if self._jobs:
             return
         ready = [seat for seat in self.seats if seat.waiting and seat.fits(seat.waiting[0])]
         if ready:
@@ -156,10 +168,10 @@ class MeshEngine:
                     return
 
     def _take_blocks(self, needy: Seat) -> None:
-        """A tenth of the free blocks of every LLM below 90 % of its quota goes to the one that is full."""
+        """A tenth of the blocks of every LLM below 90 % of its quota, as far as they are free, goes to the one that is full."""
         for seat in self.seats:
             if seat is not needy and seat.held < FULL_PCT / 100 * seat.quota:
-                taken = (seat.quota - seat.held) * TAKE_PCT / 100
+                taken = min(seat.quota * TAKE_PCT / 100, seat.quota - seat.held)
                 seat.quota -= taken
                 needy.quota += taken
 
@@ -180,13 +192,13 @@ class MeshEngine:
             area += (request.input_tokens - hit) * request.input_tokens
         self._prefilling = seat
         step = seat.served.step
-        share = self._share("", 100)
+        share = self._share(100)
         cost = step.weights_s(tokens) + step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
         cost *= self.laws.share.prefill_factor(tokens, share)
-        self.env.alarm(ticks(cost), STEP_END + self.number, partial(self._end_prefill, seat))
+        self._start_job(0, share, cost, partial(self._end_prefill, seat))
 
     def _end_prefill(self, seat: Seat, _: Any) -> None:
-        del self._asked[""]
+        self._jobs -= 1
         self._prefilling = None
         batch, seat.prefilling = seat.prefilling, []
         for request in batch:
@@ -208,14 +220,14 @@ class MeshEngine:
         seat.joining = []
         seat.decoding = True
         size = len(seat.left)
-        share = self._share(seat.name, asked_pct)
+        share = self._share(asked_pct)
         others = fsum(s.bandwidth_demand for s in self.seats if s.decoding and s is not seat)
         cost = seat.served.step.step_s(0, 0, size, seat.context) * self.laws.share.decode_factor(size, share)
         cost *= self.laws.contention.slowdown(seat.bandwidth_demand, others)
-        self.env.alarm(ticks(cost), STEP_END + self.number, partial(self._end_decode, seat))
+        self._start_job(1 + self.seats.index(seat), share, cost, partial(self._end_decode, seat))
 
     def _end_decode(self, seat: Seat, _: Any) -> None:
-        del self._asked[seat.name]
+        self._jobs -= 1
         seat.decoding = False
         seat.context += len(seat.left)
         ended = []
@@ -234,10 +246,25 @@ class MeshEngine:
         request.end = self.env.now
         request.caller.call_ended(request)
 
-    def _share(self, job: str, asked_pct: int) -> int:
-        """Percent of the SMs a job gets that starts now: what it asks for, scaled down when all ask for more than 100 %."""
-        self._asked[job] = asked_pct
-        return max(1, round(asked_pct * 100 / max(100, fsum(self._asked.values()))))
+    def _share(self, asked_pct: int) -> int:
+        """Percent of the SMs of a job that starts now: what it asks for, scaled down when all LLMs with work ask for more than
+        100 %."""
+        if self.policy == "fcfs":
+            return asked_pct
+        wanted = 100 * (self._prefilling is not None)
+        wanted += sum(seat.decode_pct for seat in self.seats if seat.left or seat.joining)
+        return max(1, round(asked_pct * 100 / max(100, wanted)))
+
+    def _start_job(self, job: int, share_pct: int, cost_s: float, ended: Callable[[Any], None]) -> None:
+        """Run a job that takes ``cost_s`` at its share beside nobody; ``job`` is 0 for the prefill, then the LLMs in order."""
+        now, takes = self.env.now, ticks(cost_s)
+        self._promises = worked_off(self._promises, now - self._looked)
+        self._looked = now
+        work = -(-takes * share_pct // 100)
+        end = earliest_end(now, now + takes, work, self._promises)
+        insort(self._promises, (end, job, work))
+        self._jobs += 1
+        self.env.alarm(end - now, STEP_END + self.number, ended)
 
 
 class MuxServePool:

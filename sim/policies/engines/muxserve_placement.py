@@ -203,8 +203,10 @@ def size_weight(parameters: float) -> float:
     return parameters / 7e9
 
 
-def place(demands: Sequence[Demand], nodes: Sequence[int], estimator: Estimator) -> tuple[Mesh, ...]:
+def place(demands: Sequence[Demand], nodes: Sequence[int], estimator: Estimator, *, alone: bool = False) -> tuple[Mesh, ...]:
     """Algorithm 1: the best partition, filled greedily. Raises ``Infeasible`` when no partition takes every LLM.
+
+    ``alone``: one LLM per mesh at most, so that nothing is shared.
 
     A partition is judged by its total throughput, each LLM's counted up to its rate. Ties that the paper leaves open: among
     meshes of one size the emptiest, among partitions the largest least headroom.
@@ -215,7 +217,7 @@ def place(demands: Sequence[Demand], nodes: Sequence[int], estimator: Estimator)
     best: tuple[tuple[float, float], tuple[Mesh, ...]] | None = None
     known: dict[tuple[int, tuple[str, ...]], list[float]] = {}
     for partition in cluster_partitions(nodes):
-        meshes = _fill([Mesh(node=node, size=size) for node, size in partition], order, options, estimator, known)
+        meshes = _fill([Mesh(node=node, size=size) for node, size in partition], order, options, estimator, known, alone)
         if meshes is None:
             continue
         rates = [
@@ -257,6 +259,7 @@ def _fill(
     options: Mapping[tuple[str, int], Tenant | None],
     estimator: Estimator,
     known: Known,
+    alone: bool,
 ) -> tuple[Mesh, ...] | None:
     for demand in order:
         best: tuple[tuple[float, int, int, int], int, Mesh] | None = None
@@ -264,7 +267,12 @@ def _fill(
         for number, mesh in enumerate(meshes):
             like = (mesh.size, tuple(tenant.demand.name for tenant in mesh.tenants))
             tenant = options[demand.name, mesh.size]
-            if like in seen or tenant is None or mesh.decode_pct + tenant.decode_share_pct > 100 + OVERCOMMIT_PCT:
+            if (
+                like in seen
+                or tenant is None
+                or (alone and mesh.tenants)
+                or mesh.decode_pct + tenant.decode_share_pct > 100 + OVERCOMMIT_PCT
+            ):
                 continue
             seen.add(like)
             fuller = Mesh(node=mesh.node, size=mesh.size, tenants=(*mesh.tenants, tenant))

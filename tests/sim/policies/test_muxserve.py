@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scepsy.backend import Stream, Workload
 from scepsy.errors import Infeasible, SimulationError
@@ -71,10 +73,25 @@ MESH = (Mesh(node=0, size=1, tenants=(Tenant(demand("m", 1.0), 50), Tenant(deman
 def test_prefills_take_turns_and_decodes_run_beside_each_other() -> None:
     load = replayed(run("a", call("x", "m", out=3)), run("b", call("x", "k", out=3)))
     found = ends(simulate_muxserve(load, MESH, profiles(["m", "k"]), "G"))
-    # m prefills 0–0.1 on all SMs. Then k's prefill starts alone and keeps its 100 % to 0.2. Beside it m's step gets 50 of the
-    # 150 % asked for, 33 % in whole percent: it ends at 0.1 + 0.1 · 100/33. m's second step shares with k's decode, 50 % each:
-    # 0.2 s. k's two steps run beside m's at 50 %: 0.2–0.4 and 0.4–0.6.
-    assert found == {"0/x": round(0.1 + 0.1 * 100 / 33 + 0.2, 9), "1/x": 0.6}
+    # m prefills 0-0.1 on all SMs. At 0.1 k's prefill asks for 100 % and m's decode for 50: they get 67 and 33 %, so the
+    # prefill ends at 0.1 + 0.1 / 0.67 and m's step at 0.1 + 0.1 / 0.33. From then on both decode at 50 %, 0.2 s a step.
+    k_decodes, m_second = 0.1 + 0.1 / 0.67, 0.1 + 0.1 / 0.33
+    assert found == {"0/x": round(m_second + 0.2, 9), "1/x": round(k_decodes + 0.4, 9)}
+
+
+def test_a_job_that_has_all_sms_holds_up_one_that_comes_later() -> None:
+    """Shares fixed at a start cannot add up to more SM time than there is: the later job ends later."""
+    load = replayed(run("a", call("x", "m", out=3)), run("b", call("x", "k", tokens=1000), at_s=0.15))
+    found = ends(simulate_muxserve(load, MESH, profiles(["m", "k"]), "G"))
+    # m prefills 0-0.1, then decodes alone at 50 %: 0.1-0.3. At 0.15 k's prefill of 1 s gets 67 %: until 0.15 + 1/0.67. m's
+    # step still needs 0.05 s of SM time by 0.3, the prefill 1 s by 1.64: both can be kept. m's last step gets 33 %.
+    assert found == {"0/x": round(0.3 + 0.1 / 0.33, 9), "1/x": round(0.15 + 1 / 0.67, 9)}
+    wide = (Mesh(node=0, size=1, tenants=tuple(Tenant(demand(llm, 1.0), 90) for llm in "mk")),)
+    load = replayed(run("a", call("x", "m", out=2)), run("b", call("x", "k", tokens=20), at_s=0.15))
+    found = ends(simulate_muxserve(load, wide, profiles(["m", "k"]), "G"))
+    # m's one step at 90 %: 0.1-0.2111, 0.1 s of SM time. At 0.15 k's prefill of 0.02 s gets 100 of 190 %, 53 %, so it would end
+    # at 0.1877. By 0.2111 the GPU has 0.0611 s for m's 0.05 and k's 0.02: k ends once both are done, at 0.22.
+    assert found == {"0/x": round(0.1 + 0.1 / 0.9, 9), "1/x": 0.22}
 
 
 def test_fcfs_runs_one_job_at_a_time() -> None:
@@ -91,7 +108,8 @@ def test_a_full_llm_takes_a_tenth_of_the_others_free_blocks() -> None:
     records = simulate_muxserve(load, MESH, profiles(["m", "k"], kv=kv), "G")
     waited = sorted(row["scheduled_s"] for row in records.calls.to_pylist())
     assert waited[0] == 0.0
-    # k lends 10 tokens' worth at each look (0 and once per scheduling decision): b gets in before a leaves at 0.05 + 9 steps.
+    # k lends a tenth of its quota at each look: 10 tokens' worth at 0, where b does not fit beside a (120 > 110), and 9 at
+    # 0.05, when a's prefill ends (119). There is another look at the end of each of a's steps.
     assert 0 < waited[1] < 0.95
 
 
@@ -123,6 +141,26 @@ def test_sharing_in_space_beats_first_come_first_served() -> None:
         table = simulate_muxserve(load, mesh, known, "A100-80G", policy=policy).runs.to_pandas()  # type: ignore[arg-type]
         mean[policy] = float((table["end_s"] - table["arrival_s"]).mean())
     assert mean["adbs"] < mean["fcfs"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shares=st.lists(st.sampled_from([30, 50, 60, 90]), min_size=1, max_size=3),
+    loads=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 400), st.integers(1, 8), st.floats(0, 2)), min_size=1, max_size=12
+    ),
+)
+def test_no_more_sm_time_is_used_than_there_is(shares: list[int], loads: list[tuple[int, int, int, float]]) -> None:
+    """All work at whole-GPU speed (k = 1: a share costs exactly its inverse) is at most the time that it took."""
+    names = [f"m{n}" for n in range(len(shares))]
+    mesh = (Mesh(node=0, size=1, tenants=tuple(Tenant(demand(n, 1.0), s) for n, s in zip(names, shares, strict=True))),)
+    runs = [
+        run(f"r{n}", call("x", names[llm % len(names)], tokens=tokens, out=out), at_s=at)
+        for n, (llm, tokens, out, at) in enumerate(sorted(loads, key=lambda load: load[3]))
+    ]
+    found = ends(simulate_muxserve(replayed(*runs), mesh, profiles(names), "G"))
+    work = sum(tokens * 0.001 + (out - 1) * 0.1 for _, tokens, out, _ in loads)
+    assert max(found.values()) >= work - 1e-9 * len(loads)
 
 
 @pytest.mark.parametrize("policy", ["adbs", "fcfs"])
