@@ -33,7 +33,7 @@ Precision = Annotated[
 MostCalls = Annotated[int, typer.Option("--most-calls", min=1, help="Calls after which to stop, settled or not.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes that profile curves.")]
 
-PlannerName = Literal["exact", "hierarchical", "equal", "proportional", "independent"]
+PlannerName = Literal["exact", "hierarchical", "paper", "equal", "proportional", "independent"]
 PredictorName = Literal["aggregate", "critical-path", "paper"]
 GoalKind = Literal["latency", "gpus", "cost", "rate"]
 RouterName = Literal[

@@ -49,7 +49,9 @@ def plan(
     gpus: Gpus = None,
     gpu_type: GpuType = "A100-80G",
     prices: Prices = None,
-    planner: Annotated[PlannerName, typer.Option(help="How to search. hierarchical is the paper's.")] = "exact",
+    planner: Annotated[
+        PlannerName, typer.Option(help="How to search. paper: its search and formula; hierarchical: its search alone.")
+    ] = "exact",
     goal: Annotated[GoalKind, typer.Option(help="What is optimised.")] = "latency",
     max_latency: Annotated[float | None, typer.Option(help="Latency limit, seconds (for goals gpus and cost).")] = None,
     percentile: Annotated[float | None, typer.Option(help="The limit bounds this percentile instead of the mean.")] = None,

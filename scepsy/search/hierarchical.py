@@ -7,9 +7,9 @@
    its latency. No GPU of the share may stay idle, so share · t · r is exactly the units.
 3. The best divisions are placed in turn until one packs.
 
-Where the divisions are too many (large clusters), the step is coarsened until at most ``MAX_DIVISIONS`` remain. Several
-workflows that share no LLM are planned by an outer loop over splits of the GPUs; a split that starves one is dropped
-because it has no division.
+Where the divisions are too many (large clusters), the step is coarsened until at most ``MAX_DIVISIONS`` remain. Latency is the
+measured busy seconds, and all LLMs of several workflows are divided together: ``paper`` has the paper's own formula and its
+outer loop over workflows.
 """
 
 from math import comb, factorial

@@ -16,6 +16,7 @@ from scepsy.errors import Infeasible
 from scepsy.plans import Allocation
 from scepsy.search.hierarchical import plan_hierarchical
 from scepsy.search.knapsack import solve
+from scepsy.search.paper import plan_paper
 from scepsy.search.problem import Problem, subset
 from scepsy.search.space import build_space
 from scepsy.search.within import Found, Search, accept_all, cost_items
@@ -34,7 +35,7 @@ def other_plans(search: Search) -> Iterator[Allocations]:
     """Allocations of the other planners for the search's problem, the hierarchical one's and separate plans included."""
     problem = search.problem
     quick = len(search.space.llms) <= QUICK_LLMS
-    for planner in (plan_independent, plan_equal, plan_proportional, *((plan_hierarchical,) if quick else ())):
+    for planner in (plan_independent, plan_equal, plan_proportional, *((plan_hierarchical, plan_paper) if quick else ())):
         try:
             yield planner(problem).allocations
         except Infeasible:
