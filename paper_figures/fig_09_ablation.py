@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import style
 
-ORDER = ("scepsy", "no-fractions", "no-tp", "no-replicas", "no-topology")
+ORDER = ("scepsy", "no-fractions", "no-tp", "no-replicas", "default-scheduler", "no-topology")
 
 
 def main() -> None:

@@ -42,11 +42,18 @@ SYSTEMS = (
     "no-tp",
     "no-replicas",
     "no-topology",
+    "scepsy-hierarchical",
+    "scepsy-paper-whole",
+    "scepsy-judged-whole",
+    "independent-by-rate",
+    "independent-shares",
+    "muxserve-whole",
+    "default-scheduler",
 )
 TITLES = {
     "scepsy": "Scepsy",
     "scepsy-exact": "Scepsy, aggregate only",
-    "scepsy-paper": "Scepsy, paper's search",
+    "scepsy-paper": "Scepsy, paper's",
     "scepsy-judged": "Scepsy, judged",
     "scepsy-plas": "Scepsy + PLAS",
     "aegaeon": "Aegaeon",
@@ -62,6 +69,13 @@ TITLES = {
     "no-tp": "no TP",
     "no-replicas": "no replicas",
     "no-topology": "no topology",
+    "scepsy-hierarchical": "Scepsy, paper's search",
+    "scepsy-paper-whole": "paper's, whole GPUs",
+    "scepsy-judged-whole": "judged, whole GPUs",
+    "independent-by-rate": "alone, by rate",
+    "independent-shares": "alone, with shares",
+    "muxserve-whole": "MuxServe, whole GPUs",
+    "default-scheduler": "default scheduler",
 }
 PAPER_THROUGHPUT, PAPER_LATENCY = 2.4, 27.0
 """The abstract's claims (arXiv 2604.15186): up to 2.4x higher throughput, 27x lower latency."""

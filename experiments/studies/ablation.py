@@ -1,6 +1,4 @@
-"""Scepsy without one of its means: no fractions, no tensor parallelism, no replicas, no topology; on a roomy and a tight
-cluster.
-"""
+"""Scepsy without one of its means: fractions, tensor parallelism, replicas, its own placement; a roomy and a tight cluster."""
 
 from dataclasses import replace
 
@@ -9,7 +7,7 @@ from experiments.runner import Experiment, Scale, Task
 from experiments.studies.headline import QUESTIONS
 from experiments.studies.loads import calls_of_loads, load_tasks, run_loads
 
-SYSTEMS = ("scepsy", "no-fractions", "no-tp", "no-replicas", "no-topology")
+SYSTEMS = ("scepsy", "no-fractions", "no-tp", "no-replicas", "default-scheduler")
 
 
 def questions(scale: Scale) -> list[Question]:

@@ -5,14 +5,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 
+import msgspec
 import numpy as np
 
 from experiments.systems.deployment import Deploy, Deployment, Option, allocations_text
-from experiments.systems.no_topology import scattered
+from experiments.systems.scheduler import scheduled
 from scepsy.api.case import Case
 from scepsy.api.judge import SPLITS, fastest, judged_plan
 from scepsy.backend import Workload
-from scepsy.baselines.independent import plan_by_rate
+from scepsy.baselines.independent import plan_by_rate, plan_independent_shares
 from scepsy.baselines.oracle_user import best_splits
 from scepsy.errors import Infeasible
 from scepsy.place.hierarchical import layout, pack
@@ -67,7 +68,6 @@ def aggregate_only(case: Case, option: Option) -> Deployment:
 Keep = Callable[[Options], Integers]
 
 ABLATIONS: dict[str, Keep] = {
-    "no-fractions": lambda options: np.flatnonzero(options.share_pct == 100),
     "no-tp": lambda options: np.flatnonzero(options.tensor_parallel == 1),
     "no-replicas": lambda options: np.flatnonzero(options.replicas == 1),
 }
@@ -101,11 +101,33 @@ def ablation(name: str) -> Deploy:
     return deploy
 
 
-def without_topology(case: Case, option: Option) -> Deployment:
-    """The exact planner's allocation on GPUs in random order, wherever nodes begin and end."""
-    plan, profiles, broken = scattered(PLANNERS["exact"](case.problem), case.problem.profiles)
-    deployment = static(plan, profiles)
-    return replace(deployment, decided=f"{deployment.decided}; {broken} groups span nodes")
+def default_scheduler(case: Case, option: Option) -> Deployment:
+    """The exact planner's allocation where a scheduler that knows no topology puts its pods."""
+    plan = scheduled(PLANNERS["exact"](case.problem), case.problem)
+    return static(plan, case.problem.profiles)
+
+
+# ---- sharing and planning told apart -----------------------------------------------------------------------------------
+
+
+def whole_gpus_only(case: Case) -> Case:
+    """The same question on a cluster that cannot share a GPU."""
+    capabilities = msgspec.structs.replace(case.problem.capabilities, sm_percent=False)
+    return replace(case, problem=replace(case.problem, capabilities=capabilities))
+
+
+def on_whole_gpus(deploy: Deploy) -> Deploy:
+    """A planner's system, every instance on GPUs of its own: what planning brings without sharing."""
+
+    def deploy_whole(case: Case, option: Option) -> Deployment:
+        return deploy(whole_gpus_only(case), option)
+
+    return deploy_whole
+
+
+def independent_shares(case: Case, option: Option) -> Deployment:
+    """Each LLM by itself, any share of a GPU: what sharing brings without the workflow's view."""
+    return static(plan_independent_shares(case.problem), case.problem.profiles)
 
 
 # ---- judged by simulation ----------------------------------------------------------------------------------------------

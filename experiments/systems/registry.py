@@ -59,10 +59,19 @@ _ALL = (
     ),
     System(
         "scepsy-paper",
-        "Scepsy (the paper's search)",
+        "Scepsy (the paper's)",
+        "scepsy",
+        allocations.planner("paper"),
+        "the paper's search, its formula L_m n_m / p_m with the trace's n_m and p_m, and its outer loop over workflows; as "
+        "scepsy in all that the paper leaves open",
+        "it",
+    ),
+    System(
+        "scepsy-hierarchical",
+        "Scepsy (the paper's search alone)",
         "scepsy",
         allocations.planner("hierarchical"),
-        "as scepsy; the search as the paper describes it",
+        "as scepsy; the search as the paper describes it, on measured busy seconds",
         "it",
     ),
     System(
@@ -73,18 +82,47 @@ _ALL = (
         "as scepsy; the best candidates judged by brief simulations with other seeds",
         "it",
     ),
-    System("no-fractions", "without fractions", "ablation", allocations.ablation("no-fractions"), "scepsy on whole GPUs"),
+    System(
+        "no-fractions",
+        "Scepsy on whole GPUs",
+        "ablation",
+        allocations.on_whole_gpus(allocations.planner("exact")),
+        "scepsy on a cluster that cannot share a GPU: what planning brings without sharing",
+    ),
+    System(
+        "scepsy-paper-whole",
+        "Scepsy (the paper's) on whole GPUs",
+        "ablation",
+        allocations.on_whole_gpus(allocations.planner("paper")),
+        "scepsy-paper on a cluster that cannot share a GPU",
+    ),
+    System(
+        "scepsy-judged-whole",
+        "Scepsy (judged) on whole GPUs",
+        "ablation",
+        allocations.on_whole_gpus(allocations.judged),
+        "scepsy-judged on a cluster that cannot share a GPU",
+    ),
+    System(
+        "independent-shares",
+        "each LLM by itself, with shares",
+        "ablation",
+        allocations.independent_shares,
+        "as independent, any share of a GPU allowed: what sharing brings without the workflow's view; no published system",
+        "it",
+    ),
     System("no-tp", "without tensor parallelism", "ablation", allocations.ablation("no-tp"), "scepsy at degree 1"),
     System(
         "no-replicas", "without replicas", "ablation", allocations.ablation("no-replicas"), "scepsy with one instance per LLM"
     ),
     System(
-        "no-topology",
-        "without topology",
+        "default-scheduler",
+        "placed by a default scheduler",
         "ablation",
-        allocations.without_topology,
-        "scepsy's allocation on GPUs in random order; a group that spans nodes pays for its all-reduces over "
-        "a 100 Gb/s network",
+        allocations.default_scheduler,
+        "scepsy's allocation, pods placed one by one on the emptiest node that fits, as Kubernetes does by default; the device "
+        "plugin keeps a group inside an NVLink domain",
+        "it",
     ),
     System(
         "equal",
@@ -143,7 +181,8 @@ _ALL = (
         "Aegaeon",
         "engine",
         runtimes.aegaeon,
-        "host memory keeps prompts for reuse and is large enough; balanced dispatch tried beside the published one",
+        "host memory keeps prompts for reuse and is large enough; every split; beside the published dispatch a balanced one "
+        "and one that counts the switches it causes",
         "it",
         runtimes.aegaeon_options,
     ),
@@ -152,7 +191,17 @@ _ALL = (
         "MuxServe",
         "engine",
         runtimes.muxserve,
-        "rates known; unreserved SMs shared out; copies of each LLM tried beside the published single one; prefix cache",
+        "rates known; unreserved SMs shared out; every number of copies of each LLM tried beside the published single one; "
+        "prefix cache; SM time is conserved as for every system that shares GPUs",
+        "it",
+        runtimes.muxserve_options,
+    ),
+    System(
+        "muxserve-whole",
+        "MuxServe on whole GPUs",
+        "ablation",
+        runtimes.muxserve_whole,
+        "as muxserve, one LLM per mesh: its placement and scheduler without sharing",
         "it",
         runtimes.muxserve_options,
     ),

@@ -25,7 +25,7 @@ from scepsy.workload import Trace
 from sim.policies.autoscaling.hpa import KEDA, METRICS, HpaSettings
 from sim.policies.autoscaling.hpa import hpa as autoscaler
 from sim.policies.engines.aegaeon import simulate_aegaeon
-from sim.policies.engines.aegaeon_rules import Settings, splits
+from sim.policies.engines.aegaeon_rules import DISPATCHES, Settings, splits
 from sim.policies.engines.ayo import optimised
 from sim.policies.engines.muxserve import simulate_muxserve
 from sim.policies.engines.muxserve_placement import Estimator, demands, place
@@ -60,44 +60,54 @@ def ayo(case: Case, option: Option) -> Deployment:
 
 
 def aegaeon_options(cluster: Cluster) -> tuple[Option, ...]:
-    """Every split of the GPUs, with the published dispatch and a balanced one."""
+    """Every split of the GPUs under every dispatch."""
     return tuple(
-        {"prefill": prefill, "decode": decode, "spread": spread}
+        {"prefill": prefill, "decode": decode, "dispatch": dispatch}
+        for dispatch in DISPATCHES
         for prefill, decode in splits(len(cluster.gpus))
-        for spread in (False, True)
     )
 
 
 def aegaeon(case: Case, option: Option) -> Deployment:
     """All GPUs pooled, split into prefill and decode engines."""
     cluster, profiles = case.problem.cluster, case.problem.profiles
-    settings = Settings(
-        prefill_engines=int(option["prefill"]), decode_engines=int(option["decode"]), spread=bool(option["spread"])
+    settings = msgspec.convert(
+        {"prefill_engines": option["prefill"], "decode_engines": option["decode"], "dispatch": option["dispatch"]}, Settings
     )
 
     def run(workload: Workload) -> Records:
         return simulate_aegaeon(workload, profiles, cluster, settings)
 
     text = f"{settings.prefill_engines} prefill and {settings.decode_engines} decode engines"
-    return Deployment(
-        replay=run, decided=f"{text}, {'balanced' if settings.spread else 'published'} dispatch", gpus=len(cluster.gpus)
-    )
+    return Deployment(replay=run, decided=f"{text}, {settings.dispatch} dispatch", gpus=len(cluster.gpus))
 
 
-COPIES = (1, 2, 4)
+MOST_COPIES = 16
+"""Every number of copies is tried up to here, beyond it only doublings."""
 
 
 def muxserve_options(cluster: Cluster) -> tuple[Option, ...]:
-    """One copy of each LLM as published, and more where the cluster has GPUs for them."""
-    return tuple({"copies": copies} for copies in COPIES if copies == 1 or copies * 2 <= len(cluster.gpus))
+    """One copy of each LLM as published, then every number of copies up to one on every GPU."""
+    gpus = len(cluster.gpus)
+    counts = [copies for copies in range(1, gpus + 1) if copies <= MOST_COPIES or copies & (copies - 1) == 0]
+    return tuple({"copies": copies} for copies in counts)
 
 
 def muxserve(case: Case, option: Option) -> Deployment:
     """LLMs placed onto meshes, prefill first, decode on the SMs left."""
+    return _muxserve(case, int(option["copies"]), alone=False)
+
+
+def muxserve_whole(case: Case, option: Option) -> Deployment:
+    """MuxServe with every mesh for one LLM: its placement and its scheduler, nothing shared."""
+    return _muxserve(case, int(option["copies"]), alone=True)
+
+
+def _muxserve(case: Case, copies: int, *, alone: bool) -> Deployment:
     problem = case.problem
     gpu_type = problem.cluster.gpu_types[0].name
     nodes = [node.gpus for node in problem.cluster.nodes]
-    meshes = place(demands(case.streams, int(option["copies"])), nodes, Estimator(problem.profiles, gpu_type))
+    meshes = place(demands(case.streams, copies), nodes, Estimator(problem.profiles, gpu_type), alone=alone)
     used = sum(mesh.size for mesh in meshes)
 
     def run(workload: Workload) -> Records:

@@ -18,6 +18,7 @@ from scepsy.baselines.whole_gpus import best_inside, finish, why_short
 from scepsy.errors import Infeasible
 from scepsy.plans import Plan
 from scepsy.predictors.aggregate import Floats, read_replicas
+from scepsy.search.infeasible import not_enough_gpus
 from scepsy.search.knapsack import Items, backtrack, solve
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, Space, build_space
@@ -47,6 +48,34 @@ def plan_independent(problem: Problem) -> Plan:
     choices = backtrack(items, solve(items, (whole.gpus,)), (whole.gpus,))
     assert choices is not None  # the LLMs' least GPUs fit
     return finish(problem, "independent", whole.space, choices, started)
+
+
+def plan_independent_shares(problem: Problem) -> Plan:
+    """The same with any share of a GPU: the least total of own latencies that packs. Raises ``Infeasible``.
+
+    Shares make it a knapsack that may not pack. Then the budget is lowered unit by unit until its optimum does. No published
+    system does this. It tells what sharing brings apart from what the workflow's view brings.
+    """
+    started = perf_counter()
+    space = build_space(problem)
+    items = [Items(options.gpu_type, options.units, own_latency_s(space, options)) for options in space.llms]
+    tables = solve(items, space.budgets)
+    main = int(np.argmax(space.budgets))
+    tried: set[tuple[int, ...]] = set()
+    why: Infeasible | None = None
+    for budget in range(space.budgets[main], 0, -1):
+        budgets = tuple(budget if axis == main else most for axis, most in enumerate(space.budgets))
+        choices = backtrack(items, tables, budgets)
+        if choices is None:
+            break
+        if choices in tried:
+            continue
+        tried.add(choices)
+        try:
+            return finish(problem, "independent-shares", space, choices, started)
+        except Infeasible as error:
+            why = error
+    raise why or not_enough_gpus(problem, space, sum(space.gpus_of))
 
 
 def plan_by_rate(problem: Problem) -> Plan:
@@ -118,4 +147,4 @@ def hand_out(counts: list[int], loads: list[float], spare: int) -> list[int]:
     return counts
 
 
-__all__ = ["hand_out", "own_latency_s", "plan_by_rate", "plan_independent"]
+__all__ = ["hand_out", "own_latency_s", "plan_by_rate", "plan_independent", "plan_independent_shares"]

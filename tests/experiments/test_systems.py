@@ -1,0 +1,100 @@
+"""The systems that are compared: sharing and planning told apart, placement by a scheduler, every option runs."""
+
+import msgspec
+import pytest
+
+from experiments.systems.allocations import on_whole_gpus, planner, whole_gpus_only
+from experiments.systems.registry import SYSTEMS
+from experiments.systems.scheduler import scheduled
+from scepsy.api.case import Case
+from scepsy.backend import Stream
+from scepsy.cluster import Gpu
+from scepsy.errors import Infeasible
+from scepsy.generate import generate
+from scepsy.place.hierarchical import layout, pack
+from scepsy.plans import Allocation, Plan
+from scepsy.profile.catalogue import cluster_of
+from scepsy.search import PLANNERS
+from scepsy.search.assemble import assemble
+from scepsy.search.problem import Problem
+from scepsy.search.random_problems import Size, random_problem
+
+
+def case_of(problem: Problem) -> Case:
+    """A made-up problem; its streams are not replayed."""
+    stream = Stream(trace=generate("reflection", runs=2, seed=1), arrivals=problem.targets[0].arrivals)
+    return Case(problem=problem, streams=(stream,) * len(problem.targets))
+
+
+@pytest.mark.parametrize("name", ["scepsy", "scepsy-exact", "scepsy-paper", "scepsy-hierarchical"])
+@pytest.mark.parametrize("seed", range(4))
+def test_on_whole_gpus_nothing_is_shared_and_sharing_is_never_worse_for_exact(name: str, seed: int) -> None:
+    case = case_of(random_problem(Size(llms=3, nodes=1, load=0.1), seed))
+    shared = SYSTEMS[name].deploy(case, {}).plan
+    whole = on_whole_gpus(SYSTEMS[name].deploy)(case, {}).plan
+    assert shared is not None
+    assert whole is not None
+    assert {a.share_pct for a in whole.allocations} == {100}
+    if name.startswith(("scepsy-exact", "scepsy")) and shared.planner == "exact":
+        assert shared.objective_s <= whole.objective_s * (1 + 1e-9)
+
+
+def test_each_whole_gpu_variant_is_the_system_it_is_a_variant_of() -> None:
+    case = case_of(random_problem(Size(llms=3, nodes=1, load=0.1), 0))
+    for name, of in {"no-fractions": "scepsy", "scepsy-paper-whole": "scepsy-paper"}.items():
+        expected = SYSTEMS[of].deploy(whole_gpus_only(case), {})
+        assert SYSTEMS[name].deploy(case, {}).decided == expected.decided
+
+
+def test_independent_with_shares_has_no_worse_own_latency_than_on_whole_gpus() -> None:
+    case = case_of(random_problem(Size(llms=4, nodes=1, gpus_per_node=4, load=0.05), 5))
+    plan = SYSTEMS["independent-shares"].deploy(case, {}).plan
+    assert plan is not None
+    assert any(a.share_pct < 100 for a in plan.allocations)  # four GPUs, four LLMs
+
+
+def plan_of(*allocations: Allocation, nodes: int = 2, per_node: int = 4) -> tuple[Plan, Problem]:
+    """A plan with these allocations on made-up nodes, packed as a planner packs."""
+    problem = random_problem(Size(llms=len(allocations), nodes=nodes, gpus_per_node=per_node, load=0.01), 1)
+    placement = pack(layout(problem.cluster), allocations)
+    assert placement is not None
+    return assemble(problem, "test", allocations, placement, 0.0), problem
+
+
+def allocation(llm: str, degree: int, replicas: int, share: int = 100) -> Allocation:
+    return Allocation(llm=llm, share_pct=share, tensor_parallel=degree, replicas=replicas, gpu_type="G0")
+
+
+def test_a_scheduler_spreads_over_the_emptiest_nodes() -> None:
+    plan, problem = plan_of(allocation("m0", 1, 3, 50), allocation("m1", 2, 1))
+    placed = scheduled(plan, problem)
+    where = {(i.llm, i.index): i.gpus for i in placed.instances}
+    # m0's three halves go to n0, then n1 (emptier), then n0 again (equal: the first) beside the first half. m1's pair goes to
+    # n1, which has 3.5 GPUs free against 3.
+    assert where["m0", 0] == (Gpu(node="n0", index=0),)
+    assert where["m0", 1] == (Gpu(node="n1", index=0),)
+    assert where["m0", 2] == (Gpu(node="n0", index=0),)
+    assert where["m1", 0] == (Gpu(node="n1", index=1), Gpu(node="n1", index=2))
+    assert placed.allocations == plan.allocations
+
+
+def test_a_scheduler_strands_what_packing_places() -> None:
+    plan, problem = plan_of(allocation("m0", 1, 2), allocation("m1", 4, 1))
+    with pytest.raises(Infeasible, match=r"instance 0 of m1 \(4 GPUs at 100 %\) stays pending"):
+        scheduled(plan, problem)  # one GPU of each node is taken
+
+
+@pytest.mark.parametrize("gpus", [4, 8, 16])
+def test_options_are_what_is_said_to_be_swept(gpus: int) -> None:
+    cluster = cluster_of(gpus)
+    copies = [option["copies"] for option in SYSTEMS["muxserve"].options(cluster)]
+    assert copies == list(range(1, gpus + 1))
+    tried = {(option["prefill"], option["dispatch"]) for option in SYSTEMS["aegaeon"].options(cluster)}
+    assert tried == {(p, d) for p in range(1, gpus) for d in ("published", "balanced", "counted")}
+
+
+def test_every_system_says_what_it_assumes() -> None:
+    assert all(system.assumes and system.title for system in SYSTEMS.values())
+    assert planner("paper")(case_of(random_problem(Size(llms=2, nodes=1, load=0.1), 0)), {}).plan is not None
+    assert "paper" in PLANNERS
+    assert msgspec.json.encode([option for s in SYSTEMS.values() for option in s.options(cluster_of(4))])
