@@ -86,7 +86,7 @@ class PrefillEngine:
         self._ends = 0
         """Tick at which the call under way ends."""
 
-    def wait_ticks(self, served: Served, group: Group | None) -> int:
+    def wait_ticks(self, served: PooledLlm, group: Group | None) -> int:
         """Estimated time until a call of ``served`` that joins a group here, or opens one behind all (None), is prefilled.
 
         Counts what is under way, the prompts before it, and every switch on the way, its own included.
@@ -112,7 +112,7 @@ class PrefillEngine:
             model = group.served.name
         return total
 
-    def _switch_ticks(self, model: str, served: Served) -> int:
+    def _switch_ticks(self, model: str, served: PooledLlm) -> int:
         return 0 if served.name == model else ticks(switch_s(served.llm.weight_bytes, None, self.pool.settings))
 
     def add(self, group: Group, request: Request) -> None:
@@ -346,7 +346,7 @@ class AegaeonPool:
             engine.groups.append(group)
         engine.add(group, request)
 
-    def _published(self, served: Served) -> tuple[PrefillEngine, Group | None]:
+    def _published(self, served: PooledLlm) -> tuple[PrefillEngine, Group | None]:
         """The first engine with a group of the model that has room, else the one with the least queued work."""
         for engine in self.prefill:
             for group in engine.groups:
@@ -354,7 +354,7 @@ class AegaeonPool:
                     return engine, group
         return min(self.prefill, key=lambda engine: (engine.load_ticks(), engine.number)), None
 
-    def _first_served(self, served: Served) -> tuple[PrefillEngine, Group | None]:
+    def _first_served(self, served: PooledLlm) -> tuple[PrefillEngine, Group | None]:
         """Where a call would be served first, its own switch counted; at equal waits a group that is there already."""
         places: list[tuple[PrefillEngine, Group | None]] = []
         for engine in self.prefill:
