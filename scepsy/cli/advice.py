@@ -114,7 +114,7 @@ def _row(offer: "Offer", first_per_s: float) -> list[object]:
     return [
         offer.gpu_type,
         offer.gpus,
-        offer.latency_s if offer.latency_s is not None else "none packs" if offer.searched else "not met",
+        offer.latency_s if offer.latency_s is not None else "no plan" if offer.searched else "not met",
         offer.point.rate_factor * first_per_s,
         cost and cost.usd_per_hour,
         cost and cost.usd_per_1000_runs,

@@ -6,13 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from scepsy.cli.comparing import compare_plans
+from scepsy.cli.options import OtherRates
 from scepsy.cli.output import command, emit_json, notify, show_table, stdout
 from scepsy.errors import InputError
 
 
 @command
 def compare(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file.")],
+    plan_files: Annotated[
+        list[Path], typer.Argument(metavar="PLAN...", help="One plan file; or several, to be compared with the first.")
+    ],
+    rate: OtherRates = None,
     records: Annotated[
         list[Path] | None, typer.Option(help="Measured records of an earlier comparison: its folder or a file, repeatable.")
     ] = None,
@@ -30,19 +35,33 @@ def compare(
     max_p95_err: Annotated[float | None, typer.Option(help="Exit 1 if simulated p95 latency is further off (%).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Compare what the predictor expects, what the simulator shows and what real engines did, with errors.
+    """Compare what the predictor expects, what the simulator shows and what real engines did, with errors; or several plans.
 
-    Without --measure and --records, predicted and simulated are compared. On cores, whose speed neighbours change, the
-    simulation is given twice: as planned, and with steps as long as the engines' CPU time says (slowdown: over the profile's).
+    Several plans are simulated under the same arrivals and the same runs, so that a difference comes from the plans and not
+    from luck. Each difference has its 95 % interval and its p-value. Options that go with that: --rate, --runs, one --seed.
 
-    Example: `scepsy compare x.plan.yaml --measure --runs 100 --seed 1 --seed 2 --seed 3 -o measured`, and later, with another
-    profile: `scepsy compare x.plan.yaml --records measured`
+    One plan: without --measure and --records, predicted and simulated are compared. On cores, whose speed neighbours change,
+    the simulation is given twice: as planned, and with steps as long as the engines' CPU time says (slowdown: over the
+    profile's).
+
+    Example: `scepsy compare a.plan.yaml b.plan.yaml`. Or `scepsy compare x.plan.yaml --measure --runs 100 --seed 1 --seed 2
+    -o measured`, and later, with another profile: `scepsy compare x.plan.yaml --records measured`
     """
     from scepsy.api.compare import Comparison, as_measured, compare_plan
     from scepsy.api.rows import medians
     from scepsy.cli.inputs import plan_inputs
     from scepsy.files.plan import load_plan
 
+    if len(plan_files) > 1:
+        if records or measure or local or load or output or max_mean_err or max_p95_err or len(seed or ()) > 1:
+            raise InputError(
+                "several plans are compared by simulation: only --rate, --runs, one --seed and --json go with that"
+            )
+        compare_plans(plan_files, rate, runs=runs, seed=(seed or [0])[0], as_json=as_json)
+        return
+    if rate:
+        raise InputError("--rate goes with several plans; for one, --load gives parts of its target rate")
+    plan_file = plan_files[0]
     plan = load_plan(plan_file)
     traces, profiles = plan_inputs(plan, plan_file)
     if records and measure:

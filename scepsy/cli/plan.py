@@ -27,7 +27,7 @@ from scepsy.cli.options import (
     Traces,
 )
 from scepsy.cli.output import command, emit_json, show_table, stderr, stdout
-from scepsy.cli.question import problem_of, read_plan, state_problem
+from scepsy.cli.question import problem_of, read_plan, restricted, state_problem
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,14 @@ def plan(
         bool, typer.Option(help="Say what binds, what a GPU more would bring, and how sure the choice is.")
     ] = False,
     target: Annotated[TargetName | None, typer.Option(help="Obey what this back end can do: dra, mps, hami or local.")] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(help="LLM=TP:SHARE:REPLICAS: give it exactly this, e.g. gpt-4o=2:100:3; repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out a node, a GPU type, or LLM=TP or LLM=TP:SHARE; repeatable."),
+    ] = None,
     running: Annotated[
         Path | None, typer.Option("--from", help="A running plan: start at most --max-started instances.")
     ] = None,
@@ -118,6 +126,10 @@ def plan(
         jobs=jobs,
         prices=prices,
     )
+    if pin or exclude:
+        if planner != "exact" or judge == "simulate" or running is not None:
+            raise InputError("--pin and --exclude go with the exact planner: leave out --planner, --judge and --from")
+        problem = restricted(problem, pin or [], exclude or [])
     if target is not None:
         problem = replace(problem, capabilities=TARGETS[target])
     if running is not None:

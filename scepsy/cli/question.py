@@ -52,6 +52,43 @@ def state_problem(
     return replace(problem, cluster=priced(problem.cluster, prices)), loads, known
 
 
+def restricted(problem: "Problem", pins: list[str], excluded: list[str]) -> "Problem":
+    """The problem with what ``--pin`` fixes and ``--exclude`` forbids, both among its assumptions. Raises ``InputError``."""
+    import msgspec
+
+    from scepsy.search.choices import Choices, read_ban, read_pin
+
+    llms = list(dict.fromkeys(llm.llm for use in problem.uses for llm in use.llms))
+    pinned = tuple(read_pin(text, llms) for text in pins)
+    if len({one.llm for one in pinned}) != len(pinned):
+        raise InputError(f"--pin is given twice for one LLM ({', '.join(pins)}): give each once")
+    bans, nodes, notes = [], problem.cluster.nodes, []
+    for text in excluded:
+        ban = read_ban(text, llms)
+        if ban is not None:
+            bans.append(ban)
+            continue
+        left = tuple(node for node in nodes if text not in (node.name, node.gpu_type))
+        if len(left) == len(nodes):
+            known = [*dict.fromkeys(node.gpu_type for node in nodes), *(node.name for node in nodes)]
+            raise InputError(
+                f"--exclude is {text!r}: must be a node or GPU type ({', '.join(known)}), or LLM=TP or LLM=TP:SHARE"
+            )
+        if not left:
+            raise InputError(f"--exclude {text}: nothing is left of cluster {problem.cluster.name}")
+        nodes = left
+        notes.append(f"excluded from the cluster: {text}")
+    kinds = {node.gpu_type for node in nodes}
+    types = tuple(gpu for gpu in problem.cluster.gpu_types if gpu.name in kinds)
+    choices = Choices(pinned, tuple(bans))
+    return replace(
+        problem,
+        cluster=msgspec.structs.replace(problem.cluster, nodes=nodes, gpu_types=types),
+        choices=choices,
+        assumptions=(*problem.assumptions, *choices.notes(), *notes),
+    )
+
+
 def priced(cluster: "Cluster", prices: Path | None) -> "Cluster":
     """The cluster with the prices of a file, if there is one, in place of its own."""
     from scepsy.cost import with_prices

@@ -14,6 +14,7 @@ from scepsy.predictors.aggregate import CurveIndex, CurveKey
 from scepsy.predictors.critical_path import RunModel
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import ProfileSet
+from scepsy.search.choices import Choices
 from scepsy.stats.use import WorkflowUse
 from scepsy.workload import Run
 
@@ -64,6 +65,8 @@ class Problem:
     length is set by the length of the experiment, not by the load."""
     runs: Mapping[str, tuple[Run, ...]] = field(default_factory=dict)
     """Traced runs by workflow, for the critical path; may be empty."""
+    choices: Choices = field(default_factory=Choices)
+    """What is fixed or forbidden beforehand. Only the exact planner obeys it."""
 
     def __post_init__(self) -> None:
         if not self.targets:

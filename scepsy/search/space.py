@@ -153,9 +153,13 @@ class _Builder:
         if not kinds:
             known = sorted({key[1] for key in self.problem.curves})
             raise InputError(f"LLM {llm}: no curve among the profiled LLMs ({', '.join(known)}): profile it first")
-        usable = [kind for kind in kinds if self._usable(llm, *kind)]
-        if not usable:
+        possible = [kind for kind in kinds if self._usable(llm, *kind)]
+        if not possible:
             raise Infeasible(self._why_unusable(llm))
+        choices = self.problem.choices
+        usable = [kind for kind in possible if choices.allow(llm, *kind[1:])]
+        if not usable:
+            raise Infeasible(choices.why_none(llm, possible))
         columns = self._columns(llm, load, usable)
         if columns is None:
             raise Infeasible(self._why_overloaded(llm, load, usable))
@@ -190,12 +194,16 @@ class _Builder:
             )
         number = {kind: n for n, kind in enumerate(whole[0].kinds)}
         kinds = [kind for kind in usable if kind in number]
-        most = [self._most(load, whole, number[kind], kind) for kind in kinds]
+        pin = self.problem.choices.pin(llm)
+        most = [self._most(load, whole, number[kind], kind, pin is not None) for kind in kinds]
         row = np.repeat([number[kind] for kind in kinds], most).astype(np.int64)
         replicas = np.concatenate([np.arange(1, count + 1, dtype=np.int64) for count in most]) if kinds else row
         which = np.repeat(np.arange(len(kinds)), most)
         capacity = np.min([stack.capacity(row, replicas) for stack in whole], axis=0) if len(row) else np.zeros(0)
         fits = load <= capacity * self.problem.max_utilisation
+        if pin is not None:
+            chosen = replicas == pin.replicas
+            row, replicas, which, capacity, fits = row[chosen], replicas[chosen], which[chosen], capacity[chosen], fits[chosen]
         if not self.keep_all:
             row, replicas, which, capacity = row[fits], replicas[fits], which[fits], capacity[fits]
             fits = fits[fits]
@@ -211,11 +219,11 @@ class _Builder:
         )
         return gpu_type, share, degree, replicas, replicas * (share * degree // self.unit), capacity, busy
 
-    def _most(self, load: float, stacks: list[Stack], row: int, kind: tuple[str, int, int]) -> int:
-        """Replicas worth listing: what the GPUs hold, and no more than change the curves."""
+    def _most(self, load: float, stacks: list[Stack], row: int, kind: tuple[str, int, int], every: bool) -> int:
+        """Replicas worth listing: what the GPUs hold, and (unless ``every``) no more than change the curves."""
         gpu_type, degree, share = kind
         most = self.counts[gpu_type] * 100 // (share * degree)
-        if self.keep_all:
+        if self.keep_all or every:
             return most
         flat = max(ceil(load / float(stack.capacity_per_s[row].min() * stack.utilisation[0])) for stack in stacks)
         return min(most, max(flat, *(int(stack.counts[-1]) for stack in stacks)))
@@ -238,14 +246,24 @@ class _Builder:
 
     def _why_overloaded(self, llm: str, load: float, usable: list[tuple[str, int, int]]) -> str:
         best = 0.0
+        pin = self.problem.choices.pin(llm)
         for gpu_type, degree, share in usable:
             most = self.counts[gpu_type] * 100 // (share * degree)
+            if pin is not None:
+                most = pin.replicas if pin.replicas <= most else 0
             found = self.problem.index.by_workflow(llm, gpu_type, degree, share)
             for family in found.values():
                 if most:
                     best = max(best, float(capacity_calls_per_s(family, most)))
         limit = best * self.problem.max_utilisation
         gpus = sum(self.counts.values())
+        if pin is not None and not limit:
+            return f"LLM {llm}: --pin {pin} takes {pin.tensor_parallel * pin.share_pct * pin.replicas / 100:g} GPUs of {gpus}"
+        if pin is not None:
+            return (
+                f"LLM {llm}: load {load:.4g} calls/s exceeds the {limit:.4g} calls/s that --pin {pin} carries "
+                f"({load / limit:.2f} times): give it more, or lower --rate"
+            )
         return (
             f"LLM {llm}: load {load:.4g} calls/s exceeds the {limit:.4g} calls/s that all {gpus} GPUs could carry for it alone "
             f"({load / limit if limit else float('inf'):.2f} times)"

@@ -185,7 +185,10 @@ class Search:
         return True
 
     def seed(self, allocations: tuple[Allocation, ...]) -> None:
-        """Consider another planner's allocations, in the space or not. Does nothing when they do not pack."""
+        """Consider another planner's allocations, in the space or not. Does nothing when they do not pack, or are not as the
+        user pinned them."""
+        if not self.problem.choices.allow_all(allocations):
+            return
         placement, _ = self._pack(allocations, prove=False)
         if placement is not None:
             found = self._judge(allocations, placement)

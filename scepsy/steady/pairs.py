@@ -6,8 +6,9 @@ differences give its interval. Source: common random numbers, Law, Simulation Mo
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats as distributions
 
-from scepsy.steady.interval import mean_interval
+from scepsy.steady.interval import BATCHES, CONFIDENCE, Interval, mean_interval
 from scepsy.value import Value
 
 Floats = npt.NDArray[np.float64]
@@ -22,6 +23,8 @@ class Difference(Value, frozen=True, kw_only=True):
     """Whether the interval leaves out 0."""
     relative: float
     """``value`` over the first's mean."""
+    p_value: float = 1.0
+    """How probable so large a difference is where there is none; 1 where the data cannot tell. Two-sided, by Student's t."""
 
 
 def compared(first_s: Floats, second_s: Floats) -> Difference:
@@ -37,4 +40,15 @@ def compared(first_s: Floats, second_s: Floats) -> Difference:
         half_width=gap.half_width,
         significant=abs(gap.value) > gap.half_width,
         relative=gap.value / float(first_s.mean()) if len(first_s) else float("nan"),
+        p_value=_p_value(gap),
     )
+
+
+def _p_value(gap: Interval) -> float:
+    """The interval read the other way round: its half-width is t(95 %) standard errors."""
+    if not np.isfinite(gap.half_width):
+        return 1.0
+    if gap.half_width == 0.0:
+        return 1.0 if gap.value == 0.0 else 0.0
+    t = abs(gap.value) / gap.half_width * float(distributions.t.ppf((1 + CONFIDENCE) / 2, BATCHES - 1))
+    return float(2.0 * distributions.t.sf(t, BATCHES - 1))

@@ -99,6 +99,7 @@ RUNS = [
     ("validate", "chat.plan.yaml -n 30 --max-latency 100 --max-p95 0.001 --min-throughput 0.1", 1),
     ("report", "chat.plan.yaml -n 20 --jobs 1 -o chat.html", 0),
     ("compare", "chat.plan.yaml --runs 20", 0),
+    ("compare", "chat.plan.yaml other.plan.yaml --runs 200", 0),
     ("experiment list", "", 0),
     ("experiment report", f"-r {Path(__file__).parents[2] / 'paper_figures' / 'data'} -o evaluation.html", 0),
     ("figures", "--only tab_01_workflows -o figures", 0),
@@ -197,6 +198,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path("both.jsonl").write_text(Path("chat.jsonl").read_text().replace('"workflow":"chat"', '"workflow":"talk"'))
         said("trace export", "otel chat.jsonl -o chat.otlp.jsonl")
         said("plan", "-t chat.jsonl --rate 0.5 --gpus 2 -o chat.plan.yaml --explain")
+        said("plan", "-t chat.jsonl --rate 0.5 --gpus 2 --pin llama-3.1-8b=1:100:2 -o other.plan.yaml")
         said("plan", "-t chat.jsonl --rate 0.3 -t both.jsonl --rate 0.3 --gpus 2 -o both.plan.yaml")
         Path("bench.json").write_text(written("vllm-bench", [(100 + 20 * n, 0.02 + 1e-5 * n) for n in range(40)]))
         steps = {f"{tokens},{batch}": [0.01 + 1e-5 * tokens * batch, 0.02 + 1e-4 * batch] for tokens in (64, 256, 1024)

@@ -1,6 +1,7 @@
 """Documents of the commands that simulate, compare and evaluate."""
 
-from scepsy.cli.schemas.shapes import FLAG, NUMBER, TEXT, WHOLE, Shape, by_name, maybe, record, rows
+from scepsy.cli.schemas.plans import COST
+from scepsy.cli.schemas.shapes import FLAG, NUMBER, TEXT, WHOLE, Shape, by_name, either, maybe, record, rows
 
 _COUNTS = record(dict.fromkeys(("issued", "completed", "rejected", "unfinished"), WHOLE))
 _QUANTILES = {name: maybe(NUMBER) for name in ("mean", "p50", "p95", "p99")}
@@ -26,6 +27,54 @@ _COMPARED = {
     "throughput_per_s": maybe(NUMBER),
 }
 _ROW = record({**_COMPARED, "seed": WHOLE})
+
+_PAIRED = record(
+    {
+        "plans": rows(
+            record(
+                {
+                    "plan": TEXT,
+                    "planner": TEXT,
+                    "cluster": TEXT,
+                    "predicted_latency_s": by_name(maybe(NUMBER)),
+                    "highest_rate_per_s": by_name(maybe(NUMBER)),
+                    "allocations": by_name(
+                        record(
+                            {"share_pct": WHOLE, "tensor_parallel": WHOLE, "replicas": WHOLE, "gpu_type": TEXT},
+                            {"parameters": NUMBER, "weight_bytes": WHOLE},
+                        )
+                    ),
+                    "cost": COST,
+                }
+            )
+        ),
+        "runs": WHOLE,
+        "seed": WHOLE,
+        "rows": rows(
+            record(
+                {
+                    "workflow": TEXT,
+                    "plan": TEXT,
+                    "verdict": TEXT,
+                    "latency_mean_s": maybe(NUMBER),
+                    "latency_half_width_s": maybe(NUMBER),
+                    "latency_p95_s": maybe(NUMBER),
+                    "throughput_per_s": maybe(NUMBER),
+                    "difference_s": maybe(NUMBER),
+                    "difference_half_width_s": maybe(NUMBER),
+                    "difference_part": maybe(NUMBER),
+                    "p_value": maybe(NUMBER),
+                    "significant": maybe(FLAG),
+                    "p95_difference_s": maybe(NUMBER),
+                    "told": TEXT,
+                }
+            )
+        ),
+    },
+    description="Of several plans, simulated under the same runs. difference: from the first plan, null for itself and where "
+    "one of the two does not keep up; difference_part: over the first plan's mean. p_value and significant are null too "
+    "where not both are shown to keep up.",
+)
 
 DOCUMENTS: dict[str, Shape] = {
     "simulate": record(
@@ -59,12 +108,15 @@ DOCUMENTS: dict[str, Shape] = {
         _VERDICT,
     ),
     "report": record({"report": TEXT, "pictures": rows(TEXT), "rows": rows(_ROW)}),
-    "compare": record(
-        {
-            "rows": rows(_ROW),
-            "medians": rows(record({**_COMPARED, "seed": {"const": "median"}, "seeds": WHOLE})),
-        },
-        description="source is predicted, simulated, simulated-at-speed or measured.",
+    "compare": either(
+        record(
+            {
+                "rows": rows(_ROW),
+                "medians": rows(record({**_COMPARED, "seed": {"const": "median"}, "seeds": WHOLE})),
+            },
+            description="Of one plan. source is predicted, simulated, simulated-at-speed or measured.",
+        ),
+        _PAIRED,
     ),
     "demo": record(
         {

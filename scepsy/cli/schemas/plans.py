@@ -4,7 +4,7 @@ from scepsy.cli.schemas.shapes import FLAG, NUMBER, TEXT, WHOLE, Shape, by_name,
 
 _PER_WORKFLOW = either(maybe(NUMBER), by_name(maybe(NUMBER)))
 """A number where there is one workflow, else by workflow."""
-_COST = record(
+COST = record(
     {
         "gpus": WHOLE,
         "usd_per_hour": maybe(NUMBER),
@@ -45,7 +45,7 @@ _PLANNED = record(
     {
         "assumptions": rows(TEXT),
         "explanation": rows(TEXT),
-        "cost": _COST,
+        "cost": COST,
         "next_cheaper": record(
             {"gpus": by_name(WHOLE), "usd_per_hour": NUMBER, "misses": TEXT},
             description="With --goal cost: the next cheaper combination of GPUs, and the limit or rate that it misses.",
