@@ -7,11 +7,12 @@ that much free memory (by default 92 %), which a GPU with neighbours does not ha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from scepsy.errors import InputError
-from scepsy.plans import Instance
+from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile
+from scepsy.profile.served import served
 
 MODULE = "vllm.entrypoints.openai.api_server"
 """Started as ``python -m``: the ``vllm`` script is missing or broken in some builds (CPU wheels), the module is not."""
@@ -38,6 +39,37 @@ def kv_cache_bytes(instance: Instance, profile: Profile) -> int:
             f"{llm.weight_bytes / profile.tensor_parallel:.0f} bytes of weights and {activations:.0f} of activations"
         )
     return int(blocks * block)
+
+
+def model_to_load(plan: Plan, profile: Profile, given: Mapping[str, str]) -> str:
+    """What the engines of an LLM load: what was ``given`` for it, else the hub id that the plan (or the profile) names.
+
+    Raises ``InputError`` where nobody says: an engine that is told the name of the traffic would download another model, or
+    none.
+    """
+    llm = profile.llm.name
+    if llm in given:
+        return given[llm]
+    known = plan.served(llm) or served(profile.llm)
+    if known.hub_id:
+        return known.hub_id
+    what = f"model {known.model!r} has no known name on Hugging Face" if known.model != llm else "its model is not known"
+    raise InputError(
+        f"LLM {llm!r}: {what}, so it is not known what engines should load: give --as '{llm}=OWNER/NAME' (or a path), or an "
+        f"entry under models in the deploy file"
+    )
+
+
+def require_llms(plan: Plan, **entries: Iterable[str]) -> None:
+    """Raise ``InputError`` unless every entry of the named fields is an LLM of the plan."""
+    llms = list(dict.fromkeys(instance.llm for instance in plan.instances))
+    for field, names in entries.items():
+        for name in names:
+            if name not in llms:
+                raise InputError(
+                    f"{field} has an entry {name!r}, which is no LLM of the plan: must be one of {', '.join(llms)} (rename or "
+                    f"remove it)"
+                )
 
 
 def vllm_args(

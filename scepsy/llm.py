@@ -93,6 +93,8 @@ class Llm(Value, frozen=True, kw_only=True):
     source: str = ""
     hf_name: str = ""
     """Its name on Hugging Face; empty: not known."""
+    model: str = ""
+    """The model's own name where ``name`` is what a trace calls it; empty: they are the same."""
     family: str = ""
     """The model_type of its config; empty: not read from a config."""
     active_parameters: float = 0.0
@@ -199,3 +201,16 @@ class Llm(Value, frozen=True, kw_only=True):
     def kv_bytes_per_token_per_gpu(self, tensor_parallel: int) -> float:
         """KV bytes one token costs on each GPU of a group; heads are replicated beyond ``kv_heads`` GPUs."""
         return self.mean_kv_bytes_per_token / min(tensor_parallel, self.kv_heads)
+
+
+class Served(Value, frozen=True, kw_only=True):
+    """Which model answers to an LLM's name."""
+
+    llm: str
+    """The name that the traffic asks for."""
+    model: str
+    """The model that serves it, by its own name."""
+    hub_id: str = ""
+    """The model's name on Hugging Face, which engines load; empty: not known, so it must be given before deploying."""
+    quantisation: str = ""
+    """What its weights are stored in, such as bfloat16 or fp8."""

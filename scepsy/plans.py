@@ -3,6 +3,7 @@
 from typing import Any
 
 from scepsy.cluster import Cluster, Gpu
+from scepsy.llm import Served
 from scepsy.value import Value, require, require_finite
 from scepsy.workload import Arrivals
 
@@ -87,6 +88,8 @@ class Plan(Value, frozen=True, kw_only=True):
     allocations: tuple[Allocation, ...]
     instances: tuple[Instance, ...]
     expected: tuple[Expectation, ...] = ()
+    models: tuple[Served, ...] = ()
+    """What serves each LLM; empty in plans that were written before this was kept."""
     profiles: str = ""
     """Path of the profiles file, relative to the plan file; empty when the plan was made in memory."""
     predictor: str = "aggregate"
@@ -123,6 +126,13 @@ class Plan(Value, frozen=True, kw_only=True):
             sorted({i.llm for i in self.instances}),
             "of the allocated LLMs",
         )
+        named = [served.llm for served in self.models]
+        require(
+            not named or sorted(named) == sorted({i.llm for i in self.instances}),
+            "models",
+            named,
+            "one entry for each allocated LLM, or none at all",
+        )
         self._check_gpus()
         require_finite("search_s", self.search_s)
 
@@ -157,6 +167,10 @@ class Plan(Value, frozen=True, kw_only=True):
             if allocation.llm == llm:
                 return allocation
         raise KeyError(f"LLM {llm!r} has no allocation in this plan")
+
+    def served(self, llm: str) -> Served | None:
+        """What serves one LLM; None where the plan does not say."""
+        return next((served for served in self.models if served.llm == llm), None)
 
     @property
     def placement(self) -> dict[str, tuple[tuple[Gpu, ...], ...]]:
@@ -217,5 +231,9 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
             for i in plan.instances
         ],
         "fragmentation_pct": plan.fragmentation_pct,
+        "models": {
+            served.llm: {"model": served.model, "hub_id": served.hub_id or None, "quantisation": served.quantisation}
+            for served in plan.models
+        },
         "assumptions": list(plan.assumptions),
     }

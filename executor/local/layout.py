@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from executor.engine import MODULE, vllm_args
+from executor.engine import MODULE, model_to_load, vllm_args
 from executor.manifests.devices import mps_env
 from executor.manifests.domains import domains, start_waves
 from scepsy.cluster import Gpu
@@ -110,7 +110,7 @@ def lay_out(
         arguments = vllm_args(
             instance,
             profile,
-            model=models.get(instance.llm),
+            model=model_to_load(plan, profile, models),
             host="127.0.0.1",
             port=ports[instance.name],
             shutdown_timeout_s=int(stop_timeout_s),

@@ -23,7 +23,7 @@ class LocalOptions(Value, frozen=True, kw_only=True):
     python: str = ""
     """The Python that has vLLM; empty: ``$SCEPSY_ENGINE_PYTHON``, else ``.venv-engine`` here, else this one."""
     models: dict[str, str] = msgspec.field(default_factory=dict)
-    """What to load for an LLM (a folder or a hub name); an LLM that is not here is loaded by its own name."""
+    """What to load for an LLM (a folder or a hub name); an LLM that is not here is loaded by the plan's hub id."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: gpu where the NVIDIA driver is, else cpu, with cores in the place of GPUs."""
     base_port: int = 0

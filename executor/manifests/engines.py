@@ -150,7 +150,7 @@ def _pod_spec(instance: Instance, profile: Profile, node: str, tie: Binding, opt
     args = vllm_args(
         instance,
         profile,
-        model=options.models.get(instance.llm),
+        model=options.models[instance.llm],
         port=PORT,
         shutdown_timeout_s=options.drain_s,
         extra=options.engine_args.get(instance.llm, ()),

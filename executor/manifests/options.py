@@ -45,12 +45,13 @@ class RenderOptions(Value, frozen=True, kw_only=True):
     """Names one deployed plan within the namespace; another plan rendered under the same release replaces it."""
     namespace: str = "scepsy"
     engine_image: str = "vllm/vllm-openai:v0.32.0"
-    gateway_image: str = "scepsy/gateway:0.1.0"
-    """An image with this package installed; the gateway and the replay Job run in it."""
+    gateway_image: str = ""
+    """An image with this package installed; the gateway and the replay Job run in it. There is no public one, so it must be
+    given (docs/kubernetes.md says how to build it)."""
     mps_image: str = "nvidia/cuda:13.0.1-base-ubuntu24.04"
     """Holds ``nvidia-cuda-mps-control``; target mps only."""
     models: dict[str, str] = msgspec.field(default_factory=dict)
-    """What an engine loads, by LLM name (a hub name, or a path below /models); absent: the LLM's name."""
+    """What an engine loads, by LLM name (a hub name, or a path below /models); absent: the plan's hub id."""
     models_claim: str = ""
     """PersistentVolumeClaim with model files, mounted read-only at /models; empty: engines download."""
     models_host_path: str = ""

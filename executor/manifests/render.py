@@ -1,11 +1,12 @@
 """Plan → manifests. Pure: the same plan, profiles and options give the same objects, in the same order, anywhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from executor.engine import model_to_load, require_llms
 from executor.manifests.devices import holder
 from executor.manifests.domains import Domain, domains, start_waves
 from executor.manifests.engines import Engine, engine
@@ -27,6 +28,8 @@ from scepsy.errors import Infeasible, InputError
 from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile, ProfileSet
 
+FORMER_GATEWAY_IMAGE = "scepsy/gateway:0.1.0"
+"""The default before an image had to be given."""
 CONFIG_MAP_LIMIT_BYTES = 1_000_000
 """A ConfigMap holds at most 1 MiB (Kubernetes validation); a little is left for its metadata."""
 
@@ -78,6 +81,12 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
     cluster's devices or a profile are unknown, or memory cannot hold a model.
     """
     options = options or RenderOptions()
+    require_llms(plan, models=options.models, engine_args=options.engine_args)
+    if not options.gateway_image:
+        raise InputError(
+            "gateway_image is empty: must be an image with Scepsy installed, and there is no public one: build it (see: "
+            "docs/kubernetes.md), then give --gateway-image IMAGE, or gateway_image in the deploy file"
+        )
     refused = refusals(plan, options.target)
     if refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
@@ -89,6 +98,7 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
             f"instance cannot be pinned to a partition (turn MIG off there, or plan for other nodes)"
         )
     known: dict[tuple[str, str, int], Profile] = {(p.llm.name, p.gpu.name, p.tensor_parallel): p for p in profiles.profiles}
+    options = _with_models(plan, known, options)
     plan_hash = plan_digest(plan, profiles, options)
     holders: list[Manifest] = []
     engines: list[Engine] = []
@@ -127,6 +137,24 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
     return made
 
 
+def _with_models(plan: Plan, known: Mapping[tuple[str, str, int], Profile], options: RenderOptions) -> RenderOptions:
+    """The options with what the engines of every LLM load, so that the record of the plan says it too."""
+    models = {}
+    for instance in plan.instances:
+        profile = known.get((instance.llm, plan.cluster.type_of(instance.gpus[0]).name, instance.tensor_parallel))
+        if profile is None:
+            raise _no_profile(plan, instance)
+        models[instance.llm] = model_to_load(plan, profile, options.models)
+    return msgspec.structs.replace(options, models=models)
+
+
+def _no_profile(plan: Plan, instance: Instance) -> InputError:
+    return InputError(
+        f"profiles: none for LLM {instance.llm} on {plan.cluster.type_of(instance.gpus[0]).name} at TP "
+        f"{instance.tensor_parallel}, which instance {instance.name} runs (give the profiles that the plan was made with)"
+    )
+
+
 def _notes(options: RenderOptions, limited: list[str]) -> Iterator[str]:
     if options.target == "hami" and limited:
         yield (
@@ -152,15 +180,20 @@ def plan_config_map_name(release: str, plan_hash: str) -> str:
 def read_plan_config_map(data: dict[str, str]) -> tuple[Plan, ProfileSet, RenderOptions]:
     """The plan, profiles and options that a plan's ConfigMap records. Raises ``InputError`` when they are not readable."""
     try:
-        return (
-            msgspec.json.decode(data["plan.json"], type=Plan),
-            msgspec.json.decode(data["profiles.json"], type=ProfileSet),
-            msgspec.json.decode(data["options.json"], type=RenderOptions),
-        )
+        plan = msgspec.json.decode(data["plan.json"], type=Plan)
+        options = msgspec.json.decode(data["options.json"], type=RenderOptions)
+        return plan, msgspec.json.decode(data["profiles.json"], type=ProfileSet), _as_recorded(plan, options)
     except (KeyError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InputError(
             f"the plan recorded on the cluster is not readable: {error}: was it written by another version?"
         ) from error
+
+
+def _as_recorded(plan: Plan, options: RenderOptions) -> RenderOptions:
+    """Records of earlier versions leave out what was the default then: the gateway's image, and an LLM's name as its model."""
+    models = {instance.llm: options.models.get(instance.llm, instance.llm) for instance in plan.instances}
+    image = options.gateway_image or FORMER_GATEWAY_IMAGE
+    return msgspec.structs.replace(options, models=models, gateway_image=image)
 
 
 def _engines(
@@ -171,17 +204,11 @@ def _engines(
     latest: dict[Gpu, str] = {}
     for instance in domain.instances:
         gpu_type = plan.cluster.type_of(instance.gpus[0]).name
-        profile = known.get((instance.llm, gpu_type, instance.tensor_parallel))
-        if profile is None:
-            raise InputError(
-                f"profiles: none for LLM {instance.llm} on {gpu_type} at TP {instance.tensor_parallel}, which instance "
-                f"{instance.name} runs (give the profiles that the plan was made with)"
-            )
         made = engine(
             plan,
             domain,
             instance,
-            profile,
+            known[instance.llm, gpu_type, instance.tensor_parallel],
             options,
             wave=waves[instance.name],
             after=tuple(dict.fromkeys(latest[gpu] for gpu in instance.gpus if gpu in latest)),

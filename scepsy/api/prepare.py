@@ -7,9 +7,11 @@ from pathlib import Path
 from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster
 from scepsy.errors import InputError
+from scepsy.llm import Served
 from scepsy.plans import Target
 from scepsy.predictors.aggregate import curve_key
 from scepsy.profile.model import ProfileSet
+from scepsy.profile.served import served_by
 from scepsy.progress import Progress, no_progress
 from scepsy.search.problem import Goal, Problem
 from scepsy.stats.use import workflow_use
@@ -114,6 +116,7 @@ def prepare(
     scaled = sorted({p.llm.name for p in profiles.profiles if p.source.startswith("scaled") and p.llm.name in llms})
     if scaled:
         notes.append(f"step models scaled from another model's measurement, none of their own: {', '.join(scaled)}")
+    notes += model_notes(served_by(profiles, llms))
     return Problem(
         cluster=cluster,
         profiles=profiles,
@@ -126,6 +129,28 @@ def prepare(
         longest_call_tokens=longest_call_tokens([load.trace for load in loads]),
         runs={load.workflow: load.trace.runs for load in loads},
     )
+
+
+def model_notes(models: Sequence[Served]) -> list[str]:
+    """What a plan must say of its models: names that share one, and models that engines cannot load by name."""
+    notes = []
+    by_model: dict[str, list[str]] = {}
+    for served in models:
+        by_model.setdefault(served.model, []).append(served.llm)
+    for model, names in by_model.items():
+        if len(names) > 1:
+            notes.append(
+                f"{' and '.join(names)} are one model ({model}), each on instances of its own: serving several names from "
+                f"shared instances is not modelled"
+            )
+    unknown = [
+        f"{served.llm} ({served.model})" if served.model != served.llm else served.llm for served in models if not served.hub_id
+    ]
+    if unknown:
+        notes.append(
+            f"no name on Hugging Face is known for {', '.join(unknown)}: render and apply ask for one (--as NAME=OWNER/NAME)"
+        )
+    return notes
 
 
 def workload_of(loads: Sequence[Load], *, runs: int, seed: int) -> Workload:

@@ -36,6 +36,14 @@ Context = Annotated[str, typer.Option("--context", help="Context of the kubeconf
 Settings = Annotated[
     Path | None, typer.Option("--options", help="Deploy file (format: scepsy.deploy; scepsy.local for local).")
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--as", help="NAME=MODEL: what engines load for an LLM (Hugging Face name or path), instead of the plan's."),
+]
+GatewayImage = Annotated[
+    str | None,
+    typer.Option("--gateway-image", help="Image with Scepsy installed; there is no public one (see: docs/kubernetes.md)."),
+]
 Profiles = Annotated[Path | None, typer.Option("--profiles", "-p", help="Profiles file; the plan's own when absent.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that one instance may take to start.")]
 Gate = Annotated[str, typer.Option("--gate", help="ready: instances must serve; scheduled: be bound to their node.")]
@@ -50,6 +58,8 @@ def render(
     namespace: Namespace = None,
     release: Release = None,
     options: Settings = None,
+    models: Models = None,
+    gateway_image: GatewayImage = None,
     profiles: Profiles = None,
     kustomize: Annotated[Path | None, typer.Option(help="Folder to write a Kustomize base into, instead of printing.")] = None,
     as_json: Json = False,
@@ -60,7 +70,7 @@ def render(
     """
     from executor.manifests import to_json, to_yaml
 
-    chosen = read_options(options, target, namespace, release)
+    chosen = read_options(options, target, namespace, release, models, gateway_image)
     made = _render(*read_plan(plan, profiles), chosen)
     if kustomize is not None:
         write_base(kustomize, made, as_json=as_json)
@@ -76,6 +86,8 @@ def diff(
     namespace: Namespace = None,
     release: Release = None,
     options: Settings = None,
+    models: Models = None,
+    gateway_image: GatewayImage = None,
     profiles: Profiles = None,
     context: Context = "",
     as_json: Json = False,
@@ -87,7 +99,7 @@ def diff(
     require_client()
     from executor.cluster.diff import diff as differences
 
-    chosen = read_options(options, target, namespace, release)
+    chosen = read_options(options, target, namespace, release, models, gateway_image)
     found = list(differences(connect(chosen, context), _render(*read_plan(plan, profiles), chosen)))
     if as_json:
         emit_json({"differences": found})
@@ -104,6 +116,8 @@ def apply(
     namespace: Namespace = None,
     release: Release = None,
     options: Settings = None,
+    models: Models = None,
+    gateway_image: GatewayImage = None,
     profiles: Profiles = None,
     context: Context = "",
     dry_run: Annotated[str, typer.Option("--dry-run", help="client: print; server: let it check, store nothing.")] = "",
@@ -124,9 +138,9 @@ def apply(
     if dry_run not in ("", "client", "server"):
         raise InputError(f"--dry-run is {dry_run!r}: must be client or server")
     if target == "local":
-        deploy_local.apply(plan, profiles, options, release, validate=validate, timeout_s=timeout, as_json=as_json)
+        deploy_local.apply(plan, profiles, options, release, models, validate=validate, timeout_s=timeout, as_json=as_json)
         return
-    chosen = read_options(options, target, namespace, release)
+    chosen = read_options(options, target, namespace, release, models, gateway_image)
     read = read_plan(plan, profiles)
     if validate:
         check_by_simulation(read[0], read[1], plan)

@@ -64,8 +64,18 @@ def read_plan(path: Path, profiles: Path | None) -> "tuple[Plan, ProfileSet]":
     return plan, load_profiles(profiles or path.parent / plan.profiles)
 
 
-def read_options(path: Path | None, target: str | None, namespace: str | None, release: str | None) -> "RenderOptions":
-    """The deploy file's options, or the defaults, with what the command line says instead."""
+def read_options(
+    path: Path | None,
+    target: str | None,
+    namespace: str | None,
+    release: str | None,
+    models: list[str] | None = None,
+    gateway_image: str | None = None,
+) -> "RenderOptions":
+    """The deploy file's options, or the defaults, with what the command line says instead.
+
+    ``models``: ``NAME=MODEL`` each, what engines load for an LLM.
+    """
     import msgspec
 
     from executor.manifests import RenderOptions
@@ -76,9 +86,10 @@ def read_options(path: Path | None, target: str | None, namespace: str | None, r
         raise InputError(f"--target is {target!r}: must be one of {', '.join(TARGETS)}")
     if target == "local":
         raise InputError("--target local: goes with apply, status and delete only (there are no manifests for one host)")
-    given = {"target": target, "namespace": namespace, "release": release}
+    given = {"target": target, "namespace": namespace, "release": release, "gateway_image": gateway_image}
+    chosen = {**base.models, **read_pairs("--as", models or [])}
     try:
-        return msgspec.structs.replace(base, **{key: value for key, value in given.items() if value is not None})
+        return msgspec.structs.replace(base, models=chosen, **{key: value for key, value in given.items() if value is not None})
     except ValueError as error:
         raise InputError(f"--{error}") from error
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from scepsy.cli.deploy_inputs import check_by_simulation, read_plan
+from scepsy.cli.deploy_inputs import check_by_simulation, read_pairs, read_plan
 from scepsy.cli.output import emit_json, notify, show_table, stdout
 from scepsy.errors import InputError
 
@@ -15,6 +15,7 @@ def apply(
     profiles: Path | None,
     options: Path | None,
     release: str | None,
+    models: list[str] | None = None,
     *,
     validate: bool,
     timeout_s: float | None,
@@ -23,6 +24,7 @@ def apply(
     """Start a plan's engines and gateway here, and return when they serve."""
     import msgspec
 
+    from executor.engine import require_llms
     from executor.local import deployment
     from executor.local.options import load_options, options_beside
 
@@ -34,6 +36,8 @@ def apply(
         if not 0 < timeout_s < 1e6:
             raise InputError(f"--timeout is {timeout_s:g}: must be a number of seconds > 0")
         settings = msgspec.structs.replace(settings, start_timeout_s=timeout_s)
+    settings = msgspec.structs.replace(settings, models={**settings.models, **read_pairs("--as", models or [])})
+    require_llms(plan, models=settings.models)
     folder = deployment.default_folder(release if release is not None else "default")
 
     deployment.apply(plan, known, settings, folder, notify)

@@ -239,6 +239,12 @@ def show_plan(result: "Plan") -> None:
         ["LLM", "GPU type", "share %", "TP", "replicas", "GPUs"],
         [[a.llm, a.gpu_type, a.share_pct, a.tensor_parallel, a.replicas, a.gpu_pct / 100] for a in result.allocations],
     )
+    if result.models:
+        show_table(
+            "Models",
+            ["LLM", "served by", "weights", "engines load"],
+            [[m.llm, m.model, m.quantisation, m.hub_id or "not known"] for m in result.models],
+        )
     show_table(
         "Placement",
         ["node", "GPU", "instances (share %)"],

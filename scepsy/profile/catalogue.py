@@ -194,7 +194,12 @@ def builtin_profiles(
                 if base.supports_tensor_parallel(degree):
                     profile = built_in_profile(base, kind, degree, engine)
                     context = min((contexts or {}).get(name, 0), base.context_limit)
-                    served = msgspec.structs.replace(base, name=name, kv_context_tokens=context if base.uneven_cache else 0)
+                    served = msgspec.structs.replace(
+                        base,
+                        name=name,
+                        model=base.name if base.name != name else "",
+                        kv_context_tokens=context if base.uneven_cache else 0,
+                    )
                     profiles.append(msgspec.structs.replace(profile, llm=served))
     known = laws()
     return ProfileSet(

@@ -12,6 +12,7 @@ from scepsy.predictors.aggregate import call_rates_per_s, capacity_of, predict
 from scepsy.predictors.contention import stretches
 from scepsy.predictors.critical_path import Latencies
 from scepsy.profile.model import instance_memory_bytes
+from scepsy.profile.served import served_by
 from scepsy.search.problem import Problem
 
 
@@ -126,6 +127,7 @@ def assemble(
         instances=instances(problem, allocations, placement),
         expected=with_latencies(outlook.expected, walked),
         predictor="aggregate" if walked is None else "critical-path",
+        models=served_by(problem.profiles, [a.llm for a in allocations]),
         objective_s=outlook.objective_s,
         search_s=perf_counter() - started,
         optimal=proof.optimal,

@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from executor.manifests import RenderOptions
 from scepsy.cluster import Cluster, Gpu, GpuType, Node
 from scepsy.llm import Llm
 from scepsy.plans import Allocation, Instance, Plan, Target
@@ -11,6 +12,9 @@ from scepsy.profile.step import StepModel
 from scepsy.workload import Arrivals
 
 GIB = 2**30
+IMAGE = "scepsy/gateway:0.1.0"
+"""Of the gateway: there is no default."""
+OPTIONS = RenderOptions(gateway_image=IMAGE)
 A100 = GpuType(name="a100-80g", memory_bytes=80 * GIB, bandwidth_bytes_per_s=2.0e12, flops_per_s=312e12, source="test")
 
 
@@ -21,6 +25,7 @@ def llm(name: str, weight_gib: float, kind: str = "generate") -> Llm:
         weight_bytes=int(weight_gib * GIB),
         kv_bytes_per_token=131072 if kind == "generate" else 0,
         context_limit=8192,
+        hf_name="" if "/" in name else f"test/{name}",
         kind=kind,  # type: ignore[arg-type]
     )
 

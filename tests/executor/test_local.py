@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -41,8 +42,8 @@ def make_profiles(*models: RandomModel, engine=ENGINE, degrees=(1, 2)) -> Profil
     return ProfileSet(
         profiles=tuple(
             Profile(
-                llm=llm_of(model), gpu=CORE, tensor_parallel=degree, engine=engine, source="a test",
-                step=StepModel(base_s=0.01, prefill_s_per_token=1e-5),
+                llm=msgspec.structs.replace(llm_of(model), hf_name=f"test/{model.name}"), gpu=CORE, tensor_parallel=degree,
+                engine=engine, source="a test", step=StepModel(base_s=0.01, prefill_s_per_token=1e-5),
             )
             for model in models
             for degree in degrees

@@ -50,6 +50,7 @@ _PLANNED = record(
             {"gpus": by_name(WHOLE), "usd_per_hour": NUMBER, "misses": TEXT},
             description="With --goal cost: the next cheaper combination of GPUs, and the limit or rate that it misses.",
         ),
+        "models": by_name(record({"model": TEXT, "hub_id": maybe(TEXT), "quantisation": TEXT})),
     },
 )
 _SUGGESTED = record(

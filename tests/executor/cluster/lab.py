@@ -25,6 +25,7 @@ from executor.manifests import RenderOptions
 from executor.manifests.names import ENGINE, release_selector
 from scepsy.cluster import Cluster
 from scepsy.plans import Plan
+from tests.executor import plans
 from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import NAMESPACE, Double, node_objects
 
@@ -126,7 +127,7 @@ class DoubleLab:
         return plan
 
     def options(self, **changes: Any) -> RenderOptions:
-        return msgspec.convert(changes, RenderOptions)
+        return msgspec.convert({"gateway_image": plans.IMAGE, **changes}, RenderOptions)
 
     def send(self, method: str, path: str, body: Object | None = None, kind: str = "application/json") -> Object | None:
         return self.api().call(method, path, body=body, content_type=kind, absent_ok=True)
@@ -161,7 +162,7 @@ class RealLab:
         return msgspec.structs.replace(plan, cluster=cluster, instances=instances)
 
     def options(self, **changes: Any) -> RenderOptions:
-        return msgspec.convert({"namespace": self.namespace, **changes}, RenderOptions)
+        return msgspec.convert({"gateway_image": plans.IMAGE, "namespace": self.namespace, **changes}, RenderOptions)
 
     def _rename(self, node: Any) -> Any:
         # Devices of other test runs on the same cluster must not be taken for ours.

@@ -9,7 +9,7 @@ from tests.executor.cluster.double import NAMESPACE, serve
 from tests.executor.cluster.lab import QUICK
 
 PLAN = plans.many(200)
-RENDERED = render(PLAN, plans.profiles())
+RENDERED = render(PLAN, plans.profiles(), plans.OPTIONS)
 
 
 def test_apply_200_instances(benchmark: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from executor.cluster.experiment import backend
 from executor.cluster.preflight import grants
-from executor.manifests import RenderOptions, render
+from executor.manifests import render
 from executor.manifests.replay import ReplayTask, replay_objects
 from executor.replay_job import BEGIN, main, pack, unpack
 from scepsy.backend import Stream, Workload
@@ -74,7 +74,7 @@ def measure(double: Double, kubelet: Kubelet) -> Records:
             kubelet.run()
             double.later(0.0, double.server.controllers.settle)
 
-    return backend(double.api(), PROFILES, RenderOptions(), limits=QUICK, on_event=note)(plans.two_nodes(), workload())
+    return backend(double.api(), PROFILES, plans.OPTIONS, limits=QUICK, on_event=note)(plans.two_nodes(), workload())
 
 
 def test_records_come_back_and_nothing_stays(double: Double, stub: Callable[..., Any], tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_log_is_read_whole_or_not_at_all(double: Double, stub: Callable[...,
 def test_the_instances_have_the_plans_names(double: Double, stub: Callable[..., Any], tmp_path: Path) -> None:
     """The gateway reports Deployments; a record speaks of the plan's instances."""
     kubelet = Kubelet(double, stub().url, tmp_path)
-    name = next(e.name for e in render(plans.two_nodes(), PROFILES).engines if e.instance == "qwen3-8b-0")
+    name = next(e.name for e in render(plans.two_nodes(), PROFILES, plans.OPTIONS).engines if e.instance == "qwen3-8b-0")
     run = kubelet.run
 
     def named() -> None:
@@ -131,4 +131,4 @@ def test_a_workload_too_large_for_a_config_map() -> None:
     trace = Trace(source=TraceSource(origin="test"), runs=(Run(id="r", workflow="rag", calls=calls),), prefix_block_tokens=16)
     big = Workload(streams=(Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0)),), runs=1)
     with pytest.raises(InputError, match="must be <= 1000000, the most a ConfigMap holds"):
-        replay_objects(plans.two_nodes(), render(plans.two_nodes(), PROFILES), big, PROFILES, deadline_s=60)
+        replay_objects(plans.two_nodes(), render(plans.two_nodes(), PROFILES, plans.OPTIONS), big, PROFILES, deadline_s=60)

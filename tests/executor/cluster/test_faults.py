@@ -81,7 +81,7 @@ class Operation:
 
 
 def operations() -> list[Operation]:
-    before, after = render(BEFORE, PROFILES), render(AFTER, PROFILES)
+    before, after = render(BEFORE, PROFILES, plans.OPTIONS), render(AFTER, PROFILES, plans.OPTIONS)
     return [
         Operation("apply", None, lambda api: apply(api, before, limits=LIMITS), before),
         Operation("switch", before, lambda api: apply(api, after, limits=LIMITS), after),

@@ -32,11 +32,11 @@ from tests.executor import plans
 from tests.executor.cluster.double import NAMESPACE, Double
 from tests.executor.cluster.lab import QUICK, DoubleLab
 
-PROFILES = plans.profiles()
+PROFILES, OPTIONS = plans.profiles(), plans.OPTIONS
 
 
 def options(**changes: Any) -> RenderOptions:
-    return msgspec.convert(changes, RenderOptions)
+    return msgspec.convert({"gateway_image": plans.IMAGE, **changes}, RenderOptions)
 
 
 def refused(double: Double, message: str, chosen: RenderOptions | None = None, plan: Any = None) -> None:
@@ -121,7 +121,7 @@ def test_every_verb_that_may_be_missing(double: Double, grant: Any) -> None:
     double.server.forbidden = {f"{grant.verb} {grant.resource}"}
     needless = {"inferencepools", "podmonitors", "runtimeclasses"}
     if (grant.resource in needless and grant.verb != "list") or grant.resource == "runtimeclasses":
-        assert apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK).started == 6
+        assert apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK).started == 6
     else:
         refused(double, rf"forbids `{re.escape(str(grant))}`.*: bind the roles of executor/cluster/rbac\.yaml")
 
@@ -141,7 +141,7 @@ def test_something_else_answers(double: Double) -> None:
     api = double.api()
     api.get_path = lambda *args, **kwargs: {"hello": "world"}  # type: ignore[method-assign]
     with pytest.raises(BackendError, match=r"is no Kubernetes API server"):
-        apply(api, render(plans.two_nodes(), PROFILES), limits=QUICK)
+        apply(api, render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK)
 
 
 def test_a_token_that_has_expired_is_read_again(double: Double) -> None:
@@ -154,7 +154,7 @@ def test_a_token_that_has_expired_is_read_again(double: Double) -> None:
         return client
 
     api = Api(connect, NAMESPACE, patience=Patience(first_s=0.001))
-    assert apply(api, render(plans.two_nodes(), PROFILES), limits=QUICK).started == 6
+    assert apply(api, render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK).started == 6
     double.server.token = "other"
     with pytest.raises(BackendError, match=r"rejects the credentials \(401\).*: log in again"):
         status(double.api(), "scepsy")
@@ -166,7 +166,7 @@ def test_the_verbs_in_use_are_exactly_those_granted(double: Double) -> None:
     double.server.used.clear()
     pool = lab.options(endpoint_picker="epp", gateway_replicas=2, pod_monitor=True)
     apply(double.api(), render(plans.two_nodes(), PROFILES, pool), limits=QUICK)
-    list(diff(double.api(), render(plans.one_node(), PROFILES)))
+    list(diff(double.api(), render(plans.one_node(), PROFILES, OPTIONS)))
     status(double.api(), "scepsy")
     apply(double.api(), render(plans.one_node(), PROFILES, lab.options(target="mps")), limits=QUICK)
     discover(double.api(), {"A100-80G": plans.A100}, types={"NVIDIA A100-SXM4-80GB": "A100-80G"})
@@ -279,6 +279,6 @@ def test_limits_are_kept(double: Double) -> None:
     with pytest.raises(BackendError, match=r"instance .* on n\d does not serve after [01] s: it is still loading"):
         apply(
             double.api(),
-            render(plans.two_nodes(), PROFILES),
+            render(plans.two_nodes(), PROFILES, OPTIONS),
             limits=WaitLimits(**{**vars(QUICK), "start_s": 0.3, "tick_s": 0.2}),
         )

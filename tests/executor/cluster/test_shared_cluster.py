@@ -24,7 +24,7 @@ from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import NAMESPACE, Double
 from tests.executor.cluster.lab import QUICK, DoubleLab, everything, placement, planned
 
-PROFILES = plans.profiles()
+PROFILES, OPTIONS = plans.profiles(), plans.OPTIONS
 
 
 def limits(**changes: Any) -> WaitLimits:
@@ -39,14 +39,16 @@ def test_of_two_applies_at_once_one_is_refused_and_no_gpu_is_overfilled(double: 
     gate = threading.Event()
     double.server.controllers.verdict = lambda pod: ready(pod) if gate.is_set() else None
     first = threading.Thread(
-        target=apply, args=(double.api(), render(plans.two_nodes(), PROFILES)), kwargs={"limits": limits(lease_s=0.9)}
+        target=apply,
+        args=(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS)),
+        kwargs={"limits": limits(lease_s=0.9)},
     )
     first.start()
     while not list(double.store.items("deployments")):
         time.sleep(0.01)
     held_by = next(held["spec"]["holderIdentity"] for _, held in double.store.items("leases"))
     with pytest.raises(BackendError, match=r"is being changed by .*: wait until that ends") as caught:
-        apply(double.api(), render(plans.one_node(), PROFILES), limits=limits(lease_s=5.0))
+        apply(double.api(), render(plans.one_node(), PROFILES, OPTIONS), limits=limits(lease_s=5.0))
     assert held_by in str(caught.value)
     gate.set()
     double.later(0.0, double.server.controllers.settle)
@@ -63,14 +65,14 @@ def other_holder(double: Double, holder: str, duration_s: int = 1) -> None:
 def test_a_holder_elsewhere_that_is_silent_is_waited_for_once(double: Double) -> None:
     other_holder(double, "elsewhere/boot/1/2.00/x")
     events: list[Event] = []
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=limits(lease_s=0.5), on_event=events.append)
+    apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=limits(lease_s=0.5), on_event=events.append)
     assert [e.name for e in events if e.what == "waiting for another writer"] == ["elsewhere/boot/1/2.00/x"]
 
 
 def test_a_holder_of_this_host_whose_process_is_gone_is_not_waited_for(double: Double) -> None:
     host, boot, pid, _, mark = lease.identity().split("/")
     other_holder(double, f"{host}/{boot}/{pid}/0.00/{mark}", duration_s=600)  # the number lives, as another process
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK)
 
 
 def test_a_writer_that_lost_its_lease_writes_nothing_more(double: Double) -> None:
@@ -82,7 +84,7 @@ def test_a_writer_that_lost_its_lease_writes_nothing_more(double: Double) -> Non
             taken.append(len(double.server.seen))
 
     with pytest.raises(lease.LeaseLost, match=r"another apply or delete took over"):
-        apply(double.api(), render(plans.two_nodes(), PROFILES), limits=limits(lease_s=0.0), on_event=note)
+        apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=limits(lease_s=0.0), on_event=note)
     assert [c for c in double.server.seen[taken[0] :] if c.verb in ("patch", "delete") and c.plural != "leases"] == []
 
 
@@ -102,20 +104,20 @@ def test_a_quota_that_the_plan_does_not_fit_is_said_before_anything_changes(doub
     with pytest.raises(
         BackendError, match=rf"ResourceQuota team .* allows {allowed} {name}, 0 are used .* needs 7 more .*raise it to 7"
     ):
-        apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+        apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK)
     assert everything(DoubleLab(double)) == []
 
 
 def test_a_quota_that_is_full_of_what_goes_first_is_none(double: Double) -> None:
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK)
     quota(double, pods="7")
-    apply(double.api(), render(plans.one_node(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.one_node(), PROFILES, OPTIONS), limits=QUICK)
     assert placement(DoubleLab(double)) == planned(plans.one_node())
 
 
 def test_a_write_that_is_refused_half_way_brings_the_old_plan_back(double: Double) -> None:
     """Whatever the reason: here a quota that shrinks when the switch has begun, which nothing could have foreseen."""
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK)
 
     def note(event: Event) -> None:
         if event.what == "deleted" and event.name.startswith("deployment/") and not shrunk:
@@ -126,7 +128,7 @@ def test_a_write_that_is_refused_half_way_brings_the_old_plan_back(double: Doubl
 
     shrunk: list[Event] = []
     with pytest.raises(BackendError, match=r"exceeded quota: team.*raise the ResourceQuota.*; rolled back to scepsy-plan-"):
-        apply(double.api(), render(plans.one_node(), PROFILES), limits=QUICK, on_event=note)
+        apply(double.api(), render(plans.one_node(), PROFILES, OPTIONS), limits=QUICK, on_event=note)
     assert placement(DoubleLab(double)) == planned(plans.two_nodes())
     assert status(double.api(), "scepsy")["state"] == "serving"
 
@@ -137,7 +139,7 @@ FORBIDDEN = 'violates PodSecurity "restricted:latest": hostPath volumes'
 def test_pod_security_is_met_in_the_rehearsal(double: Double) -> None:
     double.server.controllers.admit = lambda pod: FORBIDDEN
     with pytest.raises(BackendError, match=r"refuses POST .*pods \(403\): .*violates PodSecurity.*label the namespace"):
-        apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+        apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK)
     assert everything(DoubleLab(double)) == []
 
 
@@ -148,7 +150,7 @@ def test_pods_that_are_refused_later_are_not_waited_for(double: Double) -> None:
     )
     before = time.monotonic()
     with pytest.raises(NotReady, match=r"instance .* does not serve after \d+ s: pods .* violates PodSecurity"):
-        apply(double.api(), render(plans.two_nodes(), PROFILES), limits=limits(start_s=600.0))
+        apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=limits(start_s=600.0))
     assert time.monotonic() - before < 60
     assert {each["problem"] for each in status(double.api(), "scepsy")["instances"] if "violates" in each["problem"]}
 
@@ -164,7 +166,7 @@ def test_tolerations_that_admission_appends_are_no_drift(double: Double) -> None
             spec["containers"].append({"name": "sidecar", "image": "proxy"})
 
     double.server.mutate = mutate
-    made = render(plans.two_nodes(), PROFILES)
+    made = render(plans.two_nodes(), PROFILES, OPTIONS)
     apply(double.api(), made, limits=QUICK)
     found = status(double.api(), "scepsy")
     assert (found["state"], found["drift"]) == ("serving", [])
@@ -173,20 +175,20 @@ def test_tolerations_that_admission_appends_are_no_drift(double: Double) -> None
 
 
 def test_what_kubectl_applied_is_a_release(double: Double) -> None:
-    made = render(plans.two_nodes(), PROFILES)
+    made = render(plans.two_nodes(), PROFILES, OPTIONS)
     for obj in yaml.safe_load_all(to_yaml(made.objects, NAMESPACE)):
         double.api().apply(obj)
     found = status(double.api(), "scepsy")
     assert (found["state"], found["plan"], found["drift"]) == ("serving", made.plan_hash, [])
     assert recorded(double.api(), "scepsy").plan_hash == made.plan_hash
-    apply(double.api(), render(plans.one_node(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.one_node(), PROFILES, OPTIONS), limits=QUICK)
     assert placement(DoubleLab(double)) == planned(plans.one_node())
 
 
 def test_the_loop_of_the_guide_applies_every_wave(tmp_path: Path) -> None:
     """The shell line in the guide, run as it stands, on a plan of four waves."""
     crowd = plans.plan(plans.cluster(plans.node("n1", 1)), *(plans.instance("embedder", i, "n1", (0,), 20) for i in range(4)))
-    made = render(crowd, PROFILES)
+    made = render(crowd, PROFILES, OPTIONS)
     (tmp_path / "all.yaml").write_text(to_yaml(made.objects, NAMESPACE))
     [listing] = re.findall(r"for wave in (\$\(.*\)); do", Path("docs/kubernetes.md").read_text())
     found = subprocess.run(["bash", "-c", f"echo {listing}"], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -205,16 +207,16 @@ def test_a_node_whose_name_is_not_its_hostname(double: Double) -> None:
         )
     found = discover(double.api(), {"A100-80G": plans.A100}, types={"NVIDIA A100-SXM4-80GB": "A100-80G"})
     assert [node.name for node in found.nodes] == ["n1", "n2"]
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK)
     assert placement(DoubleLab(double)) == planned(plans.two_nodes())
     nodes = [each["node"] for each in status(double.api(), "scepsy")["instances"]]
     assert all(node["planned"] == node["actual"] for node in nodes)
 
 
 def test_an_llm_that_nobody_serves_for_a_while_is_named(double: Double) -> None:
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK)
     events: list[Event] = []
-    apply(double.api(), render(plans.one_node(), PROFILES), limits=QUICK, on_event=events.append)
+    apply(double.api(), render(plans.one_node(), PROFILES, OPTIONS), limits=QUICK, on_event=events.append)
     assert {e.name for e in events if e.what.startswith("no instance until")} == {"qwen3-8b", "reranker"}
 
 
@@ -257,7 +259,7 @@ def test_a_server_that_is_not_there_is_said_within_seconds(ask: Any) -> None:
 
 def test_an_object_that_is_wrong_is_sent_once(double: Double) -> None:
     """Status 500, but about the object: the real server's answer to a keyed list with one key twice."""
-    made = render(plans.degree(2), PROFILES)
+    made = render(plans.degree(2), PROFILES, OPTIONS)
     engine = next(e for e in made.engines if e.llm == "qwen3-8b")
     engine.deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["claims"] *= 2
     with pytest.raises(BackendError, match=r'refuses PATCH .* \(500\): .*duplicate entries for key \[name="gpu"\]'):

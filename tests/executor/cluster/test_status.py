@@ -93,7 +93,7 @@ def test_a_crashing_engine_is_not_waited_for(double: Double) -> None:
 
     double.server.controllers.verdict = verdict
     with pytest.raises(NotReady, match=r"instance reranker-\d on n1 .*: crashed 4 times, last exit code 1: CUDA out of memory"):
-        apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+        apply(double.api(), render(plans.two_nodes(), PROFILES, plans.OPTIONS), limits=QUICK)
     found = status(double.api(), "scepsy")
     assert found["state"] == "changing"
     assert next(each["problem"] for each in found["instances"] if not each["ready"]).startswith("crashed 4 times")
@@ -101,9 +101,9 @@ def test_a_crashing_engine_is_not_waited_for(double: Double) -> None:
 
 def test_a_failed_switch_restores_the_plan_before(double: Double) -> None:
     lab = DoubleLab(double)
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
-    moved = {e.name for e in render(plans.one_node(), PROFILES).engines} - {
-        e.name for e in render(plans.two_nodes(), PROFILES).engines
+    apply(double.api(), render(plans.two_nodes(), PROFILES, plans.OPTIONS), limits=QUICK)
+    moved = {e.name for e in render(plans.one_node(), PROFILES, plans.OPTIONS).engines} - {
+        e.name for e in render(plans.two_nodes(), PROFILES, plans.OPTIONS).engines
     }
     double.server.controllers.verdict = lambda pod: (
         None if pod["metadata"]["labels"].get("scepsy.dev/engine") in moved else ready(pod)
@@ -112,7 +112,7 @@ def test_a_failed_switch_restores_the_plan_before(double: Double) -> None:
     with pytest.raises(Exception, match=r"does not serve .* it is still loading .*; rolled back to scepsy-plan-"):
         apply(
             double.api(),
-            render(plans.one_node(), PROFILES),
+            render(plans.one_node(), PROFILES, plans.OPTIONS),
             limits=WaitLimits(**{**vars(QUICK), "start_s": 0.5, "tick_s": 0.2}),
             on_event=events.append,
         )
@@ -122,7 +122,7 @@ def test_a_failed_switch_restores_the_plan_before(double: Double) -> None:
 
 
 def test_load_is_what_the_engines_say(double: Double) -> None:
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.two_nodes(), PROFILES, plans.OPTIONS), limits=QUICK)
     samples = (
         'num_requests_running{model_name="m"} 3.0',
         'num_requests_waiting{model_name="m"} 1.0',
@@ -136,7 +136,7 @@ def test_load_is_what_the_engines_say(double: Double) -> None:
 
 
 def test_drift_names_what_somebody_else_changed(double: Double) -> None:
-    made = render(plans.two_nodes(), PROFILES)
+    made = render(plans.two_nodes(), PROFILES, plans.OPTIONS)
     apply(double.api(), made, limits=QUICK)
     big = next(engine for engine in made.engines if engine.llm == "Meta/Llama-3.1")
     double.store.change(("deployments", "scepsy", big.name), lambda o: o["spec"].update(replicas=2))
@@ -153,7 +153,7 @@ def test_drift_names_what_somebody_else_changed(double: Double) -> None:
 
 def test_engines_leave_only_when_the_gateway_has_let_go(double: Double, tmp_path: Path) -> None:
     """A real gateway's pool and metrics, reading the stored configuration: calls in flight hold their engines back."""
-    before, after = render(plans.two_nodes(), PROFILES), render(plans.one_node(), PROFILES)
+    before, after = render(plans.two_nodes(), PROFILES, plans.OPTIONS), render(plans.one_node(), PROFILES, plans.OPTIONS)
     apply(double.api(), before, limits=QUICK)
     leaving = {e.name for e in before.engines} - {e.name for e in after.engines}
     pool, metrics = InstancePool(()), Metrics()
@@ -181,9 +181,9 @@ def test_engines_leave_only_when_the_gateway_has_let_go(double: Double, tmp_path
 
 def test_draining_is_told_to_the_gateway_first(double: Double) -> None:
     """In the order of the requests: the gateway's configuration, then the first deletion; and new engines come in last."""
-    apply(double.api(), render(plans.two_nodes(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.two_nodes(), PROFILES, plans.OPTIONS), limits=QUICK)
     double.server.seen.clear()
-    apply(double.api(), render(plans.one_node(), PROFILES), limits=QUICK)
+    apply(double.api(), render(plans.one_node(), PROFILES, plans.OPTIONS), limits=QUICK)
     writes = [(c.verb, c.plural, c.name) for c in double.server.seen if c.verb in ("patch", "delete") and not c.dry]
     told = [n for n, write in enumerate(writes) if write == ("patch", "configmaps", "scepsy-gateway")]
     gone = [n for n, write in enumerate(writes) if write[:2] == ("delete", "deployments")]
@@ -193,7 +193,7 @@ def test_draining_is_told_to_the_gateway_first(double: Double) -> None:
 @pytest.mark.parametrize("target", ["mps", "hami"])
 def test_the_other_targets_come_up_too(double: Double, target: str) -> None:
     plan = plans.one_node()
-    chosen = msgspec.convert({"target": target}, RenderOptions)
+    chosen = msgspec.convert({"target": target, "gateway_image": plans.IMAGE}, RenderOptions)
     apply(double.api(), render(plan, PROFILES, chosen), limits=QUICK)
     found = status(double.api(), "scepsy")
     assert (found["state"], found["target"]) == ("serving", target)

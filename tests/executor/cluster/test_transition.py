@@ -57,7 +57,7 @@ def used(names: Iterable[str], *rendered: Rendered) -> Counter[str]:
 @settings(max_examples=200)
 @given(on_eight(), on_eight())
 def test_no_gpu_is_overfilled_at_any_step(before: Plan, after: Plan) -> None:
-    old, new = render(before, PROFILES), render(after, PROFILES)
+    old, new = render(before, PROFILES, plans.OPTIONS), render(after, PROFILES, plans.OPTIONS)
     steps = transition(snapshot(old.objects), new)
     there = {engine.name for engine in old.engines}
     wanted = {engine.name for engine in new.engines}
@@ -80,22 +80,22 @@ def test_no_gpu_is_overfilled_at_any_step(before: Plan, after: Plan) -> None:
 
 @given(on_eight())
 def test_a_plan_to_itself_is_nothing(plan: Plan) -> None:
-    made = render(plan, PROFILES)
+    made = render(plan, PROFILES, plans.OPTIONS)
     steps = transition(snapshot(made.objects), made)
     assert (steps.moves, steps.release, steps.discard) == (0, (), ())
 
 
 @given(on_eight(), st.sampled_from(["dra", "mps"]))
 def test_from_one_target_to_another_everything_moves(plan: Plan, target: str) -> None:
-    old = render(plan, PROFILES)
-    new = render(plan, PROFILES, msgspec.convert({"target": target, "uid": 20002}, RenderOptions))
+    old = render(plan, PROFILES, plans.OPTIONS)
+    new = render(plan, PROFILES, msgspec.convert({"target": target, "uid": 20002, "gateway_image": plans.IMAGE}, RenderOptions))
     steps = transition(snapshot(old.objects), new)
     assert set(steps.evict) == {engine.name for engine in old.engines}
     assert steps.retire == ()
 
 
 def test_a_claim_on_its_way_out_takes_its_engines_along() -> None:
-    made = render(plans.two_nodes(), PROFILES)
+    made = render(plans.two_nodes(), PROFILES, plans.OPTIONS)
     now = snapshot(made.objects)
     [claim] = [o for o in now.objects.values() if o["kind"] == "ResourceClaim" and "n2/" in str(gpus_of(o))]
     claim["metadata"]["deletionTimestamp"] = "now"
@@ -113,7 +113,7 @@ def test_random_plans_one_after_another_on_the_double() -> None:
         @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
         @given(on_eight())
         def switch(plan: Plan) -> None:
-            made = render(plan, PROFILES)
+            made = render(plan, PROFILES, plans.OPTIONS)
             apply(double.api(), made, limits=QUICK)
             assert placement(lab) == planned(plan)
             wanted = {f"{o['kind']}/{o['metadata']['name']}" for o in made.objects}

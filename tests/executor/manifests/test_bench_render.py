@@ -15,10 +15,10 @@ def test_render_1000_instances(benchmark: Any) -> None:
 
 
 def test_render_1000_instances_as_json(benchmark: Any) -> None:
-    text = benchmark(lambda: to_json(render(PLAN, PROFILES).objects, "scepsy"))
+    text = benchmark(lambda: to_json(render(PLAN, PROFILES, plans.OPTIONS).objects, "scepsy"))
     assert text.count('"kind": "Deployment"') == 1001
 
 
 def test_render_1000_instances_as_yaml(benchmark: Any) -> None:
-    text = benchmark(lambda: to_yaml(render(PLAN, PROFILES).objects, "scepsy"))
+    text = benchmark(lambda: to_yaml(render(PLAN, PROFILES, plans.OPTIONS).objects, "scepsy"))
     assert text.count("kind: Deployment") == 1001

@@ -30,7 +30,7 @@ PINNED = "registry.example/vllm@sha256:" + "0" * 64
 
 
 def options(**changes: Any) -> RenderOptions:
-    return msgspec.convert(changes, RenderOptions)
+    return msgspec.convert({"gateway_image": plans.IMAGE, **changes}, RenderOptions)
 
 
 EVERYTHING: dict[str, Any] = {
@@ -126,7 +126,7 @@ def test_gpus_cut_by_mig_are_refused() -> None:
     cut = msgspec.structs.replace(plans.A100, partitions_pct=(40, 50, 30, 100))
     plan = msgspec.structs.replace(plan, cluster=msgspec.structs.replace(plan.cluster, gpu_types=(cut,)))
     with pytest.raises(Infeasible, match=r"target dra cannot run instance qwen3-8b-0: node n1 has GPUs cut by MIG"):
-        render(plan, PROFILES)
+        render(plan, PROFILES, plans.OPTIONS)
 
 
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:
@@ -160,7 +160,7 @@ def test_a_base_is_deterministic_and_whole() -> None:
 
 @pytest.mark.skipif(not (os.environ.get("KUSTOMIZE") or shutil.which("kustomize")), reason="kustomize is not installed")
 def test_kustomize_builds_the_base_and_an_overlay(tmp_path: Path) -> None:
-    made = render(plans.two_nodes(), PROFILES)
+    made = render(plans.two_nodes(), PROFILES, plans.OPTIONS)
     (tmp_path / "base").mkdir()
     for name, text in kustomize_base(made).items():
         (tmp_path / "base" / name).write_text(text)

@@ -29,22 +29,23 @@ from tests.executor.cluster.schema import structural_fault
 
 GOLDEN = Path(__file__).parent / "golden"
 MINORS = ("1.34", "1.35", "1.36", "1.37")
-PROFILES = plans.profiles()
+PROFILES, OPTIONS = plans.profiles(), plans.OPTIONS
 
 
 def options(target: str = "dra", **changes: Any) -> RenderOptions:
-    return msgspec.convert({"target": target, **changes}, RenderOptions)
+    return msgspec.convert({"target": target, "gateway_image": plans.IMAGE, **changes}, RenderOptions)
 
 
-def full(target: str) -> RenderOptions:
-    """Every option in use."""
+def full(target: str, plan: Plan | None = None) -> RenderOptions:
+    """Every option in use; entries by LLM only for those of ``plan``."""
+    named = ["qwen3-8b"] if plan is None or any(a.llm == "qwen3-8b" for a in plan.allocations) else []
     return options(
         target,
         hf_secret="hf",
         api_keys_secret="keys",
         models_claim="models",
-        models={"qwen3-8b": "/models/qwen"},
-        engine_args={"qwen3-8b": ["--enforce-eager"]},
+        models=dict.fromkeys(named, "/models/qwen"),
+        engine_args={llm: ["--enforce-eager"] for llm in named},
         gateway_replicas=2,
     )
 
@@ -79,7 +80,7 @@ def test_the_replay_job_is_valid_too(minor: str) -> None:
     trace = Trace(source=TraceSource(origin="test"), runs=(Run(id="r", workflow="rag", calls=calls),))
     load = Workload(streams=(Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0)),), runs=1)
     plan = plans.two_nodes()
-    for each in replay_objects(plan, render(plan, PROFILES, full("dra")), load, PROFILES, deadline_s=60):
+    for each in replay_objects(plan, render(plan, PROFILES, full("dra", plan)), load, PROFILES, deadline_s=60):
         kubernetes_validate.validate(each, minor, strict=True)
 
 
@@ -94,12 +95,12 @@ def test_every_degree_is_what_server_side_apply_can_read(target: str, tensor_par
 @settings(max_examples=50, deadline=None)
 @given(plans.plans())
 def test_any_plan_is_what_server_side_apply_can_read(plan: Plan) -> None:
-    for each in render(plan, PROFILES, full("dra")).objects:
+    for each in render(plan, PROFILES, full("dra", plan)).objects:
         assert structural_fault(each) is None
 
 
 def test_the_schemas_are_strict_enough_to_notice_a_typo() -> None:
-    claim = json.loads(json.dumps(render(plans.two_nodes(), PROFILES).holders[0]))
+    claim = json.loads(json.dumps(render(plans.two_nodes(), PROFILES, OPTIONS).holders[0]))
     claim["spec"]["devices"]["requests"][0]["exactly"]["selector"] = []
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(claim, "1.36", strict=True)
@@ -132,7 +133,7 @@ def env(deployment: dict[str, Any]) -> dict[str, str]:
 @given(plans.plans())
 def test_manifests_are_the_plan(plan: Plan) -> None:
     """Each instance exactly once, on its GPUs; shares and memory within each GPU; domains on one node; TP over NVLink."""
-    rendered = render(plan, PROFILES)
+    rendered = render(plan, PROFILES, OPTIONS)
     assert sorted(e.instance for e in rendered.engines) == sorted(i.name for i in plan.instances)
     assert len({e.name for e in rendered.engines}) == len(plan.instances)
     devices = devices_of(rendered)
@@ -174,10 +175,10 @@ def test_manifests_are_the_plan(plan: Plan) -> None:
 @settings(max_examples=40)
 @given(plans.plans())
 def test_names_follow_from_content_alone(plan: Plan) -> None:
-    first, second = render(plan, PROFILES), render(plan, PROFILES)
+    first, second = render(plan, PROFILES, OPTIONS), render(plan, PROFILES, OPTIONS)
     assert list(first.objects) == list(second.objects)
     turned = msgspec.structs.replace(plan, search_s=12.5)
-    assert render(turned, PROFILES).plan_hash == first.plan_hash
+    assert render(turned, PROFILES, OPTIONS).plan_hash == first.plan_hash
     names = [(o["kind"], o["metadata"]["name"]) for o in first.objects]
     assert len(set(names)) == len(names)
     for each in first.objects:
@@ -188,7 +189,7 @@ def test_names_follow_from_content_alone(plan: Plan) -> None:
 
 
 def test_what_two_plans_share_has_one_name() -> None:
-    before, after = render(plans.two_nodes(), PROFILES), render(plans.one_node(), PROFILES)
+    before, after = render(plans.two_nodes(), PROFILES, OPTIONS), render(plans.one_node(), PROFILES, OPTIONS)
     kept = {e.name for e in before.engines} & {e.name for e in after.engines}
     assert {e.instance for e in after.engines if e.name in kept} == {"Meta/Llama-3.1-0", "embedder-0", "embedder-1"}
     assert before.plan_hash != after.plan_hash
@@ -232,11 +233,13 @@ def test_a_budget_only_for_what_can_move() -> None:
     budgets = [o for o in rendered.objects if o["kind"] == "PodDisruptionBudget"]
     assert [o["metadata"]["name"] for o in budgets] == ["scepsy-gateway"]
     assert budgets[0]["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-    assert not [o for o in render(plans.two_nodes(), PROFILES).objects if o["kind"] == "PodDisruptionBudget"]
+    assert not [o for o in render(plans.two_nodes(), PROFILES, OPTIONS).objects if o["kind"] == "PodDisruptionBudget"]
 
 
 def test_only_the_gateway_may_reach_an_engine() -> None:
-    policies = {o["metadata"]["name"]: o for o in render(plans.two_nodes(), PROFILES).objects if o["kind"] == "NetworkPolicy"}
+    policies = {
+        o["metadata"]["name"]: o for o in render(plans.two_nodes(), PROFILES, OPTIONS).objects if o["kind"] == "NetworkPolicy"
+    }
     policy = policies["scepsy-engine"]
     assert policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "engine"
     [rule] = policy["spec"]["ingress"]
@@ -268,7 +271,7 @@ def test_the_gateway_reads_its_configuration(tmp_path: Path) -> None:
 def test_inference_pool_only_on_request() -> None:
     kinds = Counter(o["kind"] for o in render(plans.two_nodes(), PROFILES, options(endpoint_picker="epp")).objects)
     assert kinds["InferencePool"] == 4
-    assert "InferencePool" not in Counter(o["kind"] for o in render(plans.two_nodes(), PROFILES).objects)
+    assert "InferencePool" not in Counter(o["kind"] for o in render(plans.two_nodes(), PROFILES, OPTIONS).objects)
 
 
 def test_the_plan_record_gives_back_what_was_rendered() -> None:
@@ -281,7 +284,7 @@ def test_the_plan_record_gives_back_what_was_rendered() -> None:
 
 
 def test_a_gpu_without_neighbours_gets_no_daemon() -> None:
-    rendered = render(plans.two_nodes(), PROFILES)
+    rendered = render(plans.two_nodes(), PROFILES, OPTIONS)
     config = {c["metadata"]["annotations"]["scepsy.dev/gpus"]: "config" in c["spec"]["devices"] for c in rendered.holders}
     assert config == {"n1/GPU-n1-0,n1/GPU-n1-1": True, "n1/GPU-n1-2": False, "n2/GPU-n2-0": True}
     alone = next(e for e in rendered.engines if e.instance == "Meta/Llama-3.1-0")
@@ -298,7 +301,7 @@ def test_what_a_target_cannot_do_is_refused() -> None:
 
 def test_what_hami_does_not_limit_is_said() -> None:
     assert "not kernels replayed from CUDA graphs" in render(plans.one_node(), PROFILES, options("hami")).notes[0]
-    assert "CUDA graphs" not in " ".join(render(plans.one_node(), PROFILES).notes)
+    assert "CUDA graphs" not in " ".join(render(plans.one_node(), PROFILES, OPTIONS).notes)
 
 
 def test_unknown_devices_and_profiles_are_named() -> None:
@@ -306,7 +309,7 @@ def test_unknown_devices_and_profiles_are_named() -> None:
         plans.cluster(msgspec.structs.replace(plans.node("n1", 1), gpu_uuids=())), plans.instance("qwen3-8b", 0, "n1", (0,), 50)
     )
     with pytest.raises(InputError, match=r"node n1: gpu_uuids is empty: .*scepsy discover"):
-        render(bare, PROFILES)
+        render(bare, PROFILES, OPTIONS)
     none = msgspec.structs.replace(PROFILES, profiles=PROFILES.profiles[-1:])
     with pytest.raises(InputError, match=r"none for LLM qwen3-8b on a100-80g at TP 2"):
         render(plans.two_nodes(), none)
@@ -319,12 +322,12 @@ def test_too_many_pods_for_a_claim() -> None:
         plans.instance("qwen3-8b", 0, "n1", (0, 1, 2), 10),
     )
     with pytest.raises(InputError, match="258 instances share the domain of n1/0: a claim serves at most 256 pods"):
-        render(crowd, PROFILES)
+        render(crowd, PROFILES, OPTIONS)
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kustomize_takes_the_output(tmp_path: Path) -> None:
-    rendered = render(plans.two_nodes(), PROFILES)
+    rendered = render(plans.two_nodes(), PROFILES, OPTIONS)
     (tmp_path / "plan.yaml").write_text(to_yaml(rendered.objects, "scepsy"))
     (tmp_path / "kustomization.yaml").write_text("resources: [plan.yaml]\nlabels: [{pairs: {team: a}}]\n")
     built = subprocess.run(["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, check=True)
