@@ -82,11 +82,6 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
     """
     options = options or RenderOptions()
     require_llms(plan, models=options.models, engine_args=options.engine_args)
-    if not options.gateway_image:
-        raise InputError(
-            "gateway_image is empty: must be an image with Scepsy installed, and there is no public one: build it (see: "
-            "docs/kubernetes.md), then give --gateway-image IMAGE, or gateway_image in the deploy file"
-        )
     refused = refusals(plan, options.target)
     if refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
@@ -96,6 +91,11 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
         raise Infeasible(
             f"target {options.target} cannot run instance {cut.name}: node {cut.gpus[0].node} has GPUs cut by MIG, and an "
             f"instance cannot be pinned to a partition (turn MIG off there, or plan for other nodes)"
+        )
+    if not options.gateway_image:
+        raise InputError(
+            "gateway_image is empty: must be an image with Scepsy installed, and there is no public one: build it (see: "
+            "docs/kubernetes.md), then give --gateway-image IMAGE, or gateway_image in the deploy file"
         )
     known: dict[tuple[str, str, int], Profile] = {(p.llm.name, p.gpu.name, p.tensor_parallel): p for p in profiles.profiles}
     options = _with_models(plan, known, options)

@@ -38,7 +38,7 @@ COMMANDS: dict[str, list[str]] = {
     "simulate": ["x.plan.yaml", "--runs", "50"],
     "validate": ["x.plan.yaml", "--runs", "50", "--max-latency", "50"],
     "report": ["x.plan.yaml", "--runs", "50", "-o", "OUT/x.html"],
-    "render": ["x.plan.yaml"],
+    "render": ["x.plan.yaml", "--gateway-image", "x:1"],
     "diff": ["x.plan.yaml"],
     "apply": ["x.plan.yaml", "--target", "local", "--options", "local.yaml", "--no-validate"],
     "wait": [],

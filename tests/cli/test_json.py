@@ -226,8 +226,8 @@ def test_deploying_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     save_plan(tmp_path / "x.plan.yaml", msgspec.structs.replace(plans.two_nodes(), profiles="p.yaml"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    said("render", "x.plan.yaml")
-    said("render", "x.plan.yaml --kustomize base")
+    said("render", "x.plan.yaml --gateway-image x:1")
+    said("render", "x.plan.yaml --gateway-image x:1 --kustomize base")
     with serve(plans.two_nodes().cluster) as double:
         kubeconfig = {
             "apiVersion": "v1",
@@ -239,10 +239,10 @@ def test_deploying_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         }
         Path("kubeconfig").write_text(yaml.safe_dump(kubeconfig))
         assert said("status", code=1)["state"] == "absent"
-        assert said("diff", "x.plan.yaml", code=1)["differences"]
+        assert said("diff", "x.plan.yaml --gateway-image x:1", code=1)["differences"]
         for where in ("client", "server"):
-            assert said("apply", f"x.plan.yaml --no-validate --dry-run {where}")["objects"]
-        assert said("apply", "x.plan.yaml --no-validate")["started"] == 6
+            assert said("apply", f"x.plan.yaml --no-validate --gateway-image x:1 --dry-run {where}")["objects"]
+        assert said("apply", "x.plan.yaml --no-validate --gateway-image x:1")["started"] == 6
         assert said("status")["state"] == "serving"
         assert said("status", "--no-metrics")["instances"][0]["load"] is None
         assert said("wait")["serving"] == 6

@@ -33,6 +33,7 @@ from tests.executor.cluster.double import NAMESPACE, Double
 from tests.executor.cluster.lab import QUICK, DoubleLab
 
 PROFILES, OPTIONS = plans.profiles(), plans.OPTIONS
+IMAGE = ("--gateway-image", plans.IMAGE)
 
 
 def options(**changes: Any) -> RenderOptions:
@@ -216,16 +217,16 @@ def run(*args: str) -> tuple[int, str, str]:
 
 def test_the_commands_end_to_end(double: Double, plan_file: Path, tmp_path: Path) -> None:
     plan = str(plan_file)
-    code, out, _ = run("render", plan, "-o", "json")
+    code, out, _ = run("render", plan, *IMAGE, "-o", "json")
     assert (code, len(json.loads(out)["items"])) == (0, 21)
-    assert run("diff", plan)[0] == 1
-    code, out, _ = run("apply", plan, "--no-validate", "--dry-run", "server", "--json")
+    assert run("diff", plan, *IMAGE)[0] == 1
+    code, out, _ = run("apply", plan, *IMAGE, "--no-validate", "--dry-run", "server", "--json")
     assert code == 0
     assert not [key for key in double.store.objects if key[1]]
-    code, out, err = run("apply", plan, "--no-validate", "--json")
+    code, out, err = run("apply", plan, *IMAGE, "--no-validate", "--json")
     assert (code, json.loads(out)["started"]) == (0, 6), err
     assert err.count("serving: ") == 6
-    assert run("diff", plan)[:2] == (0, "")
+    assert run("diff", plan, *IMAGE)[:2] == (0, "")
     code, out, _ = run("status", "--json")
     assert (code, json.loads(out)["state"]) == (0, "serving")
     assert "qwen3-8b-0" in run("status")[1]
@@ -241,7 +242,11 @@ def test_the_commands_end_to_end(double: Double, plan_file: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["apply", "PLAN", "--no-validate", "--context", "nope"], 4, "no usable cluster configuration: .*set KUBECONFIG"),
+        (
+            ["apply", "PLAN", *IMAGE, "--no-validate", "--context", "nope"],
+            4,
+            "no usable cluster configuration: .*set KUBECONFIG",
+        ),
         (["render", "PLAN", "--target", "k3s"], 2, "--target is 'k3s': must be one of dra, mps, hami, local"),
         (["render", "PLAN", "--target", "hami"], 3, "target hami cannot run instance qwen3-8b-0"),
         (["render", "PLAN", "--release", "Not_OK"], 2, "release is 'Not_OK': must be a DNS label"),
@@ -249,7 +254,7 @@ def test_the_commands_end_to_end(double: Double, plan_file: Path, tmp_path: Path
         (["apply", "PLAN", "--dry-run", "maybe"], 2, "--dry-run is 'maybe': must be client or server"),
         (["wait"], 4, "release scepsy is not in namespace scepsy"),
         (["discover", "--topology", "n1"], 2, "--topology is 'n1': must be KEY=VALUE"),
-        (["apply", "PLAN", "--no-validate", "--namespace", "nope"], 4, "create the namespace"),
+        (["apply", "PLAN", *IMAGE, "--no-validate", "--namespace", "nope"], 4, "create the namespace"),
     ],
 )
 def test_one_line_and_the_exit_code(plan_file: Path, arguments: list[str], code: int, message: str) -> None:
@@ -262,16 +267,16 @@ def test_one_line_and_the_exit_code(plan_file: Path, arguments: list[str], code:
 def test_without_the_client(plan_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for command in (
-        ["apply", str(plan_file), "--no-validate"],
+        ["apply", str(plan_file), *IMAGE, "--no-validate"],
         ["status"],
         ["delete"],
         ["wait"],
         ["discover"],
-        ["diff", str(plan_file)],
+        ["diff", str(plan_file), *IMAGE],
     ):
         code, _, err = run(*command)
         assert (code, err) == (2, "scepsy: the Kubernetes client is not installed: pip install 'scepsy[k8s]'\n")
-    assert run("render", str(plan_file))[0] == 0
+    assert run("render", str(plan_file), *IMAGE)[0] == 0
 
 
 def test_limits_are_kept(double: Double) -> None:
