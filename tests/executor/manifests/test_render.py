@@ -312,7 +312,7 @@ def test_unknown_devices_and_profiles_are_named() -> None:
         render(bare, PROFILES, OPTIONS)
     none = msgspec.structs.replace(PROFILES, profiles=PROFILES.profiles[-1:])
     with pytest.raises(InputError, match=r"none for LLM qwen3-8b on a100-80g at TP 2"):
-        render(plans.two_nodes(), none)
+        render(plans.two_nodes(), none, OPTIONS)
 
 
 def test_too_many_pods_for_a_claim() -> None:
