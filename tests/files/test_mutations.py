@@ -34,6 +34,7 @@ from tests.files.mutations import mutated
 
 FEW, MANY = 40, 500
 LONGEST_S = 5.0  # of CPU time: the machine may be busy
+IMAGE = ("--gateway-image", "x:1")
 
 Use = Callable[[Path, Path, int], None]
 """Reads the file as the program does: (folder, the damaged file, seed). Raises what the program raises."""
@@ -68,7 +69,8 @@ def reading(load: Callable[[Path], Any]) -> Use:
 
 
 def _plan_commands(folder: Path, path: Path, seed: int) -> None:
-    cli(*[("predict", path), ("render", path), ("render", path, "--target", "mps"), ("render", path, "--json")][seed % 4])
+    render = ("render", path, *IMAGE)
+    cli(*[("predict", path), render, (*render, "--target", "mps"), (*render, "--json")][seed % 4])
 
 
 def _out(folder: Path, *arguments: object) -> None:
@@ -211,7 +213,9 @@ def _options(folder: Path) -> None:
     from executor.replay_job import write_task
 
     (folder / "deploy.yaml").write_bytes(
-        msgspec.yaml.encode({"format": "scepsy.deploy", "version": 1, **msgspec.to_builtins(RenderOptions())})
+        msgspec.yaml.encode(
+            {"format": "scepsy.deploy", "version": 1, **msgspec.to_builtins(RenderOptions(gateway_image="x:1"))}
+        )
     )
     (folder / "gateway.yaml").write_text(
         "format: scepsy.gateway\nversion: 1\nport: 8080\nhost: 127.0.0.1\napi_keys_file: keys.txt\napi_keys_env: [KEY]\n"

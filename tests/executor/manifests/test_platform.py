@@ -191,7 +191,8 @@ def test_kustomize_builds_the_base_and_an_overlay(tmp_path: Path) -> None:
 def test_the_command_writes_the_base(tmp_path: Path) -> None:
     save_profiles(tmp_path / "p.yaml", PROFILES)
     save_plan(tmp_path / "x.plan.yaml", msgspec.structs.replace(plans.two_nodes(), profiles="p.yaml"))
-    done = CliRunner().invoke(app, ["render", str(tmp_path / "x.plan.yaml"), "--kustomize", str(tmp_path / "base")])
+    words = [str(tmp_path / "x.plan.yaml"), "--gateway-image", plans.IMAGE, "--kustomize", str(tmp_path / "base")]
+    done = CliRunner().invoke(app, ["render", *words])
     assert done.exit_code == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "base").iterdir()) == [
         "base.yaml",
