@@ -10,7 +10,7 @@ import pandas as pd
 from scepsy.metrics import seeds_interval
 
 OURS = "scepsy"
-TIE = 0.02
+TIE_RATIO = 0.02
 """Within 2 % is no difference."""
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from experiments.ratios import OURS, TIE, best_options, comparisons, highest_rates, points, read_table
+from experiments.ratios import OURS, TIE_RATIO, best_options, comparisons, highest_rates, points, read_table
 from experiments.systems.registry import SYSTEMS
 from scepsy.errors import InputError
 from scepsy.metrics import seeds_interval
@@ -98,8 +98,8 @@ def verdict(found: pd.DataFrame, rates: pd.DataFrame) -> Section:
         "the experiment, so that number says little.",
     )
     stable = found[found["both_stable"] & ~found["system"].str.startswith("scepsy")]
-    wins = int((stable["ratio"] > 1 + TIE).sum())
-    lost = int((stable["ratio"] < 1 - TIE).sum())
+    wins = int((stable["ratio"] > 1 + TIE_RATIO).sum())
+    lost = int((stable["ratio"] < 1 - TIE_RATIO).sum())
     even = len(stable) - wins - lost
     words = [
         f"At {len(stable)} points where both are stable, Scepsy is more than 2 % faster than the other system at {wins}, more "
@@ -249,7 +249,7 @@ def _picture(mine: pd.DataFrame) -> Figure:
 
 def losses(found: pd.DataFrame) -> Section:
     """Every stable point at which another system was more than 2 % faster, with both decisions side by side."""
-    others = found[found["both_stable"] & (found["ratio"] < 1 - TIE)].sort_values("ratio")
+    others = found[found["both_stable"] & (found["ratio"] < 1 - TIE_RATIO)].sort_values("ratio")
     if others.empty:
         return Section("Where Scepsy loses", [NO_LOSSES])
     rows = [

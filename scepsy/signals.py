@@ -14,9 +14,13 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
-TOLD = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated (its terminal went away)"}
+SIGNAL_MESSAGES = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "terminated (its terminal went away)",
+}
 
-DEAF_S = 5.0
+MAIN_THREAD_WAIT_S = 5.0
 """A main thread that does not take notice of SIGTERM for so long (it is inside a solver, say) is not waited for."""
 
 _armed = False
@@ -35,7 +39,7 @@ def ended_by(error: BaseException) -> signal.Signals:
 
 def _die(number: int, frame: FrameType | None) -> NoReturn:
     with contextlib.suppress(OSError):
-        os.write(2, f"scepsy: {TOLD[signal.Signals(number)]}\n".encode())
+        os.write(2, f"scepsy: {SIGNAL_MESSAGES[signal.Signals(number)]}\n".encode())
     os._exit(128 + number)
 
 
@@ -63,7 +67,7 @@ def working() -> Iterator[None]:
     try:
         yield
     finally:
-        _set(dict.fromkeys(TOLD, _die))
+        _set(dict.fromkeys(SIGNAL_MESSAGES, _die))
         deaf.close()
 
 
@@ -78,7 +82,7 @@ class _Deaf:
 
     def _listen(self) -> None:
         while numbers := os.read(self._read, 64):
-            if signal.SIGTERM in numbers and not _noticed.wait(DEAF_S):
+            if signal.SIGTERM in numbers and not _noticed.wait(MAIN_THREAD_WAIT_S):
                 _die(signal.SIGTERM, None)
 
     def close(self) -> None:
@@ -115,7 +119,7 @@ def arm() -> None:
     global _armed
     _armed = True
     _open_streams()
-    _set(dict.fromkeys(TOLD, _die))
+    _set(dict.fromkeys(SIGNAL_MESSAGES, _die))
     sys.unraisablehook = _unraisable
     # Worker processes' helper notes, after a signal, that it removes what they left: nothing that a user could mend.
     quiet = "ignore:resource_tracker:UserWarning"

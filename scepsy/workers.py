@@ -20,7 +20,7 @@ from scepsy.errors import InputError
 
 R = TypeVar("R")
 
-LOOK_S = 0.5
+LOOK_EVERY_S = 0.5
 """Between two looks at the parent."""
 
 _watching = False
@@ -35,7 +35,7 @@ def watch_parent(parent: int) -> None:
 
     def look() -> None:
         while os.getppid() == parent:
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_EVERY_S)
         os._exit(1)
 
     threading.Thread(target=look, daemon=True, name="watch-parent").start()

@@ -9,13 +9,13 @@ from executor.gateway.pool import Upstream
 from executor.wire.body import Body
 from executor.wire.stream import MAX_TOKENS, Output, Usage
 
-ASK_S = 0.5
+COUNT_TIMEOUT_S = 0.5
 """How long an end of a stream is held back for the count."""
 
-PAUSE_S = 60.0
+PAUSE_AFTER_FAILURE_S = 60.0
 """After a failure the instance is not asked again for so long."""
 
-ANSWER_BYTES = 4 * 1024**2
+MAX_ANSWER_BYTES = 4 * 1024**2
 """Longest answer that is read: it lists the tokens, up to some ten bytes each."""
 
 
@@ -33,11 +33,11 @@ async def count_tokens(session: aiohttp.ClientSession, upstream: Upstream, body:
     said = {"model": body.model, "prompt": "".join(output.texts), "add_special_tokens": False}
     counts = []
     try:
-        async with asyncio.timeout(ASK_S):
+        async with asyncio.timeout(COUNT_TIMEOUT_S):
             for question in (prompt, said) if said["prompt"] else (prompt,):
                 counts.append(await _ask(session, upstream, question))
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-        upstream.count_after_s = now_s() + PAUSE_S
+        upstream.count_after_s = now_s() + PAUSE_AFTER_FAILURE_S
         return None
     return Usage(counts[0], counts[1] if len(counts) > 1 else 0)
 
@@ -50,8 +50,8 @@ async def _ask(session: aiohttp.ClientSession, upstream: Upstream, question: dic
         headers={"Content-Type": "application/json"},
         allow_redirects=False,
     ) as answer:
-        data = await answer.content.read(ANSWER_BYTES) if answer.status == 200 else b""
-        while answer.status == 200 and len(data) <= ANSWER_BYTES and (more := await answer.content.read(ANSWER_BYTES)):
+        data = await answer.content.read(MAX_ANSWER_BYTES) if answer.status == 200 else b""
+        while answer.status == 200 and len(data) <= MAX_ANSWER_BYTES and (more := await answer.content.read(MAX_ANSWER_BYTES)):
             data += more
     count = msgspec.json.decode(data, type=_Count).count if data else -1
     if not 0 <= count <= MAX_TOKENS:

@@ -16,10 +16,10 @@ from executor.gateway.pool import InstancePool, Upstream
 REFUSED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """The connection never stood, so nothing was sent and another instance may be tried."""
 
-REFUSALS = 2
+MAX_REFUSALS = 2
 """In a row, until an instance takes no more calls."""
 
-SILENCES = 3
+MAX_UNANSWERED_PROBES = 3
 """Probes in a row without an answer, while no byte of any other answer came: the instance hangs."""
 
 PROBE_S, CONNECT_S = 5.0, 2.0
@@ -80,7 +80,7 @@ class HealthWatch:
             if self.stalls.since(since_s):
                 return
         upstream.refusals += 1
-        if upstream.refusals >= REFUSALS:
+        if upstream.refusals >= MAX_REFUSALS:
             upstream.up = False
 
     async def probe(self, upstream: Upstream) -> None:
@@ -97,7 +97,7 @@ class HealthWatch:
             await asyncio.sleep(2 * TICK_S)
             if not self.stalls.since(since_s) and upstream.last_byte_s < since_s:
                 upstream.silences += 1
-                if upstream.silences >= SILENCES:
+                if upstream.silences >= MAX_UNANSWERED_PROBES:
                     upstream.up = False
         except (aiohttp.ClientError, OSError):
             return

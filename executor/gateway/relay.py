@@ -43,7 +43,7 @@ USAGE_ON_REQUEST = frozenset(("chat/completions", "completions"))
 CALL_HEADER = "x-scepsy-call"
 """Told to the client: the id of its record."""
 
-WHOLE_BYTES = 1024**2
+MAX_WHOLE_BODY_BYTES = 1024**2
 """Longer bodies are sent piece by piece."""
 
 _LOST = (aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -135,7 +135,7 @@ class Relay:
         if call.record is not None and self._recorder is not None:
             # When this task next waits, for a connection or the engine: its input is hashed meanwhile.
             loop.call_soon(self._recorder.see_input, call.record)
-        data = call.data if len(call.data) <= WHOLE_BYTES else io.BytesIO(call.data)
+        data = call.data if len(call.data) <= MAX_WHOLE_BODY_BYTES else io.BytesIO(call.data)
         try:
             async with self._session.post(
                 self._url(upstream, call.endpoint), data=data, headers=call.headers, allow_redirects=False

@@ -20,10 +20,10 @@ from scepsy.errors import BackendError, InputError
 
 log = logging.getLogger("scepsy.gateway")
 
-WATCH_S = 1.0
+LOOK_EVERY_S = 1.0
 """Between two looks at the configuration file."""
 
-END_S = 1.0
+CUT_OFF_S = 1.0
 """Part of ``drain_s`` that is kept for cutting off what does not end by itself."""
 
 
@@ -78,13 +78,13 @@ async def serve(path: Path, config: GatewayConfig, announce: Callable[[str], Non
             await stop.wait()
             gateway.draining = True
             drain_s = config.limits.drain_s
-            await _drain(gateway, drain_s - min(END_S, drain_s / 2), hurry)
+            await _drain(gateway, drain_s - min(CUT_OFF_S, drain_s / 2), hurry)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(END_S):
+                async with asyncio.timeout(CUT_OFF_S):
                     await listening.runner.cleanup()
 
 
@@ -121,7 +121,7 @@ async def _watch(gateway: Gateway, path: Path, config: GatewayConfig) -> None:
     keys_file = path.parent / config.api_keys_file if config.api_keys_file else None
     seen = [_stamp(path), _stamp(keys_file)]
     while True:
-        await asyncio.sleep(WATCH_S)
+        await asyncio.sleep(LOOK_EVERY_S)
         now = [_stamp(path), _stamp(keys_file)]
         if now != seen and now[0] is not None:
             seen = now

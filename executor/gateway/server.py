@@ -21,7 +21,7 @@ log = logging.getLogger("scepsy.gateway")
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-SWEEP_S = 0.5
+SWEEP_EVERY_S = 0.5
 """Between two looks for connections that take too long: what a timer for each request would cost is saved."""
 
 LINGER_S = 1.0
@@ -30,7 +30,7 @@ LINGER_S = 1.0
 KEEP_ALIVE_S = 75.0
 """An idle connection is closed then (as nginx does)."""
 
-FILES_KEPT = 64
+RESERVED_FILES = 64
 """Files that are neither a client's nor an engine's: logs, recording, libraries."""
 
 STOP_S = 0.5
@@ -40,7 +40,7 @@ STOP_S = 0.5
 def allowed_connections(limits: GatewayLimits) -> int:
     """``limits.connections``, or fewer where the process may not open two files for each: a client's and an engine's."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * limits.connections + FILES_KEPT
+    wanted = 2 * limits.connections + RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with contextlib.suppress(OSError, ValueError):  # what is allowed must do then
@@ -48,7 +48,7 @@ def allowed_connections(limits: GatewayLimits) -> int:
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:
         return limits.connections
-    return max(8, min(limits.connections, (soft - FILES_KEPT) // 2))
+    return max(8, min(limits.connections, (soft - RESERVED_FILES) // 2))
 
 
 class Connection(web.RequestHandler):
@@ -165,7 +165,7 @@ class Server(web.Server):
     async def sweep(self) -> None:
         """Close connections whose headers take too long, until cancelled."""
         while True:
-            await asyncio.sleep(min(SWEEP_S, self._limits.header_s / 4))
+            await asyncio.sleep(min(SWEEP_EVERY_S, self._limits.header_s / 4))
             before_s = self.now_s() - self._limits.header_s
             for connection in [one for one in self._open if 0 < one.waiting_since_s < before_s and not one.busy]:
                 connection.cut_off()

@@ -50,7 +50,7 @@ from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.progress import Notify, no_notice
 
-PROBE_S = 5.0
+STATUS_TIMEOUT_S = 5.0
 """What an engine or the gateway may take to answer ``status``."""
 
 
@@ -253,15 +253,15 @@ def _row(child: Child, deployment: str, supervised: bool) -> dict[str, Any]:
 
 
 def _answer_problem(url: str, accepted: tuple[int, ...] = (200,)) -> str:
-    """Empty when ``url``/health answers as it should within ``PROBE_S``."""
+    """Empty when ``url``/health answers as it should within ``STATUS_TIMEOUT_S``."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=PROBE_S) as answer:
+        with urllib.request.urlopen(f"{url}/health", timeout=STATUS_TIMEOUT_S) as answer:
             code = answer.status
     except urllib.error.HTTPError as error:
         code = error.code
     except (OSError, ValueError) as error:
         late = "timed out" in str(error)
-        return f"/health did not answer within {PROBE_S:g} s" if late else f"/health cannot be reached ({error})"
+        return f"/health did not answer within {STATUS_TIMEOUT_S:g} s" if late else f"/health cannot be reached ({error})"
     return "" if code in accepted else f"/health answered {code}"
 
 

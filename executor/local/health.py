@@ -26,10 +26,10 @@ Verdict = Literal["well", "unhealthy", "hung"]
 PROBE_S, FIRST_PROBE_S = 1.0, 0.25
 """Between two looks at one engine's /health, and until it is well for the first time."""
 
-ANSWER_S = 5.0
+PROBE_TIMEOUT_S = 5.0
 """What one look may take at most; a server that is busy tokenising answers late, not never."""
 
-WORK = (
+WORK_COUNTERS = (
     "vllm:iteration_tokens_total_count",
     "vllm:prompt_tokens_total",
     "vllm:generation_tokens_total",
@@ -37,7 +37,7 @@ WORK = (
 )
 """Counters that move when an engine works. Only their sum is looked at."""
 
-IN_HAND = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+IN_HAND_GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 """Gauges of the calls that an engine has in hand."""
 
 _SAMPLE = re.compile(rb"^([a-zA-Z_:][\w:]*)(?:\{([^}]*)\})? +([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)", re.MULTILINE)
@@ -94,7 +94,9 @@ class EngineHealth:
         return "well", ""
 
 
-async def look(session: aiohttp.ClientSession, url: str, accepted: tuple[int, ...] = (200,), answer_s: float = ANSWER_S) -> str:
+async def look(
+    session: aiohttp.ClientSession, url: str, accepted: tuple[int, ...] = (200,), answer_s: float = PROBE_TIMEOUT_S
+) -> str:
     """Ask ``url``/health; empty when the answer is as it should be, else what was wrong with it."""
     try:
         async with session.get(f"{url}/health", timeout=aiohttp.ClientTimeout(total=answer_s), allow_redirects=False) as answer:
@@ -121,7 +123,7 @@ def samples(text: bytes, names: tuple[str, ...]) -> dict[tuple[str, str], float]
 async def fetch(session: aiohttp.ClientSession, url: str) -> bytes:
     """What ``url``/metrics tells; nothing when it does not answer."""
     try:
-        async with session.get(f"{url}/metrics", timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as answer:
+        async with session.get(f"{url}/metrics", timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)) as answer:
             return await answer.content.read(2**24)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return b""
@@ -138,9 +140,11 @@ async def outstanding(session: aiohttp.ClientSession, gateway: str) -> dict[str,
 
 async def work_done(session: aiohttp.ClientSession, url: str) -> tuple[float, float]:
     """(calls in hand, sum of the counters of work) of one engine; nothing in hand when it does not tell."""
-    told = samples(await fetch(session, url), (*WORK, *IN_HAND))
-    parts = {group: fsum(value for (name, _), value in told.items() if name in group) for group in (IN_HAND, WORK)}
-    return parts[IN_HAND], parts[WORK]
+    told = samples(await fetch(session, url), (*WORK_COUNTERS, *IN_HAND_GAUGES))
+    parts = {
+        group: fsum(value for (name, _), value in told.items() if name in group) for group in (IN_HAND_GAUGES, WORK_COUNTERS)
+    }
+    return parts[IN_HAND_GAUGES], parts[WORK_COUNTERS]
 
 
 class Watched(Protocol):
@@ -155,7 +159,7 @@ class Watched(Protocol):
 
 
 async def watch_health(
-    session: aiohttp.ClientSession, watched: Watched, accepted: tuple[int, ...] = (200,), answer_s: float = ANSWER_S
+    session: aiohttp.ClientSession, watched: Watched, accepted: tuple[int, ...] = (200,), answer_s: float = PROBE_TIMEOUT_S
 ) -> None:
     """Look at one /health every second, until cancelled."""
     while True:

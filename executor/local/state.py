@@ -25,7 +25,7 @@ FORMAT, VERSION = "scepsy.local-state", 2
 
 Phase = Literal["starting", "healthy", "unhealthy", "restarting", "failed", "stopped"]
 
-ANSWER_S = 3.0
+STATE_TIMEOUT_S = 3.0
 """A supervisor that does not tell its state within this is taken not to answer."""
 
 
@@ -156,7 +156,7 @@ def peer(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def ask(deployment: str, timeout_s: float = ANSWER_S) -> State | None:
+def ask(deployment: str, timeout_s: float = STATE_TIMEOUT_S) -> State | None:
     """What the deployment's supervisor itself says; None when none answers (or where there are no abstract sockets).
 
     Only an answer from a process that carries the deployment's mark counts: anyone may take a socket's name.

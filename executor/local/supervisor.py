@@ -23,7 +23,7 @@ import msgspec
 
 from executor.gateway.config import Endpoint, GatewayConfig, GatewayLimits, save_gateway
 from executor.local.folder import make_own, read_own, subfolder
-from executor.local.health import ANSWER_S, Deadlines, watch_health, watch_work
+from executor.local.health import PROBE_TIMEOUT_S, Deadlines, watch_health, watch_work
 from executor.local.identity import born
 from executor.local.layout import Daemon, Launch, LocalLayout, daemon_env, lay_out
 from executor.local.logs import explain_exit, log_tail
@@ -42,7 +42,7 @@ from scepsy.profile.model import ProfileSet
 
 log = logging.getLogger("scepsy.local")
 
-LOOK_S = 0.5
+LOOK_EVERY_S = 0.5
 """Between two looks at the processes."""
 
 SAVE_AGAIN_S = 2.0
@@ -81,7 +81,7 @@ class Supervisor:
         self.shares = CoreShares(deployment)
         self.notes = self._check_device()
         deadlines = Deadlines(eject_s=options.eject_s, hung_s=options.hung_s, stall_s=options.stall_s)
-        self._answer_s = min(ANSWER_S, options.eject_s, options.hung_s)
+        self._answer_s = min(PROBE_TIMEOUT_S, options.eject_s, options.hung_s)
         self.engines = [
             _Engine(launch, number, folder, deployment, deadlines) for number, launch in enumerate(self.layout.launches)
         ]
@@ -261,7 +261,7 @@ class Supervisor:
                 raise BackendError(f"instance {engine.name} {self._too_late(engine)}")
             if self._stop.is_set():
                 raise BackendError("stopped while starting")
-            await asyncio.sleep(LOOK_S / 5)
+            await asyncio.sleep(LOOK_EVERY_S / 5)
         await self._require_own_port(engine, f"instance {engine.name}", "base_port")
         self._now_healthy(engine)
 
@@ -305,7 +305,7 @@ class Supervisor:
         while not gateway.health.ever_well:
             if gateway.code is not None or time.monotonic() > gateway.healthy_by_s:
                 raise BackendError(f"gateway did not start: {log_tail(gateway.log_path, 1)}")
-            await asyncio.sleep(LOOK_S / 5)
+            await asyncio.sleep(LOOK_EVERY_S / 5)
         await self._require_own_port(gateway, "gateway", "gateway_port")
         gateway.phase = "healthy"
 
@@ -353,7 +353,7 @@ class Supervisor:
             except Exception:
                 log.exception("while watching")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), LOOK_S)
+                await asyncio.wait_for(self._stop.wait(), LOOK_EVERY_S)
 
     async def _look_after(self, unit: Unit) -> bool:
         """Notice a death, a hang, an illness, a recovery; restart after a pause. Whether anything changed."""

@@ -18,7 +18,7 @@ from scepsy.errors import BackendError
 
 RESTART_WINDOW_S = 600.0
 
-LONGEST_PAUSE_S = 30.0
+MAX_RESTART_PAUSE_S = 30.0
 """Pauses before restarts double from one second up to this."""
 
 
@@ -116,7 +116,7 @@ class Unit:
         if at_most is not None and len(self.recent) >= at_most:
             self.phase = "failed"
             return False
-        self.again_s = now_s + min(2.0 ** len(self.recent), LONGEST_PAUSE_S)
+        self.again_s = now_s + min(2.0 ** len(self.recent), MAX_RESTART_PAUSE_S)
         self.recent.append(now_s)
         self.phase = "restarting"
         return True

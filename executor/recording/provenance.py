@@ -8,7 +8,8 @@ windows are compared as whole messages.
 
 Calls of one run are compared with each other; calls that nothing attributes to a run are compared with all such calls.
 
-What is remembered is bounded: over all runs (``MAX_HELD`` marks, the oldest calls are forgotten first), per run, and per call.
+What is remembered is bounded per call, per run, and over all runs (``MAX_MARKS_HELD`` marks; the oldest calls are forgotten
+first).
 """
 
 import base64
@@ -29,10 +30,10 @@ Hashes = npt.NDArray[np.uint64]
 ANYWHERE = ""
 """The scope of calls that nothing attributes to a run."""
 
-WINDOW = 24
+WINDOW_BYTES = 24
 """Bytes: long enough that common phrases rarely match, short enough for one-line answers."""
 
-SAMPLE = 4
+WINDOWS_PER_MARK = 4
 """One window in so many is remembered."""
 
 MIN_MARKS = 2
@@ -47,35 +48,35 @@ MIN_CONTAINED = 0.6
 MIN_QUOTED = 2.5
 """Or so many marks that nobody else said (those that others said too count in part): an output that was cut or summarised."""
 
-MAX_HELD = 500_000
+MAX_MARKS_HELD = 500_000
 """Marks remembered over all runs. Those of a call are forgotten together, the oldest call first."""
 
 MAX_PREFIXES = 2048
 MAX_CALLS_PER_RUN = 512
 """A conversation of thousands of calls is linked to its latest ones, which contain what came before."""
 
-MAX_SAME = 8
+MAX_CALLS_OF_ONE_TEXT = 8
 """Calls remembered for one and the same text."""
 
-BLOCK = 64 * 1024
+HASHED_BLOCK_BYTES = 64 * 1024
 """Bytes hashed at a time: longer texts need no longer tables."""
 
 MAX_INPUT_MARKS = 16_384
 """Marks of an input that are looked up, and kept while its call is in flight."""
 
-SKETCH = 192
+MARKS_WRITTEN = 192
 """Marks of an input that are written down, for calls that nothing attributes to a run: of one window in eight, the smallest."""
 
-HEADS = (16, 32, 64)
+HEAD_LENGTHS = (16, 32, 64)
 """Letters of an input's begin that are hashed, for the same calls: what begins alike is of one template."""
 
-COMMON = 16
+TEMPLATE_MARK_CALLS = 16
 """An input mark seen in so many such calls belongs to a template, and is written down no more."""
 
-MAX_SKETCHED = 2048
+MAX_INPUT_MARKS_COUNTED = 2048
 """Marks of an input that are counted at all."""
 
-MAX_COUNTED = 100_000
+MAX_MARKS_COUNTED = 100_000
 """Input marks whose number of calls is known."""
 
 _QUOTED = re.compile(rb"\\u([0-9a-fA-F]{4})")
@@ -109,7 +110,7 @@ class Windows:
         self._mix = int.from_bytes(digest[8:], "little") | 1
         self._powers: Hashes = np.ones(1, np.uint64)
         self._inverses: Hashes = np.full(1, self._mix, np.uint64)
-        self._grow(BLOCK)
+        self._grow(HASHED_BLOCK_BYTES)
 
     def _grow(self, length: int) -> None:
         """``base^i`` and ``mix·base^-i`` for at least ``length`` i."""
@@ -141,21 +142,21 @@ class Windows:
 
     def marks(self, data: bytes) -> Hashes:
         """The sampled window hashes, in the order of their windows: those whose highest bits are all zero."""
-        if len(data) <= BLOCK:
+        if len(data) <= HASHED_BLOCK_BYTES:
             return self._marks(self.sums(data))
-        step = BLOCK - WINDOW + 1  # blocks overlap, so that every window lies in one
-        return np.concatenate([self._marks(self.sums(data[at : at + BLOCK])) for at in range(0, len(data), step)])
+        step = HASHED_BLOCK_BYTES - WINDOW_BYTES + 1  # blocks overlap, so that every window lies in one
+        return np.concatenate([self._marks(self.sums(data[at : at + HASHED_BLOCK_BYTES])) for at in range(0, len(data), step)])
 
     def _marks(self, sums: Hashes) -> Hashes:
-        windows = sums[WINDOW:] - sums[:-WINDOW]  # nothing when the data are shorter than a window
+        windows = sums[WINDOW_BYTES:] - sums[:-WINDOW_BYTES]  # nothing when the data are shorter than a window
         windows *= self._inverses[: len(windows)]
         return windows[windows < _SAMPLED]
 
 
 _12, _29, _31 = (np.uint64(bits) for bits in (12, 29, 31))
 
-_SAMPLED = np.uint64(2**64 // SAMPLE)
-_SKETCHED = 2**64 // (2 * SAMPLE)
+_SAMPLED = np.uint64(2**64 // WINDOWS_PER_MARK)
+_SKETCHED = 2**64 // (2 * WINDOWS_PER_MARK)
 
 
 class _Said(NamedTuple):
@@ -187,7 +188,7 @@ class _Scope:
         for index, keys in ((self.marks, said.marks), (self.messages, said.messages), (self.tools, said.tools)):
             for key in keys:
                 owners = index.get(key)
-                index[key] = (call,) if owners is None else (*owners[1 - MAX_SAME :], call)
+                index[key] = (call,) if owners is None else (*owners[1 - MAX_CALLS_OF_ONE_TEXT :], call)
 
     def forget(self, call: str) -> int:
         """Leave nothing of a call; how many marks it held."""
@@ -287,7 +288,7 @@ class Provenance:
         if scope != ANYWHERE:
             return Seen(len(data), prefixes, tuple(found.values()), frozenset(marks))
         begin = b"".join(squeezed[:4])
-        heads = tuple(self._keyed(begin[:letters]) for letters in HEADS)
+        heads = tuple(self._keyed(begin[:letters]) for letters in HEAD_LENGTHS)
         return Seen(len(data), prefixes, tuple(found.values()), frozenset(marks), self._sketch(marks, known), heads)
 
     def _keyed(self, data: bytes) -> int:
@@ -311,12 +312,12 @@ class Provenance:
         """Marks by which calls of one run know each other without one containing the other: a question that all repeat."""
         chosen: list[int] = []
         said = known.marks if known is not None else {}
-        for mark in sorted({mark for mark in marks if mark < _SKETCHED})[:MAX_SKETCHED]:
+        for mark in sorted({mark for mark in marks if mark < _SKETCHED})[:MAX_INPUT_MARKS_COUNTED]:
             count = self._counts.pop(mark, 0) + 1
             self._counts[mark] = count  # moved to the end: the one used longest ago is forgotten first
-            if count <= COMMON and mark not in said and len(chosen) < SKETCH:
+            if count <= TEMPLATE_MARK_CALLS and mark not in said and len(chosen) < MARKS_WRITTEN:
                 chosen.append(mark >> 29)
-        while len(self._counts) > MAX_COUNTED:
+        while len(self._counts) > MAX_MARKS_COUNTED:
             del self._counts[next(iter(self._counts))]
         return base64.b64encode(np.array(chosen, "<u4").tobytes()).decode()
 
@@ -348,7 +349,7 @@ class Provenance:
         self.held += _weight(said)
         if scope != ANYWHERE and len(known.calls) > MAX_CALLS_PER_RUN:
             self._forget(scope, next(iter(known.calls)))
-        while self.held > MAX_HELD:
+        while self.held > MAX_MARKS_HELD:
             self._forget(*next(iter(self._order)))
         return bool(tool_call_ids) or len(marks) >= MIN_MARKS
 

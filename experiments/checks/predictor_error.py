@@ -36,7 +36,7 @@ from sim.world.run import simulate
 
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 CLUSTER = "2x8-a100-80g"
-SPANS = 8.0
+ARRIVALS_PER_LATENCY = 8.0
 """Arrivals last at least this many predicted latencies: queues at high load settle over several, not within one."""
 MAX_CALLS = 80_000
 REAL_PREFIX = "real:"
@@ -68,7 +68,7 @@ def rows_of(
         rate = part * top
         at = at_factor(problem, rate / problem.rates_per_s[0])
         predicted = predictions(at, plan.allocations, plan.placement)
-        first = max(runs, int(SPANS * rate * predicted["aggregate", "mean"]))
+        first = max(runs, int(ARRIVALS_PER_LATENCY * rate * predicted["aggregate", "mean"]))
         found = settle(
             lambda workload: simulate(plan, workload, profiles=problem.profiles),
             [Stream(trace=trace, arrivals=Arrivals(rate_per_s=rate), order="shuffled")],

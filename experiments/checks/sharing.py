@@ -53,7 +53,7 @@ LOADS = {
     "short (256 in, 128 out)": (256, 128),
     "long (8192 in, 256 out)": (8192, 256),
 }
-PAIR = Llm(
+PUBLISHED_PAIR_LLM = Llm(
     name="qwen3-4b-fp8", parameters=4.02e9, weight_bytes=4_400_000_000, kv_bytes_per_token=147456, context_limit=40960,
     kv_heads=8, attention_heads=32, layers=36, hidden_size=2560, head_size=128,
 )  # fmt: skip
@@ -132,7 +132,7 @@ def divided(calls: int, gpu: str = "H100-80G") -> list[dict[str, object]]:
 
 def pair(calls: int) -> dict[str, dict[str, float]]:
     """The published pair: percent against one instance at the same share alone."""
-    profile = catalogue.built_in_profile(PAIR, catalogue.gpu_type("A100-80G"), 1)
+    profile = catalogue.built_in_profile(PUBLISHED_PAIR_LLM, catalogue.gpu_type("A100-80G"), 1)
     known = catalogue.laws()
     profiles = ProfileSet(
         profiles=(profile,), share_law=known.share_law, contention=known.contention, cold_start=known.cold_start

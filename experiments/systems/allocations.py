@@ -11,7 +11,7 @@ import numpy as np
 from experiments.systems.deployment import Deploy, Deployment, Option, allocations_text
 from experiments.systems.scheduler import scheduled
 from scepsy.api.case import Case
-from scepsy.api.judge import SPLITS, fastest, judged_plan
+from scepsy.api.judge import SPLITS_JUDGED, fastest, judged_plan
 from scepsy.backend import Workload
 from scepsy.baselines.independent import plan_by_rate, plan_independent_shares
 from scepsy.baselines.oracle_user import best_splits
@@ -140,7 +140,7 @@ def judged(case: Case, option: Option) -> Deployment:
 
 def oracle_user(case: Case, option: Option) -> Deployment:
     """The best static whole-GPU allocation: every split by the predictor, the best few by simulation."""
-    return static(fastest(best_splits(case.problem, SPLITS), case), case.problem.profiles)
+    return static(fastest(best_splits(case.problem, SPLITS_JUDGED), case), case.problem.profiles)
 
 
 def every_plan(problem: Problem) -> list[Plan]:

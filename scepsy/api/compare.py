@@ -26,7 +26,7 @@ from scepsy.progress import Notify, no_notice
 from scepsy.records import Records
 from scepsy.workload import Trace
 
-OTHERS_CORES = 0.15
+WARN_OTHERS_CORES = 0.15
 """More work of others than this on the host while measuring is worth a warning (a system at rest uses a few hundredths)."""
 
 
@@ -226,7 +226,7 @@ def measure_all(
             told = ", ".join(f"{llm} {factor:.2f}x" for llm, factor in slow.items())
             notify(f"measured load {load:g}, seed {seed}: {records.runs.num_rows} runs" + (f"; slower: {told}" if told else ""))
             others = float(meta.get("others_cores", 0.0))
-            if others > OTHERS_CORES:
+            if others > WARN_OTHERS_CORES:
                 notify(f"other processes kept {others:.2f} cores busy meanwhile: measure again when this host is idle")
     finally:
         delete(folder, options.stop_timeout_s)

@@ -6,7 +6,7 @@ from typing import Any
 from scepsy.plans import Plan
 from scepsy.predictors import critical_path
 from scepsy.predictors.aggregate import Formula, busy_seconds, call_rates_per_s, capacity_of, predict
-from scepsy.predictors.contention import stretches
+from scepsy.predictors.contention import expected_slowdowns
 from scepsy.search.problem import Problem
 
 PREDICTORS = ("aggregate", "critical-path", "paper")
@@ -16,20 +16,20 @@ PREDICTORS = ("aggregate", "critical-path", "paper")
 def forecast(plan: Plan, problem: Problem, predictor: str = "aggregate") -> list[dict[str, Any]]:
     """Predict ``plan`` at ``problem``'s target rates; latencies in seconds, ``None`` where a predictor gives no quantile."""
     rates = problem.rates_per_s
-    pull = stretches(problem.uses, rates, problem.index, problem.profiles, plan.allocations, plan.placement)
+    slowdown = expected_slowdowns(problem.uses, rates, problem.index, problem.profiles, plan.allocations, plan.placement)
     formula: Formula = "paper" if predictor == "paper" else "measured"
-    expected = predict(problem.uses, rates, problem.index, plan.allocations, formula=formula, stretch=pull)
+    expected = predict(problem.uses, rates, problem.index, plan.allocations, formula=formula, slowdown=slowdown)
     loads = call_rates_per_s(problem.uses, rates)
-    paths = {path.workflow: path for path in _critical_paths(plan, problem, pull)} if predictor == "critical-path" else {}
+    paths = {path.workflow: path for path in _critical_paths(plan, problem, slowdown)} if predictor == "critical-path" else {}
     documents = []
     for use, one in zip(problem.uses, expected, strict=True):
         parts = {}
         for llm in use.llms:
             allocation = plan.allocation(llm.llm)
-            stretch = pull.get(llm.llm, 1.0)
+            slower = slowdown.get(llm.llm, 1.0)
             parts[llm.llm] = {
-                "busy_s": busy_seconds(problem.index, use, allocation, loads[llm.llm], formula=formula, stretch=stretch),
-                "utilisation": loads[llm.llm] * stretch / capacity_of(problem.index, allocation, problem.uses),
+                "busy_s": busy_seconds(problem.index, use, allocation, loads[llm.llm], formula=formula, slowdown=slower),
+                "utilisation": loads[llm.llm] * slower / capacity_of(problem.index, allocation, problem.uses),
                 "calls_per_run": llm.calls_per_run,
             }
         latency: dict[str, float | None] = {"mean": one.latency_s, "p50": None, "p95": None, "p99": None}
@@ -49,6 +49,6 @@ def forecast(plan: Plan, problem: Problem, predictor: str = "aggregate") -> list
     return documents
 
 
-def _critical_paths(plan: Plan, problem: Problem, pull: Mapping[str, float]) -> tuple[critical_path.Latencies, ...]:
+def _critical_paths(plan: Plan, problem: Problem, slowdown: Mapping[str, float]) -> tuple[critical_path.Latencies, ...]:
     models = {name: critical_path.RunModel(runs) for name, runs in problem.runs.items()}
-    return critical_path.predict(models, problem.uses, problem.rates_per_s, problem.index, plan.allocations, stretch=pull)
+    return critical_path.predict(models, problem.uses, problem.rates_per_s, problem.index, plan.allocations, slowdown=slowdown)

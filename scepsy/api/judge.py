@@ -21,19 +21,19 @@ from scepsy.search.goals import at_factor
 from scepsy.search.problem import Problem
 from sim.world.run import simulate
 
-SPANS = 3.0
+ARRIVALS_PER_LATENCY = 3.0
 """Arrivals of a judged replay last this many expected latencies, so that queues show."""
 LEAST_CALLS = 2_500
 MOST_CALLS = 6_000
 WARMUP_PART = 0.3
 """Runs that arrive first and do not count: an empty cluster flatters the plans that cannot keep up."""
-JUDGEMENTS = 16
+MAX_PLANS_JUDGED = 16
 FINALISTS = 3
-"""Plans judged again, with the exact planner's own, by a replay ``LONGER`` times as long."""
-LONGER = 3
+"""Plans judged again, with the exact planner's own, by a replay ``FINAL_LENGTH_FACTOR`` times as long."""
+FINAL_LENGTH_FACTOR = 3
 SEED = 1_000_003
 """Arrivals and sampled runs of the judge; measurements use small seeds."""
-SPLITS = 4
+SPLITS_JUDGED = 4
 """Whole-GPU splits that are judged, best first by the predictor."""
 FALLBACK_RATE_PARTS = (1.0, 0.9, 0.8, 0.65, 0.5)
 """Parts of the target rates that a planner is asked for in turn, where it finds no plan for more."""
@@ -58,17 +58,17 @@ class Replays:
         return float(self.latencies_s(plan)["latency_s"].mean())
 
     def longer(self) -> "Replays":
-        """The same, ``LONGER`` times as many runs."""
-        return Replays(self.case, LONGER * self.runs)
+        """The same, ``FINAL_LENGTH_FACTOR`` times as many runs."""
+        return Replays(self.case, FINAL_LENGTH_FACTOR * self.runs)
 
 
 def replays(case: Case, expected_s: float) -> Replays:
-    """As many runs as last ``SPANS`` times the expected latency, within ``LEAST_CALLS`` and ``MOST_CALLS``."""
+    """As many runs as last ``ARRIVALS_PER_LATENCY`` times the expected latency, within ``LEAST_CALLS`` and ``MOST_CALLS``."""
     rates = case.problem.rates_per_s
     per_run = fsum(
         rate * fsum(llm.calls_per_run for llm in use.llms) for use, rate in zip(case.problem.uses, rates, strict=True)
     ) / fsum(rates)
-    calls = min(max(LEAST_CALLS, SPANS * expected_s * fsum(rates) * per_run), MOST_CALLS)
+    calls = min(max(LEAST_CALLS, ARRIVALS_PER_LATENCY * expected_s * fsum(rates) * per_run), MOST_CALLS)
     return Replays(case, max(60, round(calls / per_run)))
 
 
@@ -100,7 +100,7 @@ def starts(problem: Problem) -> list[Plan]:
             except Infeasible:
                 continue
     with suppress(Infeasible):
-        found.extend(best_splits(problem, SPLITS))
+        found.extend(best_splits(problem, SPLITS_JUDGED))
     return found
 
 
@@ -112,7 +112,7 @@ def judged_plan(case: Case) -> Climb:
     started = perf_counter()
     problem, plans = case.problem, starts(case.problem)
     replay = replays(case, expected_s(plans[0]))
-    found = climb(problem, plans, replay.mean_s, judgements=JUDGEMENTS)
+    found = climb(problem, plans, replay.mean_s, judgements=MAX_PLANS_JUDGED)
     ranked = [plan for plan, _ in sorted(found.judged, key=lambda pair: pair[1])[:FINALISTS]]
     finalists = [plans[0], *(plan for plan in ranked if plan is not plans[0])]
     replay = replay.longer()

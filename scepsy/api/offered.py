@@ -16,7 +16,7 @@ from scepsy.backend import Stream, Workload
 from scepsy.dag import nominal_s
 from scepsy.workload import Run
 
-SCALED = ("poisson", "gamma")
+SCALED_ARRIVALS = ("poisson", "gamma")
 """Kinds of arrivals whose clock may be scaled. Others are times that somebody gave, or have none."""
 
 
@@ -31,7 +31,7 @@ def exactly(streams: Sequence[Stream], *, runs: int, seed: int) -> Workload:
     With several streams each brings its part of the runs, rounded; it is exact for those.
     """
     plain = Workload(streams=tuple(streams), runs=runs, seed=seed)
-    if not all(item.arrivals.kind in SCALED for item in streams):
+    if not all(item.arrivals.kind in SCALED_ARRIVALS for item in streams):
         return plain
     counts = dict.fromkeys(range(len(streams)), 0)
     work = dict.fromkeys(range(len(streams)), 0.0)

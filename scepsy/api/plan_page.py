@@ -25,9 +25,9 @@ from scepsy.stats.stability import stability
 from scepsy.stats.table import tabulate
 from scepsy.version import __version__
 
-FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25)
+RATE_FACTORS = (0.25, 0.5, 0.75, 1.0, 1.25)
 """Simulated rates as parts of the target rates."""
-SLICES = 60
+HEAT_MAP_COLUMNS = 60
 """Columns of the heat map."""
 
 
@@ -40,11 +40,11 @@ def sweep_plan(
     seed: int,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """Predict and simulate the plan at ``FACTORS`` of its target rates; the columns of a comparison."""
+    """Predict and simulate the plan at ``RATE_FACTORS`` of its target rates; the columns of a comparison."""
     problem = problem_at(1.0)
     replay = simulator(problem.profiles)
     rows: list[dict[str, Any]] = []
-    for factor in FACTORS:
+    for factor in RATE_FACTORS:
         streams = [at_rate(load.stream, factor * float(load.arrivals.rate_per_s or 1.0)) for load in loads]
         for document, stream in zip(forecast(plan, problem_at(factor)), streams, strict=True):
             rows.append(
@@ -67,11 +67,11 @@ def sweep_plan(
 
 
 def in_flight(records: Records) -> pd.DataFrame:
-    """Calls at each instance (waiting or running) over time: columns name, time_s and calls, ``SLICES`` slices."""
+    """Calls at each instance (waiting or running) over time: columns name, time_s and calls, ``HEAT_MAP_COLUMNS`` slices."""
     calls = records.calls.to_pandas()
     calls = calls[calls["instance"].notna()]
     end = calls["end_s"].fillna(calls["issued_s"].max())
-    edges = np.linspace(0.0, float(end.max()), SLICES + 1)
+    edges = np.linspace(0.0, float(end.max()), HEAT_MAP_COLUMNS + 1)
     rows = []
     for name in sorted(calls["instance"].unique()):
         mine = (calls["instance"] == name).to_numpy()

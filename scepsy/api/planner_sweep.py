@@ -18,9 +18,9 @@ from scepsy.search.goals import at_rates
 from scepsy.search.problem import Goal, Problem
 from scepsy.workers import delayed, parallel
 
-SPANS = 3.0
-"""Arrivals of a simulated point last this many predicted latencies, and at least ``MIN_SPAN_S``."""
-MIN_SPAN_S = 12.0
+ARRIVALS_PER_LATENCY = 3.0
+"""Arrivals of a simulated point last this many predicted latencies, and at least ``MIN_ARRIVALS_S``."""
+MIN_ARRIVALS_S = 12.0
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,16 @@ def predicted_row(one: Planned, problem: Problem) -> dict[str, Any]:
 def runs_by_rate(predicted: Sequence[Mapping[str, Any]], least: int) -> dict[float, int]:
     """Runs of the simulated points at each rate, the same for every planner: overload shows only as long as arrivals last.
 
-    Arrivals last ``SPANS`` times the lowest predicted latency and ``MIN_SPAN_S``, so that most of what is measured is the
-    steady state and not the filling of an empty cluster. ``predicted`` has rows with ``rate_per_s`` and ``latency_mean_s``.
+    Arrivals last ``ARRIVALS_PER_LATENCY`` times the lowest predicted latency, and at least ``MIN_ARRIVALS_S``. Most of what is
+    measured is then the steady state and not the filling of an empty cluster. ``predicted`` has rows with ``rate_per_s`` and
+    ``latency_mean_s``.
     """
     found: dict[float, int] = {}
     for rate in {row["rate_per_s"] for row in predicted}:
         finite = [
             row["latency_mean_s"] for row in predicted if row["rate_per_s"] == rate and math.isfinite(row["latency_mean_s"])
         ]
-        found[rate] = max(least, round(rate * max(MIN_SPAN_S, SPANS * min(finite, default=0.0))))
+        found[rate] = max(least, round(rate * max(MIN_ARRIVALS_S, ARRIVALS_PER_LATENCY * min(finite, default=0.0))))
     return found
 
 

@@ -16,7 +16,7 @@ import typer
 from scepsy.crash import DEBUG, tell
 from scepsy.errors import InputError
 from scepsy.plaintext import HANDLER
-from scepsy.signals import TOLD, ended_by, working
+from scepsy.signals import SIGNAL_MESSAGES, ended_by, working
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,7 +58,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
                 raise
             except KeyboardInterrupt as error:
                 number = ended_by(error)
-                print(f"scepsy: {TOLD[number]}", file=sys.stderr)
+                print(f"scepsy: {SIGNAL_MESSAGES[number]}", file=sys.stderr)
                 raise typer.Exit(128 + number) from None
             except BrokenPipeError:
                 _close_stdout()
@@ -66,7 +66,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             except Exception as error:
                 if (interruption := _interruption(error)) is not None:  # an import that Ctrl-C broke, say
                     number = ended_by(interruption)
-                    print(f"scepsy: {TOLD[number]}", file=sys.stderr)
+                    print(f"scepsy: {SIGNAL_MESSAGES[number]}", file=sys.stderr)
                     raise typer.Exit(128 + number) from None
                 code = tell(error)
                 if isinstance(error, OSError):

@@ -24,7 +24,7 @@ def report(
 
     Example: `scepsy report rag.plan.yaml -o rag.html`
     """
-    from scepsy.api.plan_page import FACTORS, sweep_plan, write_plan_page
+    from scepsy.api.plan_page import RATE_FACTORS, sweep_plan, write_plan_page
     from scepsy.search.goals import at_factor
     from scepsy.search.problem import Goal
 
@@ -33,7 +33,7 @@ def report(
     result, loads, profiles = read_plan(plan_file, None)
     target = output or plan_file.with_name(plan_file.name.removesuffix(".yaml").removesuffix(".plan") + ".html")
     problem = problem_of(loads, result.cluster, profiles, share_unit=10, goal=Goal(), seed=seed, jobs=jobs)
-    with progress_bar("simulating", len(FACTORS)) as progress:
+    with progress_bar("simulating", len(RATE_FACTORS)) as progress:
         frame = sweep_plan(result, loads, lambda factor: at_factor(problem, factor), runs=runs, seed=seed, progress=progress)
     files = write_plan_page(target, result, loads, frame, problem, runs=runs, seed=seed)
     if as_json:

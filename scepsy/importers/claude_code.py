@@ -27,7 +27,7 @@ from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.importers.tracelab import SPLIT
 
-PARTIAL = 2
+PARTIAL_TEXT_FACTOR = 2
 """A reply without a stop reason whose text has more than so many times the tokens counted for it was counted when it began.
 
 Chosen: in recorded sessions without any stop reason, half of the replies have 0.3 to 0.7 times as many tokens by their text
@@ -205,7 +205,7 @@ class _Threads:
             if message.score[0] <= 0:
                 self._tally.drop("calls without usage")
                 continue
-            partial = not message.stopped and message.text_tokens > PARTIAL * message.made
+            partial = not message.stopped and message.text_tokens > PARTIAL_TEXT_FACTOR * message.made
             if not (message.stopped or partial):
                 self._tally.facts["calls whose lines have no stop reason: their output may be counted in part"] += 1
             thread = f"{message.session}:{message.agent}:{message.llm}"

@@ -10,7 +10,7 @@ from scepsy.importers.fields import get, walk
 from scepsy.importers.record_reader import FileSample, take_sample
 from scepsy.importers.source import Source
 
-NEAREST = 3
+NEAREST_NAMED = 3
 """Formats that are named when none fits."""
 
 
@@ -123,7 +123,7 @@ def _unknown(sample: FileSample, importers: Mapping[str, Importer]) -> str:
         if nearest is not None:
             share, why = nearest(sample)
             scores.append((-share, len(scores), name, why))
-    near = "; ".join(f"{name} {why}" for share, _, name, why in sorted(scores)[:NEAREST] if share < 0)
+    near = "; ".join(f"{name} {why}" for share, _, name, why in sorted(scores)[:NEAREST_NAMED] if share < 0)
     nearest_ = f"nearest: {near}" if near else "no format has any field in common"
     return (
         f"{sample.source}: {sample.form} of no known format ({nearest_}): must be one of `scepsy trace list` "

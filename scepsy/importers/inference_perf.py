@@ -24,7 +24,7 @@ from scepsy.importers.tally import Tally
 from scepsy.importers.threads import Observed, parents_by_time
 from scepsy.importers.usage import RecordedUsage, settled
 
-MATCHED = 0.95
+TEXT_MATCH_CONFIDENCE = 0.95
 """Confidence of a dependency that the text shows; chosen above ``LONE``, below a recorded one."""
 
 INPUTS = ("gen_ai.input.messages", "gen_ai.prompt", "input.value")
@@ -148,7 +148,7 @@ def _linked(spans: list[_Span], tally: Tally) -> Iterator[Seen]:
         older = set().union(*(_ancestors(known, id_) for id_ in span.waits)) if span.waits else set()
         kept = tuple(sorted(span.waits - older, key=lambda id_: known[id_].seen.start_s))
         if any(known[id_].output in span.earlier for id_ in kept if known[id_].output):
-            tally.infer(MATCHED, len(kept))
+            tally.infer(TEXT_MATCH_CONFIDENCE, len(kept))
         yield msgspec.structs.replace(span.seen, waits=kept)
     yield from (span.seen for span in spans if span.seen.failed or span.seen.end_s is None)
 

@@ -28,7 +28,7 @@ from scepsy.importers.tally import Tally
 from scepsy.importers.threads import BY_PREFIX, BY_TOOL, Observed, infer_parents, parents_first, user_turns
 from scepsy.workload import Call, Run, TraceSource
 
-SAME_THREAD = 0.99
+SHARED_PREFIX_CONFIDENCE = 0.99
 """Confidence of a parent told by a shared prompt prefix: 99.2 % agree with an independent reading of 2,038 calls."""
 
 MOST_NESTED = 20
@@ -170,7 +170,7 @@ def _calls(session: Mapping[str, Any], blocks: _Blocks, tally: Tally) -> list[Ob
         reading.calls.sort(key=lambda call: (call.start_s, call.index))
         found: Counter[str] = Counter()
         infer_parents(reading.calls, found)
-        tally.infer(SAME_THREAD, found[BY_PREFIX])
+        tally.infer(SHARED_PREFIX_CONFIDENCE, found[BY_PREFIX])
         tally.infer(GUESS, found[BY_TOOL])
         tally.facts.update(found)
     return reading.calls

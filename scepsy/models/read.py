@@ -26,7 +26,7 @@ KV_BYTES: dict[str, float] = {
 }
 """Bytes of one number in the cache, by vLLM's name of the KV dtype."""
 
-DIFFERENCE = 0.03
+SIZE_DIFFERENCE_SAID = 0.03
 """Sizes from two sources may differ by this part before it is said."""
 
 MOST_PARAMETERS = 1e15
@@ -168,7 +168,7 @@ def read_model(name: str, path: Path, *, kind: Kind | None = None, kv_dtype: str
         return llm
     size, what = stored
     notes = llm.notes
-    if abs(size - llm.weight_bytes) > DIFFERENCE * size:
+    if abs(size - llm.weight_bytes) > SIZE_DIFFERENCE_SAID * size:
         notes = (
             *notes,
             f"{what} says {size / 1e9:.2f} GB of weights, our reading of config.json {llm.weight_bytes / 1e9:.2f} GB "

@@ -18,7 +18,7 @@ from scepsy.place.hierarchical import ClusterLayout, Placement, spread
 from scepsy.place.links import arrange
 from scepsy.plans import Allocation
 
-EFFORT = 2.0
+SOLVER_TIME_UNITS = 2.0
 """Deterministic time units (about seconds of a fast core) before giving up."""
 
 
@@ -38,7 +38,7 @@ def pack_exactly(
     allocations: Sequence[Allocation],
     *,
     caps: Mapping[str, int] | None = None,
-    effort: float = EFFORT,
+    effort: float = SOLVER_TIME_UNITS,
     minimise: bool = True,
 ) -> Packing:
     """Place every instance, touching the fewest GPUs (or any number of them unless ``minimise``).

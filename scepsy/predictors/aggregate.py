@@ -179,12 +179,12 @@ def busy_seconds(
     calls_per_s: float,
     *,
     formula: Formula = "measured",
-    stretch: float = 1.0,
+    slowdown: float = 1.0,
 ) -> float:
     """Seconds per run of ``use.workflow`` with a call to the allocation's LLM in flight, at the LLM's total call rate.
 
-    ``stretch`` scales the instance's clock (contention by neighbours): everything takes ``stretch`` times as long, and
-    the same rate loads the instance ``stretch`` times as much. Raises ``KeyError`` when there is no such curve.
+    ``slowdown`` scales the instance's clock (contention by neighbours): everything takes ``slowdown`` times as long, and
+    the same rate loads the instance ``slowdown`` times as much. Raises ``KeyError`` when there is no such curve.
     """
     a = allocation
     found = index.by_workflow(a.llm, a.gpu_type, a.tensor_parallel, a.share_pct).get(use.workflow)
@@ -193,7 +193,7 @@ def busy_seconds(
             f"no curve of {a.llm} for {use.workflow} on {a.gpu_type} at TP {a.tensor_parallel}, share {a.share_pct} %"
         )
     field = "busy_s" if formula == "measured" else "mean_s"
-    value = stretch * float(read_replicas(found, field, a.replicas, calls_per_s * stretch))
+    value = slowdown * float(read_replicas(found, field, a.replicas, calls_per_s * slowdown))
     if formula == "paper":
         llm = next(item for item in use.llms if item.llm == a.llm)
         value *= llm.calls_per_run / llm.parallelism
@@ -207,27 +207,27 @@ def predict(
     allocations: Sequence[Allocation],
     *,
     formula: Formula = "measured",
-    stretch: Mapping[str, float] | None = None,
-    saturated_stretch: Mapping[str, float] | None = None,
+    slowdown: Mapping[str, float] | None = None,
+    saturated_slowdown: Mapping[str, float] | None = None,
 ) -> tuple[Expectation, ...]:
     """Predict every workflow's mean latency at the given rates, and its highest rate while the others keep theirs.
 
-    ``stretch`` is the expected slow-down of each LLM's instances by their neighbours (``predict.contention``), and
-    ``saturated_stretch`` the one with all neighbours decoding, which bounds the rate; absent LLMs have 1. Latency is
+    ``slowdown`` is the expected slow-down of each LLM's instances by their neighbours (``predict.contention``), and
+    ``saturated_slowdown`` the one with all neighbours decoding, which bounds the rate; absent LLMs have 1. Latency is
     infinite where an LLM saturates. Raises ``KeyError`` when an allocation or curve is missing.
     """
     by_llm = {allocation.llm: allocation for allocation in allocations}
-    stretches = stretch or {}
-    worst = saturated_stretch or {}
+    slowdowns = slowdown or {}
+    saturated = saturated_slowdown or {}
     loads = call_rates_per_s(uses, rates_per_s)
-    capacity = {llm: capacity_of(curves, by_llm[llm], uses) / worst.get(llm, 1.0) for llm in loads}
+    capacity = {llm: capacity_of(curves, by_llm[llm], uses) / saturated.get(llm, 1.0) for llm in loads}
     expected = []
     for use, rate in zip(uses, rates_per_s, strict=True):
         latency_s = use.tool_s
         for llm in use.llms:
             allocation = by_llm[llm.llm]
-            pull = stretches.get(llm.llm, 1.0)
-            latency_s += busy_seconds(curves, use, allocation, loads[llm.llm], formula=formula, stretch=pull)
+            slower = slowdowns.get(llm.llm, 1.0)
+            latency_s += busy_seconds(curves, use, allocation, loads[llm.llm], formula=formula, slowdown=slower)
         spare = min((capacity[m.llm] - loads[m.llm]) / m.calls_per_run for m in use.llms)
         expected.append(Expectation(workflow=use.workflow, latency_s=latency_s, throughput_per_s=max(rate + spare, 0.0)))
     return tuple(expected)

@@ -1,6 +1,6 @@
 """How much co-located instances are expected to slow each other down.
 
-Whatever an instance does but prompt processing is stretched while its neighbours decode, and prompt processing while they
+Whatever an instance does but prompt processing takes longer while its neighbours decode, and prompt processing while they
 process prompts (``profile.share.ContentionLaw``). Which instances are busy follows from the router, which fills idle
 instances in order of their number: with K calls of an LLM in flight, its first K instances are taken to be busy. K is taken
 as Poisson with the mean that Little's law gives. Instances of other LLMs are independent and enter with their mean demand. A
@@ -110,7 +110,7 @@ def shares_a_gpu(groups: Groups) -> bool:
     return len(set(every)) < len(every)
 
 
-def stretches(
+def expected_slowdowns(
     uses: Sequence[WorkflowUse],
     rates_per_s: Sequence[float],
     curves: CurveIndex,
@@ -200,7 +200,7 @@ def _state(
     curves: CurveIndex,
     a: Allocation,
     calls_per_s: float,
-    stretch: float,
+    slowdown: float,
     *,
     saturated: bool,
 ) -> _State:
@@ -209,13 +209,16 @@ def _state(
     callers = [(use, rate) for use, rate in zip(uses, rates, strict=True) if use.calls_per_run(a.llm) > 0]
     family = found[callers[0][0].workflow]
     curve = family[min(family, key=lambda count: (abs(count - a.replicas), count))]
-    load = min(calls_per_s * stretch / (a.replicas * curve.capacity_per_s), curve.utilisation[-1])
+    load = min(calls_per_s * slowdown / (a.replicas * curve.capacity_per_s), curve.utilisation[-1])
     if saturated:
         load, in_flight = curve.utilisation[-1], np.append(np.zeros(a.replicas), 1.0)
     else:
-        bounded = min(calls_per_s * stretch, 0.99 * capacity_of(curves, a, uses))
+        bounded = min(calls_per_s * slowdown, 0.99 * capacity_of(curves, a, uses))
         mean = fsum(
-            rate * use.calls_per_run(a.llm) * stretch * float(read_replicas(found[use.workflow], "mean_s", a.replicas, bounded))
+            rate
+            * use.calls_per_run(a.llm)
+            * slowdown
+            * float(read_replicas(found[use.workflow], "mean_s", a.replicas, bounded))
             for use, rate in callers
         )
         in_flight = poisson(mean, a.replicas)

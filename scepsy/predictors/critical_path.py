@@ -83,7 +83,7 @@ class CallTimes(Value, frozen=True, kw_only=True):
     residual_shared: float
 
 
-def call_times(curves: CurveIndex, workflow: str, a: Allocation, calls_per_s: float, *, stretch: float = 1.0) -> CallTimes:
+def call_times(curves: CurveIndex, workflow: str, a: Allocation, calls_per_s: float, *, slowdown: float = 1.0) -> CallTimes:
     """Read the regression of ``workflow``'s calls at the allocation's load. Raises ``KeyError`` when the curve has none."""
     found = curves.by_workflow(a.llm, a.gpu_type, a.tensor_parallel, a.share_pct).get(workflow)
     if found is None or not all(curve.call_base_s for curve in found.values()):
@@ -92,17 +92,17 @@ def call_times(curves: CurveIndex, workflow: str, a: Allocation, calls_per_s: fl
         )
 
     def read(field: str) -> float:
-        return float(read_replicas(found, field, a.replicas, calls_per_s * stretch))
+        return float(read_replicas(found, field, a.replicas, calls_per_s * slowdown))
 
     curve = next(iter(found.values()))
-    siblings = read_ratio(found, "sibling_factor", a.replicas, calls_per_s * stretch) if curve.sibling_factor else 1.0
-    shared = read_ratio(found, "residual_shared", a.replicas, calls_per_s * stretch) if curve.residual_shared else 0.0
-    factor = stretch * siblings
+    siblings = read_ratio(found, "sibling_factor", a.replicas, calls_per_s * slowdown) if curve.sibling_factor else 1.0
+    shared = read_ratio(found, "residual_shared", a.replicas, calls_per_s * slowdown) if curve.residual_shared else 0.0
+    factor = slowdown * siblings
     return CallTimes(
         base_s=factor * read("call_base_s"),
         s_per_input_token=factor * read("call_s_per_input_token"),
         s_per_output_token=factor * read("call_s_per_output_token"),
-        residual_s=stretch * read("call_residual_s"),
+        residual_s=slowdown * read("call_residual_s"),
         residual_shared=min(max(shared, 0.0), 1.0),
     )
 
@@ -163,17 +163,17 @@ def predict(
     curves: CurveIndex,
     allocations: Sequence[Allocation],
     *,
-    stretch: Mapping[str, float] | None = None,
+    slowdown: Mapping[str, float] | None = None,
 ) -> tuple[Latencies, ...]:
-    """Predict every workflow at the given rates; ``stretch`` as in ``aggregate.predict``. Raises ``KeyError`` like
+    """Predict every workflow at the given rates; ``slowdown`` as in ``aggregate.predict``. Raises ``KeyError`` like
     ``call_times``."""
     by_llm = {a.llm: a for a in allocations}
     loads = call_rates_per_s(uses, rates_per_s)
-    pull = stretch or {}
+    slowdowns = slowdown or {}
     made = []
     for use in uses:
         times = {
-            llm.llm: call_times(curves, use.workflow, by_llm[llm.llm], loads[llm.llm], stretch=pull.get(llm.llm, 1.0))
+            llm.llm: call_times(curves, use.workflow, by_llm[llm.llm], loads[llm.llm], slowdown=slowdowns.get(llm.llm, 1.0))
             for llm in use.llms
         }
         made.append(latencies(models[use.workflow], times))

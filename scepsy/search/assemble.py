@@ -9,7 +9,7 @@ from scepsy.place.hierarchical import Placement
 from scepsy.plans import Allocation, Expectation, Instance, Plan
 from scepsy.predictors import critical_path
 from scepsy.predictors.aggregate import call_rates_per_s, capacity_of, predict
-from scepsy.predictors.contention import stretches
+from scepsy.predictors.contention import expected_slowdowns
 from scepsy.predictors.critical_path import Latencies
 from scepsy.profile.model import instance_memory_bytes
 from scepsy.profile.served import served_by
@@ -31,7 +31,7 @@ class Outlook:
     expected: tuple[Expectation, ...]
     utilisation: Mapping[str, float]
     """Load over capacity by LLM, neighbours' slow-down included."""
-    stretch: Mapping[str, float]
+    slowdown: Mapping[str, float]
     """Expected slow-down by neighbours, by LLM."""
     objective_s: float
     """Weighted mean latency: what the planners minimise."""
@@ -42,18 +42,20 @@ def evaluate(
 ) -> Outlook:
     """Predict every workflow at ``factor`` times its target rate; with a placement, neighbours on a GPU slow each other."""
     rates = [rate * factor for rate in problem.rates_per_s]
-    pull: Mapping[str, float] = {}
-    worst: Mapping[str, float] = {}
+    slowdown: Mapping[str, float] = {}
+    saturated: Mapping[str, float] = {}
     if placement is not None:
-        pull = stretches(problem.uses, rates, problem.index, problem.profiles, allocations, placement)
-        worst = pull
-        if max(pull.values()) > 1.0:
-            worst = stretches(problem.uses, rates, problem.index, problem.profiles, allocations, placement, saturated=True)
-    expected = predict(problem.uses, rates, problem.index, allocations, stretch=pull, saturated_stretch=worst)
+        slowdown = expected_slowdowns(problem.uses, rates, problem.index, problem.profiles, allocations, placement)
+        saturated = slowdown
+        if max(slowdown.values()) > 1.0:
+            saturated = expected_slowdowns(
+                problem.uses, rates, problem.index, problem.profiles, allocations, placement, saturated=True
+            )
+    expected = predict(problem.uses, rates, problem.index, allocations, slowdown=slowdown, saturated_slowdown=saturated)
     loads = call_rates_per_s(problem.uses, rates)
-    used = {a.llm: loads[a.llm] * worst.get(a.llm, 1.0) / capacity_of(problem.index, a, problem.uses) for a in allocations}
+    used = {a.llm: loads[a.llm] * saturated.get(a.llm, 1.0) / capacity_of(problem.index, a, problem.uses) for a in allocations}
     objective = fsum(weight * e.latency_s for weight, e in zip(problem.normal_weights, expected, strict=True))
-    return Outlook(expected=expected, utilisation=used, stretch=pull, objective_s=objective)
+    return Outlook(expected=expected, utilisation=used, slowdown=slowdown, objective_s=objective)
 
 
 def latencies_of(
@@ -64,7 +66,7 @@ def latencies_of(
     if models is None or not problem.has_regressions:
         return None
     rates = [rate * factor for rate in problem.rates_per_s]
-    return critical_path.predict(models, problem.uses, rates, problem.index, allocations, stretch=outlook.stretch)
+    return critical_path.predict(models, problem.uses, rates, problem.index, allocations, slowdown=outlook.slowdown)
 
 
 def with_latencies(expected: tuple[Expectation, ...], walked: tuple[Latencies, ...] | None) -> tuple[Expectation, ...]:

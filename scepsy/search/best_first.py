@@ -17,8 +17,8 @@ from scepsy.predictors.aggregate import Floats, Integers
 from scepsy.search.knapsack import Items
 from scepsy.search.space import Options, Space
 
-SLACK = 1e-9
-MOST_PRUNED = 600
+ROUNDING_SLACK = 1e-9
+MAX_OPTIONS_COMPARED = 600
 """Options beyond which comparing them one by one costs more than it saves."""
 
 
@@ -38,7 +38,7 @@ def slice_weights(share_pct: Integers) -> Floats:
         whole = np.isclose(scaled, np.round(scaled))
         rows.append(np.where(whole, x, np.floor(scaled) / k))
     for epsilon in (0.2, 0.3, 0.4):
-        rows.append(np.where(x > 1 - epsilon + SLACK, 1.0, np.where(x < epsilon - SLACK, 0.0, x)))
+        rows.append(np.where(x > 1 - epsilon + ROUNDING_SLACK, 1.0, np.where(x < epsilon - ROUNDING_SLACK, 0.0, x)))
     return np.stack(rows)
 
 
@@ -120,9 +120,11 @@ class _Search:
         gpus = [budget * space.unit_pct / 100 for budget in budgets]
         self.weights = [_option_weights(options, len(budgets)) for options in space.llms]
         functions = self.weights[0].shape[0]
-        self.room = np.broadcast_to(np.floor(np.asarray(gpus) + SLACK), (functions, len(budgets)))
+        self.room = np.broadcast_to(np.floor(np.asarray(gpus) + ROUNDING_SLACK), (functions, len(budgets)))
         self.finite: list[Integers] = [
-            undominated(options, item) if prune and len(options) <= MOST_PRUNED else np.flatnonzero(np.isfinite(item.cost))
+            undominated(options, item)
+            if prune and len(options) <= MAX_OPTIONS_COMPARED
+            else np.flatnonzero(np.isfinite(item.cost))
             for options, item in zip(space.llms, items, strict=True)
         ]
         # What the LLMs from k on need at the very least, of each function and type.

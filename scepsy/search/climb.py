@@ -22,13 +22,13 @@ from scepsy.search.assemble import assemble
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, Space, build_space
 
-JUDGEMENTS = 32
+MAX_PLANS_JUDGED = 32
 """Plans that are judged in all."""
-BREADTH = 8
+NEIGHBOURS_PER_PLAN = 8
 """Neighbours judged around one plan, most promising first by the predictor."""
-WAYS = 2
+OPTIONS_PER_UNIT_COUNT = 2
 """Options of one LLM at one number of units that are looked at, cheapest first."""
-WORTH = 0.005
+LEAST_IMPROVEMENT = 0.005
 """A neighbour must be this much better: less is the judge's noise."""
 
 Judge = Callable[[Plan], float]
@@ -45,7 +45,7 @@ class Climb:
     judged: tuple[tuple[Plan, float], ...]
 
 
-def climb(problem: Problem, starts: Sequence[Plan], judge: Judge, *, judgements: int = JUDGEMENTS) -> Climb:
+def climb(problem: Problem, starts: Sequence[Plan], judge: Judge, *, judgements: int = MAX_PLANS_JUDGED) -> Climb:
     """Judge ``starts``, then climb from the best of them. Ties go to the plan seen first. Raises ``ValueError`` on no
     starts.
     """
@@ -66,12 +66,12 @@ def climb(problem: Problem, starts: Sequence[Plan], judge: Judge, *, judgements:
         best, value = min(judged, key=lambda pair: pair[1])
         before = len(judged)
         for allocations in neighbours(space, best.allocations):
-            if len(judged) - before == BREADTH or len(judged) == judgements:
+            if len(judged) - before == NEIGHBOURS_PER_PLAN or len(judged) == judgements:
                 break
             neighbour = None if allocations in seen else _placed(problem, where, allocations)
             if neighbour is not None:
                 consider(neighbour)
-        if not any(new < value * (1 - WORTH) for _, new in judged[before:]):
+        if not any(new < value * (1 - LEAST_IMPROVEMENT) for _, new in judged[before:]):
             break
     return Climb(best=min(judged, key=lambda pair: pair[1])[0], judged=tuple(judged))
 
@@ -139,19 +139,19 @@ def _units(space: Space, choices: Choices, kind: int) -> list[int]:
 
 
 def _cheapest(options: Options) -> list[int]:
-    """The ``WAYS`` cheapest options of every number of units on every GPU type."""
+    """The ``OPTIONS_PER_UNIT_COUNT`` cheapest options of every number of units on every GPU type."""
     order = np.lexsort((options.cost_s, options.units, options.gpu_type))
     taken: dict[tuple[int, int], list[int]] = {}
     for n in order.tolist():
         if np.isfinite(options.cost_s[n]):
             ways = taken.setdefault((int(options.gpu_type[n]), int(options.units[n])), [])
-            if len(ways) < WAYS:
+            if len(ways) < OPTIONS_PER_UNIT_COUNT:
                 ways.append(n)
     return [n for ways in taken.values() for n in ways]
 
 
 def _within(options: Options, kind: int, units: int) -> list[int]:
-    """The ``WAYS`` cheapest options of at most ``units`` units of one GPU type."""
+    """The ``OPTIONS_PER_UNIT_COUNT`` cheapest options of at most ``units`` units of one GPU type."""
     fits = np.flatnonzero((options.gpu_type == kind) & (options.units <= units) & np.isfinite(options.cost_s))
     rank = np.lexsort((options.units[fits], options.cost_s[fits]))
-    return [int(n) for n in fits[rank[:WAYS]]]
+    return [int(n) for n in fits[rank[:OPTIONS_PER_UNIT_COUNT]]]

@@ -24,7 +24,7 @@ from scepsy.search.problem import Problem
 from scepsy.search.space import Space, build_space
 from scepsy.search.within import Accept, Found, cost_items
 
-RATE_STEPS = 12
+RATE_BISECTIONS = 12
 """Bisections of the rate between what was found to work and what cannot: 1/4096 of the bound."""
 
 
@@ -116,7 +116,7 @@ def highest_factor(problem: Problem) -> tuple[float, bool]:
     top = bound.factor * (1 - 1e-9)
     proved = _carries(problem, top)
     low, high = (top, top) if proved else (0.0, top)
-    for _ in range(0 if proved else RATE_STEPS):
+    for _ in range(0 if proved else RATE_BISECTIONS):
         middle = (low + high) / 2
         if _carries(problem, middle):
             low = middle

@@ -27,7 +27,7 @@ from scepsy.search.problem import Problem
 from scepsy.search.space import Options, build_space
 
 MAX_DIVISIONS = 300_000
-PLACED = 200
+MAX_DIVISIONS_PLACED = 200
 """Divisions that are placed, best first, before giving up."""
 
 
@@ -45,7 +45,7 @@ def plan_hierarchical(problem: Problem) -> Plan:
     if len(divisions) == 0:
         raise not_enough_gpus(problem, build_space(problem), sum(space.gpus_of))
     where = layout(problem.cluster)
-    for row in np.argsort(cost, kind="stable")[:PLACED]:
+    for row in np.argsort(cost, kind="stable")[:MAX_DIVISIONS_PLACED]:
         choices = [0] * len(order)
         for column, m in enumerate(order):
             choices[m] = int(tables[m][1][divisions[row, column]])
@@ -54,7 +54,8 @@ def plan_hierarchical(problem: Problem) -> Plan:
         if placement is not None and accepts(problem, evaluate(problem, allocations, placement)):
             return assemble(problem, "hierarchical", allocations, placement, started)
     raise Infeasible(
-        f"none of the {min(len(divisions), PLACED)} best divisions of {sum(space.gpus_of)} GPUs packs and carries the rates: "
+        f"none of the {min(len(divisions), MAX_DIVISIONS_PLACED)} best divisions of {sum(space.gpus_of)} GPUs packs "
+        "and carries the rates: "
         "lower the rate, add GPUs or use the exact planner"
     )
 

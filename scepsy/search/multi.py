@@ -13,7 +13,7 @@ from scepsy.plans import Plan
 from scepsy.search.goals import at_rates, plan_exact
 from scepsy.search.problem import Problem, subset
 
-STEPS = 10
+RATE_BISECTIONS = 10
 """Bisections of a workflow's rate: 1/1024 of its target."""
 MAX_MORE_GPUS = 64
 
@@ -94,7 +94,7 @@ def _possible_rate(problem: Problem) -> float:
     """The last workflow's highest rate beside the others at theirs."""
     *others, wanted = problem.rates_per_s
     low, high = 0.0, wanted
-    for _ in range(STEPS):
+    for _ in range(RATE_BISECTIONS):
         middle = (low + high) / 2
         if _plans(at_rates(problem, [*others, middle])):
             low = middle

@@ -9,9 +9,9 @@ from scepsy.place.hierarchical import ClusterLayout, Placement
 from scepsy.plans import Allocation
 from scepsy.predictors.aggregate import Integers
 
-EFFORT = 0.04
+PROOF_TIME_UNITS = 0.04
 """Deterministic time of one proof: many times what 16 GPUs take, and little enough to give up on large clusters."""
-PATIENCE = 3
+FAILURES_BEFORE_CORES = 3
 """Allocations that fail to pack before their cores are looked for."""
 
 
@@ -45,7 +45,7 @@ class NoGoods:
         placement, certain = self._solve(allocations)
         if placement is None and certain:
             self._failures += 1
-            if self._failures > PATIENCE:
+            if self._failures > FAILURES_BEFORE_CORES:
                 self._learn(allocations)
             else:  # cutting it down costs a proof per LLM: not worth it for the first few
                 self._keep(self._shape(allocations))
@@ -53,7 +53,7 @@ class NoGoods:
 
     def _solve(self, allocations: Sequence[Allocation]) -> tuple[Placement | None, bool]:
         self.proofs_left -= 1
-        packing = pack_exactly(self._where, allocations, caps=self._caps, effort=EFFORT, minimise=False)
+        packing = pack_exactly(self._where, allocations, caps=self._caps, effort=PROOF_TIME_UNITS, minimise=False)
         return packing.placement, packing.status != "unknown"
 
     def _learn(self, allocations: Sequence[Allocation]) -> None:

@@ -14,7 +14,7 @@ from scepsy.search.frontier import FrontierPoint, frontier
 from scepsy.search.goals import least_latency
 from scepsy.search.problem import Problem
 
-PLANS = 24
+MAX_PLANS_PER_CLUSTER = 24
 """Plans searched for each cluster: every count up to so many GPUs, else as many counts spread evenly."""
 
 
@@ -73,11 +73,11 @@ def offers(
 
 
 def _counts(feasible: Sequence[int]) -> set[int]:
-    """Which counts get a plan: all, or ``PLANS`` of them with the first and the last."""
-    if len(feasible) <= PLANS:
+    """Which counts get a plan: all, or ``MAX_PLANS_PER_CLUSTER`` of them with the first and the last."""
+    if len(feasible) <= MAX_PLANS_PER_CLUSTER:
         return set(feasible)
     last = len(feasible) - 1
-    return {feasible[round(step * last / (PLANS - 1))] for step in range(PLANS)}
+    return {feasible[round(step * last / (MAX_PLANS_PER_CLUSTER - 1))] for step in range(MAX_PLANS_PER_CLUSTER)}
 
 
 def _offer(problem: Problem, name: str, point: FrontierPoint, wanted: bool) -> Offer:

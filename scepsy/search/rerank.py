@@ -22,9 +22,9 @@ from scepsy.search.space import Space
 from scepsy.search.within import Found, Search
 
 ROUNDS = 2
-STEP = 0.05
+RELATIVE_STEP = 0.05
 """Relative change of an LLM's call times in the finite difference."""
-POOL = 12
+CANDIDATES_RANKED = 12
 """Candidates that the critical path ranks."""
 
 
@@ -57,7 +57,7 @@ def rerank(search: Search) -> Found | None:
 
 
 def _leader(problem: Problem, search: Search) -> Found:
-    ranked = sorted(search.pool, key=lambda found: (found.outlook.objective_s, found.allocations))[:POOL]
+    ranked = sorted(search.pool, key=lambda found: (found.outlook.objective_s, found.allocations))[:CANDIDATES_RANKED]
     recent = search.pool[-1:]
     return min([*ranked, *search.seeded, *recent], key=lambda found: (walked_s(problem, found), found.allocations))
 
@@ -86,13 +86,17 @@ def exposures(problem: Problem, at: Found) -> dict[tuple[str, str], float]:
         times: dict[str, CallTimes] = {}
         busy: dict[str, float] = {}
         for item in use.llms:
-            a, pull = by_llm[item.llm], at.outlook.stretch.get(item.llm, 1.0)
-            times[item.llm] = critical_path.call_times(problem.index, use.workflow, a, loads[item.llm], stretch=pull)
+            a, slowdown = by_llm[item.llm], at.outlook.slowdown.get(item.llm, 1.0)
+            times[item.llm] = critical_path.call_times(problem.index, use.workflow, a, loads[item.llm], slowdown=slowdown)
             busy[item.llm] = critical_path.busy_s(models[use.workflow], item.llm, times[item.llm])
         base = critical_path.latencies(models[use.workflow], times).mean_s
         for item in use.llms:
-            slower = critical_path.latencies(models[use.workflow], {**times, item.llm: slowed(times[item.llm], 1 + STEP)})
-            found[use.workflow, item.llm] = (slower.mean_s - base) / (STEP * busy[item.llm]) if busy[item.llm] > 0 else 0.0
+            slower = critical_path.latencies(
+                models[use.workflow], {**times, item.llm: slowed(times[item.llm], 1 + RELATIVE_STEP)}
+            )
+            found[use.workflow, item.llm] = (
+                (slower.mean_s - base) / (RELATIVE_STEP * busy[item.llm]) if busy[item.llm] > 0 else 0.0
+            )
     return found
 
 

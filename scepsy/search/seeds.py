@@ -21,10 +21,10 @@ from scepsy.search.problem import Problem, subset
 from scepsy.search.space import build_space
 from scepsy.search.within import Found, Search, accept_all, cost_items
 
-QUICK_LLMS = 6
+MAX_LLMS_HIERARCHICAL_FIRST = 6
 """Up to so many LLMs the hierarchical planner takes a fraction of a second; with more it is asked only when nothing else
 was found."""
-SPLITS = 4
+SPLITS_PLANNED = 4
 """Splits of the GPUs among workflows whose separate plans are made, best first by relaxed cost."""
 MOST_SPLITS = 20_000
 
@@ -34,7 +34,7 @@ Allocations = tuple[Allocation, ...]
 def other_plans(search: Search) -> Iterator[Allocations]:
     """Allocations of the other planners for the search's problem, the hierarchical one's and separate plans included."""
     problem = search.problem
-    quick = len(search.space.llms) <= QUICK_LLMS
+    quick = len(search.space.llms) <= MAX_LLMS_HIERARCHICAL_FIRST
     for planner in (plan_independent, plan_equal, plan_proportional, *((plan_hierarchical, plan_paper) if quick else ())):
         try:
             yield planner(problem).allocations
@@ -63,7 +63,7 @@ def separate_plans(problem: Problem) -> Iterator[Allocations]:
     def relaxed_s(split: tuple[int, ...]) -> float:
         return fsum(w * one.relaxed_s(own) for w, one, own in zip(weights, alone, split, strict=True))
 
-    for split in sorted((s for s in splits if np.isfinite(relaxed_s(s))), key=relaxed_s)[:SPLITS]:
+    for split in sorted((s for s in splits if np.isfinite(relaxed_s(s))), key=relaxed_s)[:SPLITS_PLANNED]:
         parts = [one.best(own) for one, own in zip(alone, split, strict=True)]
         if all(parts):
             joined = {a.llm: a for part in parts if part for a in part.allocations}

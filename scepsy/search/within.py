@@ -27,17 +27,17 @@ from scepsy.search.nogoods import NoGoods
 from scepsy.search.problem import Problem
 from scepsy.search.space import Space
 
-CANDIDATES = 12
+MAX_ACCEPTED = 12
 """Accepted allocations, in order of relaxed cost, before settling for the bound. Those that do not pack, or that their
 neighbours slow beyond the limits, do not count: many of them can lie before the first that is accepted."""
 PACKED_INSTANCES = 8000
 """Instances that are packed in all: so many divided by an allocation's instances are the allocations tried."""
-VISITS = 600_000
+MAX_OPTIONS_VISITED = 600_000
 """Options looked at while walking up: so many divided by the options of a typical LLM are the partial allocations expanded."""
-PROOF_SIZE = 3200
+MAX_PROOF_WORK = 3200
 """CP-SAT proofs that an allocation does not pack, times LLMs times GPUs: 40 proofs of about 2 ms on 5 LLMs and 16 GPUs, few
 on large clusters, where the heuristic and the bound stand."""
-FEWEST_PROOFS = 8
+MIN_PROOFS = 8
 """Fewer than these settle nothing: their time is better spent on other allocations."""
 
 Accept = Callable[[tuple[Allocation, ...], Outlook], bool]
@@ -80,7 +80,7 @@ class Search:
     seeded: list[Found] = field(default_factory=list)
     """Of these, what came from other planners."""
     settled: int = 0
-    """Allocations of the last walk that pack and are accepted: only these use up ``CANDIDATES``."""
+    """Allocations of the last walk that pack and are accepted: only these use up ``MAX_ACCEPTED``."""
     instances: int = 0
     """Instances of the relaxed optimum."""
     seeds: Seeds = no_seeds
@@ -97,8 +97,8 @@ class Search:
         self.slowed = any(feels_neighbours(self.problem.profiles, options.llm) for options in self.space.llms)
         self.items = cost_items(self.space)
         self.budgets = tuple(cap * 100 // self.space.unit_pct for cap in self.caps)
-        proofs = PROOF_SIZE // (len(self.space.llms) * len(self.where.gpus))
-        proofs = proofs if proofs >= FEWEST_PROOFS else 0
+        proofs = MAX_PROOF_WORK // (len(self.space.llms) * len(self.where.gpus))
+        proofs = proofs if proofs >= MIN_PROOFS else 0
         caps = dict(zip(self.space.gpu_types, self.caps, strict=True))
         self.nogoods = NoGoods(self.where, caps, self.space.gpu_types, proofs)
 
@@ -139,14 +139,14 @@ class Search:
         bound, closed = np.inf, True
         alone = not self.slowed
         typical = max(1, sum(len(options) for options in self.space.llms) // len(self.space.llms))
-        effort = NodeBudget(nodes_left=VISITS // typical)
+        effort = NodeBudget(nodes_left=MAX_OPTIONS_VISITED // typical)
         ahead = cheapest_first(
             self.space, self.items, self.tables, self.budgets, lambda: self.upper_s - tool, prune=alone, effort=effort
         )
         self.settled = 0
         most = max(8, PACKED_INSTANCES // max(1, self.instances))
         for tried, (relaxed, choices) in enumerate(ahead):
-            if self.settled >= CANDIDATES or tried >= most:
+            if self.settled >= MAX_ACCEPTED or tried >= most:
                 bound, closed = relaxed + tool, False
                 break
             if not self.consider(choices):

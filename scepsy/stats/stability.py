@@ -18,9 +18,9 @@ BATCH_RUNS = 20
 STABLE_CV = 0.30
 """Chosen: a dominant share whose CV is below this with 95 % confidence counts as stable. Recorded two-LLM loops have
 0.07-0.21, recorded free-form coding agents 0.5-1.0."""
-TOLERANCE = 0.10
+SHARE_ERROR_WANTED = 0.10
 """Relative error of a mean share that a trace should be long enough for."""
-MATTERS = 0.05
+SMALLEST_SHARE_WARNED_ABOUT = 0.05
 """Shares below this are not warned about."""
 
 
@@ -90,7 +90,7 @@ def stability(table: RunTable) -> Stability:
                 cv_low=float(cvs[0, place]),
                 cv_high=float(cvs[1, place]),
                 batch_cv=_batch_cv(seconds, place),
-                runs_needed=max(1, math.ceil((1.96 * cv / TOLERANCE) ** 2)),
+                runs_needed=max(1, math.ceil((1.96 * cv / SHARE_ERROR_WANTED) ** 2)),
             )
         )
     report.sort(key=lambda share: (-share.mean, share.llm))
@@ -132,7 +132,7 @@ def _warnings(
         if first.batch_cv is not None:
             text += f" (batches of {BATCH_RUNS} runs: CV {first.batch_cv:.2f})"
         warnings.append(text + ".")
-    elif ratio is not None and ratio > 1.0 and first.cv > TOLERANCE:
+    elif ratio is not None and ratio > 1.0 and first.cv > SHARE_ERROR_WANTED:
         warnings.append(
             f"The share of {first.llm} varies more from run to run (CV {first.cv:.2f}) than latency does (CV {latency_cv:.2f})."
         )
@@ -140,7 +140,7 @@ def _warnings(
         f"The mean share of {share.llm} ({share.mean:.2f}, CV {share.cv:.2f}) is not known to ±10 %: that takes "
         f"{share.runs_needed} runs, the trace has {table.runs}."
         for share in shares
-        if share.mean >= MATTERS and share.runs_needed > table.runs and len(shares) > 1
+        if share.mean >= SMALLEST_SHARE_WARNED_ABOUT and share.runs_needed > table.runs and len(shares) > 1
     ]
     if len(classes) > 1 and classes[0].runs < 0.95 * table.runs:
         kinds = "; ".join(

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 BATCHES = 20
 LEAST_PER_BATCH = 5
-MOST_CORRELATED = 0.8
+MAX_CORRELATION = 0.8
 """Correlation of neighbouring batches beyond which they say nothing about precision: a trend, or far too short."""
 
 
@@ -62,7 +62,7 @@ def mean_interval(values: Floats, confidence: float = CONFIDENCE) -> Interval:
     if spread <= 1e-12 * abs(mean):
         return Interval(mean, 0.0)
     r = correlation(means)
-    if r >= MOST_CORRELATED:
+    if r >= MAX_CORRELATION:
         return Interval(mean, float("inf"))
     t = float(distributions.t.ppf((1 + confidence) / 2, BATCHES - 1))
     return Interval(mean, t * spread / BATCHES**0.5 * ((1 + r) / (1 - r)) ** 0.5)

@@ -20,15 +20,15 @@ Floats = npt.NDArray[np.float64]
 
 PRECISION = 0.03
 """Half-width over the mean that is asked for unless said otherwise."""
-ALARM = 0.005
+DRIFT_PROBABILITY = 0.005
 """Growth less probable than this is a drift. Some six looks at growing data then make few false alarms."""
 FEWEST_RUNS = 100
-SPANS = 3.0
+WINDOW_PER_LONG_RUN = 3.0
 """The window must last this many times as long as a long run does in the nearly empty system. While the system fills for the
 first time, work stays behind in it however well it keeps up, and long runs fill it longest."""
-FIRST = 50
+UNLOADED_RUNS = 50
 """Runs that tell how long one lasts in the nearly empty system."""
-LONG_RUN = 0.95
+LONG_RUN_QUANTILE = 0.95
 """Quantile of their latencies that counts as a long run: where runs are unequal, the median says nothing of filling."""
 NO_WARMUP_PART = 0.25
 """Of the span, left out where no end of the warm-up is found."""
@@ -99,18 +99,18 @@ def measured(sample: Sample, *, precision: float = PRECISION, stop_s: float | No
     latency = runs.end_s - runs.arrival_s
     if issued < FEWEST_RUNS or int(done.sum()) < FEWEST_RUNS // 2:
         return _unknown(latency[done], issued, stop, f"{int(done.sum())} of {issued} runs completed: too few to tell")
-    longest = float(np.quantile(latency[done][:FIRST], LONG_RUN))
+    longest = float(np.quantile(latency[done][:UNLOADED_RUNS], LONG_RUN_QUANTILE))
     start = warmup_length(latency[done])
     found = start is not None
     begin = max(longest, float(runs.arrival_s[done][start]) if start is not None else NO_WARMUP_PART * stop)
-    if stop - begin < SPANS * longest:
+    if stop - begin < WINDOW_PER_LONG_RUN * longest:
         why = f"runs arrive for {stop:.4g} s, a long run lasts {longest:.4g} s in the empty system: too short to tell"
         return _unknown(latency[done], issued, stop, why)
     seen = drift(runs.arrival_s, runs.end_s, runs.work, begin, stop)
     window = (runs.arrival_s >= begin) & (runs.arrival_s <= stop)
     chosen = latency[window & done & (runs.arrival_s <= _cool(runs, latency, done & window, begin, stop))]
     mean = mean_interval(chosen)
-    if seen.p < ALARM and seen.part > 0:
+    if seen.p < DRIFT_PROBABILITY and seen.part > 0:
         verdict, why = UNSTABLE, f"{seen.part:.1%} of the work that arrives stays behind (p = {seen.p:.1g})"
     elif seen.upper <= precision:
         verdict, why = STABLE, ""

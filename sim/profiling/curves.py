@@ -6,7 +6,7 @@ Simulating every option at every rate would take minutes, and most of it would r
   unloaded, saturated and at
   ``LOADS``; with several replicas at ``REPLICA_LOADS``;
 - other degrees, and two smaller shares, are simulated unloaded, saturated and at ``CHECK_LOAD`` (shares with one and
-  ``MANY`` replicas, degrees with room for few calls with all counts); in between they follow the
+  ``MANY_REPLICAS`` replicas, degrees with room for few calls with all counts); in between they follow the
   shape of the reference, since another instance of the same LLM mostly has another clock;
 - other shares are interpolated in 1/share, the form of the share law; other replica counts follow the reference's ratios.
 
@@ -40,13 +40,13 @@ from scepsy.workers import delayed, parallel, require_jobs
 from sim.profiling import bench as bench_module
 from sim.profiling.bench import Bench, Calls, Duty, LlmLoad, fit_latency
 
-UNLOADED = 0.02
+UNLOADED_LOAD = 0.02
 """Where the unloaded measurement is filed."""
 LOADS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
 REPLICA_LOADS = (0.6, 0.9)
 CHECK_LOAD = 0.8
 REPLICAS = (1, 4, 16)
-MANY = 16
+MANY_REPLICAS = 16
 """The replica count besides 1 at which every instance type is simulated."""
 FAN_OUT_REPLICAS = 64
 """Profiled too where a run issues more calls at once than the other counts have instances."""
@@ -54,13 +54,13 @@ LONG_PROMPT_BLOCKS = 64
 """Mean prompts longer than this many KV blocks are replayed with coarser blocks: rounding then costs under 1 % of a prompt."""
 SHARES = tuple(range(10, 101, 10))
 
-CALLS = 1800
+AIMED_CALLS = 1800
 """Calls per simulation to aim at."""
 MAX_CALLS = 20_000
 """Longer simulations of several replicas are left out, and their count follows a smaller one; a single instance's are cut.
 
 What makes a queue at high load is that the number of runs in flight wanders, over about a run's duration. A simulation cut to
-fewer than ``SPANS`` of those hardly sees it: with 16 instances it then shows a fifth of the waiting.
+fewer than ``ARRIVALS_PER_RUN`` of those hardly sees it: with 16 instances it then shows a fifth of the waiting.
 """
 SATURATING_CALLS = 8_000
 """The same for what needs no steady queue: saturated instances, and the part of prompts that caches serve."""
@@ -71,17 +71,17 @@ STEADY_RUNS = 400
 hundred runs show two thirds of the waiting at 0.9."""
 STEADY_LOAD = 0.6
 WARMUP_PART = 0.3
-SPANS = 3.0
+ARRIVALS_PER_RUN = 3.0
 """Arrivals last at least this many run durations, so that the window sees the steady state."""
-IN_FLIGHT = 4
+MEAN_CALLS_IN_KV = 4
 """A KV cache must hold the longest call, and this many mean ones: with fewer in flight an engine batches nothing."""
-ROOMY_CALLS = 8
+REFERENCE_KV_CALLS = 8
 """The reference type's KV cache holds this many of the longest calls, where any does: a starved one has a shape of its own."""
-SMALL_BYTES = 1_500_000_000
+SMALL_MODEL_BYTES = 1_500_000_000
 """Models with fewer bytes of weights are not worth a tensor-parallel group: a step is mostly overhead."""
-CACHE_MATTERS = 0.02
+LEAST_CACHED_PART = 0.02
 """Part of prompt tokens served by the prefix cache from which on replicas are looked at for losing it."""
-SHARED_DEGREES = 2
+DEGREES_WITH_SHARES = 2
 """How many of the degrees, smallest first, are profiled at partial shares."""
 
 
@@ -175,7 +175,7 @@ class _Task:
 
 def _degrees(profiles: ProfileSet, llm: str, gpu_type: str, wanted: Sequence[int] | None) -> tuple[int, ...]:
     known = [degree for degree in profiles.degrees(llm, gpu_type) if wanted is None or degree in wanted]
-    if known and profiles.llm(llm).weight_bytes < SMALL_BYTES:
+    if known and profiles.llm(llm).weight_bytes < SMALL_MODEL_BYTES:
         return tuple(known[:1])
     return tuple(known)
 
@@ -240,10 +240,12 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
         counts = (*counts, FAN_OUT_REPLICAS)
     longest = max(int((paths.input_tokens + paths.output_tokens).max()) for paths in load.paths)
     mean = max(float((paths.input_tokens + paths.output_tokens).mean()) for paths in load.paths)
-    kinds = _kinds(of_degree, task.shares, max(longest, ceil(IN_FLIGHT * mean)))
+    kinds = _kinds(of_degree, task.shares, max(longest, ceil(MEAN_CALLS_IN_KV * mean)))
     if not kinds:
         return []
-    roomy = [kind for kind in kinds if kind[1] == 100 and kv_capacity_tokens(of_degree[kind[0]], 100) >= ROOMY_CALLS * longest]
+    roomy = [
+        kind for kind in kinds if kind[1] == 100 and kv_capacity_tokens(of_degree[kind[0]], 100) >= REFERENCE_KV_CALLS * longest
+    ]
     reference = min(roomy or [max(kind for kind in kinds if kind[1] == 100)])
     full = _measure_reference(Bench(load, of_degree[reference[0]], reference[1], profiles), counts)
     curves: list[Curve] = []
@@ -254,8 +256,8 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
             if (degree, share) == reference:
                 known[share] = full
             else:
-                several: tuple[int, ...] = tuple(count for count in counts if count == MANY) if share < 100 else ()
-                if share == 100 and kv_capacity_tokens(of_degree[degree], share) < ROOMY_CALLS * longest:
+                several: tuple[int, ...] = tuple(count for count in counts if count == MANY_REPLICAS) if share < 100 else ()
+                if share == 100 and kv_capacity_tokens(of_degree[degree], share) < REFERENCE_KV_CALLS * longest:
                     several = counts[1:]
                 known[share] = _measure_briefly(Bench(load, of_degree[degree], share, profiles), full, counts, several)
         for share in offered:
@@ -281,7 +283,7 @@ def _kinds(of_degree: dict[int, Profile], shares: tuple[int, ...], longest: int)
         for share in shares
         if kv_capacity_tokens(profile, share) >= longest + profile.engine.block_tokens
     ]
-    shared = sorted({degree for degree, _ in fitting})[:SHARED_DEGREES]
+    shared = sorted({degree for degree, _ in fitting})[:DEGREES_WITH_SHARES]
     return [(degree, share) for degree, share in fitting if share == 100 or degree in shared]
 
 
@@ -296,19 +298,19 @@ def _measure_reference(bench: Bench, counts: tuple[int, ...]) -> MeasuredInstanc
     unloaded = _unloaded(bench, 1)
     single, cached = _capacity(bench, unloaded)
     capacity = {1: single}
-    rows: dict[tuple[int, float], Rows] = {(1, UNLOADED): unloaded}
+    rows: dict[tuple[int, float], Rows] = {(1, UNLOADED_LOAD): unloaded}
     for utilisation in LOADS:
         rows[1, utilisation] = _loaded(bench, single, utilisation, 1, unloaded)
     for fewer, replicas in pairwise(counts):
         alone = _unloaded(bench, replicas)
-        seen: dict[float, Rows] = {UNLOADED: alone}
+        seen: dict[float, Rows] = {UNLOADED_LOAD: alone}
         capacity[replicas] = min(capacity[fewer], _capacity_of_several(bench, single, cached, replicas, alone))
         for utilisation in REPLICA_LOADS:
             if _affordable(bench, capacity[replicas], max(REPLICA_LOADS), replicas, alone):
                 seen[utilisation] = _loaded(bench, capacity[replicas], utilisation, replicas, alone)
             else:  # too long a run to see that many replicas in their steady state: the next smaller count's ratio stands
-                seen[utilisation] = _scaled(rows[fewer, utilisation], rows[fewer, UNLOADED], alone)
-        for utilisation in (UNLOADED, *LOADS):
+                seen[utilisation] = _scaled(rows[fewer, utilisation], rows[fewer, UNLOADED_LOAD], alone)
+        for utilisation in (UNLOADED_LOAD, *LOADS):
             rows[replicas, utilisation] = _by_ratio(rows, seen, utilisation)
     return MeasuredInstance(capacity, rows)
 
@@ -349,14 +351,14 @@ def _measure_briefly(
     rows: dict[tuple[int, float], Rows] = {}
     for replicas, low in alone.items():
         high = _loaded(bench, capacity[replicas], CHECK_LOAD, replicas, low)
-        base, top = reference.rows[replicas, UNLOADED], reference.rows[replicas, CHECK_LOAD]
-        for utilisation in (UNLOADED, *LOADS):
+        base, top = reference.rows[replicas, UNLOADED_LOAD], reference.rows[replicas, CHECK_LOAD]
+        for utilisation in (UNLOADED_LOAD, *LOADS):
             like = reference.rows[replicas, utilisation]
             rows[replicas, utilisation] = _shaped(low, high, base, top, like, utilisation)
     for replicas in counts:
         if replicas not in alone:
             near = min(alone, key=lambda count: (abs(np.log(count / replicas)), count))
-            for utilisation in (UNLOADED, *LOADS):
+            for utilisation in (UNLOADED_LOAD, *LOADS):
                 like = reference.rows[replicas, utilisation]
                 rows[replicas, utilisation] = _scaled(like, reference.rows[near, utilisation], rows[near, utilisation])
     return MeasuredInstance(capacity, rows)
@@ -429,12 +431,12 @@ def _run_s(bench: Bench, rows: Rows) -> float:
 
 
 def _runs_needed(bench: Bench, capacity: float, utilisation: float, replicas: int, unloaded: Rows) -> int:
-    """Runs whose arrivals last ``SPANS`` run durations at that load, and make ``CALLS`` calls."""
+    """Runs whose arrivals last ``ARRIVALS_PER_RUN`` run durations at that load, and make ``AIMED_CALLS`` calls."""
     per_run = _calls_per_run(bench)
     run_rate = utilisation * capacity * replicas / per_run
     in_flight = run_rate * _run_s(bench, unloaded) / (1.0 - 0.8 * utilisation)
     least = min(STEADY_RUNS, ceil(SATURATING_CALLS / per_run)) if utilisation >= STEADY_LOAD else MIN_RUNS
-    return max(MIN_RUNS, least, ceil(CALLS / per_run), ceil(SPANS * in_flight))
+    return max(MIN_RUNS, least, ceil(AIMED_CALLS / per_run), ceil(ARRIVALS_PER_RUN * in_flight))
 
 
 def _affordable(bench: Bench, capacity: float, utilisation: float, replicas: int, unloaded: Rows) -> bool:
@@ -444,7 +446,7 @@ def _affordable(bench: Bench, capacity: float, utilisation: float, replicas: int
 
 def _unloaded(bench: Bench, replicas: int) -> Rows:
     """One run at a time."""
-    runs = max(MIN_RUNS // 5, min(ceil(CALLS / 2 / _calls_per_run(bench)), MIN_RUNS))
+    runs = max(MIN_RUNS // 5, min(ceil(AIMED_CALLS / 2 / _calls_per_run(bench)), MIN_RUNS))
     calls, duty = bench.replay(bench.load.closed(1, runs), replicas)
     return _rows(bench.load, calls, duty)
 
@@ -514,7 +516,7 @@ def _capacity_of_several(bench: Bench, single: float, cached: float, replicas: i
 
     A short replay shows what part of the prompts the caches still serve; the capacity falls as the work per call grows.
     """
-    if cached < CACHE_MATTERS:
+    if cached < LEAST_CACHED_PART:
         return single
     most = max(MIN_RUNS, int(SATURATING_CALLS / _calls_per_run(bench)))
     runs = min(_runs_needed(bench, single, 0.5, replicas, unloaded), most)

@@ -18,13 +18,13 @@ from executor.recording.attribution import Isolated, attribute
 from executor.recording.config import Recording
 from executor.recording.log import RecordLog
 from executor.recording.provenance import (
+    MAX_CALLS_OF_ONE_TEXT,
     MAX_MARKS,
-    MAX_SAME,
     MIN_CONTAINED,
     MIN_MARKS,
     MIN_QUOTED,
-    SAMPLE,
-    WINDOW,
+    WINDOW_BYTES,
+    WINDOWS_PER_MARK,
     Provenance,
     Windows,
     squeeze,
@@ -113,8 +113,8 @@ def naive_window_hashes(windows: Windows, data: bytes) -> list[int]:
     """Every window on its own: what the prefix sums must give."""
     base, mix = windows._base, windows._mix
     return [
-        mix * sum(byte * pow(base, j, 2**64) for j, byte in enumerate(data[start : start + WINDOW])) % 2**64
-        for start in range(len(data) - WINDOW + 1)
+        mix * sum(byte * pow(base, j, 2**64) for j, byte in enumerate(data[start : start + WINDOW_BYTES])) % 2**64
+        for start in range(len(data) - WINDOW_BYTES + 1)
     ]
 
 
@@ -131,14 +131,14 @@ def naive_prefixes(windows: Windows, data: bytes) -> tuple[int, ...]:
 @settings(max_examples=60, deadline=None)
 def test_hashes_are_those_of_each_window_and_prefix_on_its_own(data, secret):
     windows = Windows(secret)
-    expected = [value for value in naive_window_hashes(windows, data) if value < 2**64 // SAMPLE]
+    expected = [value for value in naive_window_hashes(windows, data) if value < 2**64 // WINDOWS_PER_MARK]
     assert windows.marks(data).tolist() == expected
     assert windows.prefixes(data) == naive_prefixes(windows, data)
 
 
 def test_one_window_in_four_is_sampled():
     windows = Windows(b"secret")
-    assert len(windows.marks(random.Random(1).randbytes(80_000))) == pytest.approx(80_000 / SAMPLE, rel=0.05)
+    assert len(windows.marks(random.Random(1).randbytes(80_000))) == pytest.approx(80_000 / WINDOWS_PER_MARK, rel=0.05)
 
 
 def test_prefix_hashes_agree_exactly_as_far_as_the_texts_do():
@@ -217,7 +217,7 @@ def test_memory_is_bounded_whatever_the_runs_do():
     provenance = Provenance(b"k")
     rng = random.Random(3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MAX_HELD", 5000)
+        patch.setattr(module, "MAX_MARKS_HELD", 5000)
         for number in range(1000):
             run = ("one", "", f"r{number}")[number % 3]
             seen = provenance.see_input(run, [sentence(number)], [])
@@ -241,11 +241,11 @@ def test_a_long_prompt_leaves_nothing_behind():
 
 def test_of_equal_outputs_the_latest_are_all_sources():
     provenance = Provenance(b"k")
-    for number in range(MAX_SAME + 3):
+    for number in range(MAX_CALLS_OF_ONE_TEXT + 3):
         provenance.see_output("r", f"c{number}", [sentence(1)], [])
     for text in (sentence(1), "> " + sentence(1)):
         sources = provenance.see_input("r", [text], []).sources
-        assert {source.call for source in sources} == {f"c{number}" for number in range(3, MAX_SAME + 3)}
+        assert {source.call for source in sources} == {f"c{number}" for number in range(3, MAX_CALLS_OF_ONE_TEXT + 3)}
 
 
 def test_short_outputs_are_found_as_whole_messages_and_trivial_ones_never():
@@ -259,7 +259,7 @@ def naive_sources(windows, outputs, text):
     """By the definition, one window at a time: the marks of each output, and the part of them in the text."""
 
     def marks(data):
-        return sorted({value for value in naive_window_hashes(windows, squeeze(data)) if value < 2**64 // SAMPLE})
+        return sorted({value for value in naive_window_hashes(windows, squeeze(data)) if value < 2**64 // WINDOWS_PER_MARK})
 
     mine, found = set(marks(text)), {}
     kept = {call: marks(output)[:MAX_MARKS] for call, output in outputs.items()}
@@ -278,7 +278,9 @@ def test_sources_are_those_of_the_definition(seed, quotes):
     provenance = Provenance(b"k")
     outputs = {f"c{n}": sentence(seed + n, 5 + 40 * n) for n in range(4)}
     for call, output in outputs.items():
-        kept = [value for value in naive_window_hashes(provenance._windows, squeeze(output)) if value < 2**64 // SAMPLE]
+        kept = [
+            value for value in naive_window_hashes(provenance._windows, squeeze(output)) if value < 2**64 // WINDOWS_PER_MARK
+        ]
         assert provenance.see_output("r", call, [output], []) == (len(set(kept)) >= MIN_MARKS)
     text = "Judge: " + " or ".join(outputs[f"c{which}"][start : start + length] for which, start, length in quotes)
     found = provenance.see_input("r", [text], []).sources

@@ -12,12 +12,12 @@ from scepsy.predictors import contention
 from scepsy.predictors.contention import (
     bandwidth_demand,
     compute_draw,
+    expected_slowdowns,
     neighbours,
     poisson,
     prompt_slowdowns,
     shares_a_gpu,
     slowdowns,
-    stretches,
 )
 from scepsy.profile.share import ContentionLaw
 from scepsy.search.problem import Problem
@@ -34,20 +34,20 @@ def half(llm: str, replicas: int) -> Allocation:
     return Allocation(llm=llm, share_pct=50, tensor_parallel=1, replicas=replicas, gpu_type="G0")
 
 
-def pull(p: Problem, allocations: list[Allocation], groups: dict, **settings: bool) -> dict[str, float]:
-    return stretches(p.uses, p.rates_per_s, p.index, p.profiles, allocations, groups, **settings)
+def slowdowns_of(p: Problem, allocations: list[Allocation], groups: dict, **settings: bool) -> dict[str, float]:
+    return expected_slowdowns(p.uses, p.rates_per_s, p.index, p.profiles, allocations, groups, **settings)
 
 
 def test_alone_on_its_gpu_nobody_is_slowed() -> None:
     groups = {"m0": [(GPUS[0],)], "m1": [(GPUS[1],)]}
     assert not shares_a_gpu(groups)
-    assert pull(problem(), [half("m0", 1), half("m1", 1)], groups) == {"m0": 1.0, "m1": 1.0}
+    assert slowdowns_of(problem(), [half("m0", 1), half("m1", 1)], groups) == {"m0": 1.0, "m1": 1.0}
 
 
 def test_with_everybody_decoding_the_law_is_read_at_all_demands() -> None:
     p = problem()
     groups = {"m0": [(GPUS[0],)], "m1": [(GPUS[0],)]}
-    found = pull(p, [half("m0", 1), half("m1", 1)], groups, saturated=True)
+    found = slowdowns_of(p, [half("m0", 1), half("m1", 1)], groups, saturated=True)
     own = bandwidth_demand(p.profiles, half("m0", 1))
     assert found["m0"] == pytest.approx(p.profiles.contention.slowdown(own, own))
     assert found["m0"] > 1.05
@@ -56,8 +56,8 @@ def test_with_everybody_decoding_the_law_is_read_at_all_demands() -> None:
 def test_less_load_means_less_slowdown() -> None:
     groups = {"m0": [(GPUS[0],), (GPUS[0],)], "m1": [(GPUS[1],)]}
     both = [half("m0", 2), half("m1", 1)]
-    idle, busy = pull(problem(0.001), both, groups), pull(problem(0.2), both, groups)
-    full = pull(problem(0.2), both, groups, saturated=True)
+    idle, busy = slowdowns_of(problem(0.001), both, groups), slowdowns_of(problem(0.2), both, groups)
+    full = slowdowns_of(problem(0.2), both, groups, saturated=True)
     assert 1.0 <= idle["m0"] <= busy["m0"] <= full["m0"]
     assert idle["m0"] < full["m0"]
     assert busy["m1"] == 1.0
@@ -68,7 +68,7 @@ def test_of_two_on_a_gpu_the_lower_number_works_alone_when_one_call_is_in_flight
     apart = {"m0": [(GPUS[0],), (GPUS[1],), (GPUS[0],), (GPUS[1],)], "m1": [(GPUS[2],)]}
     together = {"m0": [(GPUS[0],), (GPUS[0],), (GPUS[1],), (GPUS[1],)], "m1": [(GPUS[2],)]}
     four = [half("m0", 4), half("m1", 1)]
-    assert pull(p, four, apart)["m0"] < pull(p, four, together)["m0"]
+    assert slowdowns_of(p, four, apart)["m0"] < slowdowns_of(p, four, together)["m0"]
 
 
 def test_a_group_feels_its_most_crowded_gpu() -> None:
@@ -115,9 +115,11 @@ def test_instances_full_of_prompts_together_do_what_one_gpu_does() -> None:
     p = of_prompts_only(problem())
     draw = compute_draw(p.profiles, half("m0", 1))
     assert 2 * draw > 1.0
-    found = pull(p, [half("m0", 2), half("m1", 1)], {"m0": [(GPUS[0],), (GPUS[0],)], "m1": [(GPUS[1],)]}, saturated=True)
+    found = slowdowns_of(
+        p, [half("m0", 2), half("m1", 1)], {"m0": [(GPUS[0],), (GPUS[0],)], "m1": [(GPUS[1],)]}, saturated=True
+    )
     assert found == {"m0": pytest.approx(2 * draw), "m1": 1.0}
-    mixed = pull(p, [half("m0", 1), half("m1", 1)], {"m0": [(GPUS[0],)], "m1": [(GPUS[0],)]}, saturated=True)
+    mixed = slowdowns_of(p, [half("m0", 1), half("m1", 1)], {"m0": [(GPUS[0],)], "m1": [(GPUS[0],)]}, saturated=True)
     assert mixed == {"m0": pytest.approx(2 * draw), "m1": pytest.approx(2 * draw)}
 
 
@@ -125,11 +127,13 @@ def test_without_a_budget_prompts_do_not_feel_each_other() -> None:
     p = of_prompts_only(problem())
     law = ContentionLaw(interference=0.5, compute_capacity=None)
     p = replace(p, profiles=msgspec.structs.replace(p.profiles, contention=law))
-    found = pull(p, [half("m0", 2), half("m1", 1)], {"m0": [(GPUS[0],), (GPUS[0],)], "m1": [(GPUS[1],)]}, saturated=True)
+    found = slowdowns_of(
+        p, [half("m0", 2), half("m1", 1)], {"m0": [(GPUS[0],), (GPUS[0],)], "m1": [(GPUS[1],)]}, saturated=True
+    )
     assert found == {"m0": 1.0, "m1": 1.0}
 
 
-def test_a_stretch_is_weighted_by_the_time_instances_are_busy() -> None:
+def test_a_slowdown_is_weighted_by_the_time_instances_are_busy() -> None:
     # two instances on one GPU, one call in flight half of the time, two a tenth of it: the first is busy in both, the second
     # only beside the first. Alone: factor 1. Together: 1.5. Weights 0.5 (alone) and 2 · 0.1 (together).
     law = ContentionLaw(interference=0.5)

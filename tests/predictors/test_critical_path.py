@@ -61,8 +61,8 @@ def test_a_serial_workflow_is_what_the_aggregate_says() -> None:
         llms=(LlmUse(llm="a", calls_per_run=2.0, parallelism=1.0), LlmUse(llm="b", calls_per_run=1.0, parallelism=1.0)),
     )
     both = [Allocation(llm=llm, share_pct=100, tensor_parallel=1, replicas=1, gpu_type="G") for llm in ("a", "b")]
-    (walked,) = critical_path.predict({"w": RunModel(runs)}, [use], [0.5], curves, both, stretch={"a": 1.2})
-    (summed,) = aggregate.predict([use], [0.5], curves, both, stretch={"a": 1.2})
+    (walked,) = critical_path.predict({"w": RunModel(runs)}, [use], [0.5], curves, both, slowdown={"a": 1.2})
+    (summed,) = aggregate.predict([use], [0.5], curves, both, slowdown={"a": 1.2})
     assert walked.mean_s == pytest.approx(summed.latency_s)
 
 

@@ -11,7 +11,7 @@ from scepsy.errors import Infeasible
 from scepsy.search import Goal, Problem
 from scepsy.search.cheaper import next_cheaper
 from scepsy.search.goals import least_latency, plan_exact
-from scepsy.search.offers import PLANS, _counts, offers
+from scepsy.search.offers import MAX_PLANS_PER_CLUSTER, _counts, offers
 from scepsy.search.random_problems import Size, random_problem
 
 
@@ -68,7 +68,7 @@ def test_a_rate_that_no_gpu_meets_is_said_and_has_no_plan() -> None:
 def test_of_many_counts_the_first_the_last_and_so_many_are_planned() -> None:
     assert _counts(range(3, 10)) == set(range(3, 10))
     many = _counts(range(5, 129))
-    assert len(many) == PLANS
+    assert len(many) == MAX_PLANS_PER_CLUSTER
     assert {5, 128} <= many
 
 

@@ -14,7 +14,7 @@ from scepsy.search.problem import Problem, subset
 from scepsy.search.random_problems import Size, random_problem
 from scepsy.search.seeds import separate_plans
 from scepsy.search.space import build_space
-from scepsy.search.within import CANDIDATES, Search, accept_all, cost_items
+from scepsy.search.within import MAX_ACCEPTED, Search, accept_all, cost_items
 
 SIZES = st.builds(
     Size,
@@ -61,11 +61,11 @@ def test_rejected_candidates_do_not_use_up_the_search() -> None:
 
     def accept(allocations: tuple[Allocation, ...], outlook: Outlook) -> bool:
         seen.append(allocations)
-        return len(seen) > 3 * CANDIDATES
+        return len(seen) > 3 * MAX_ACCEPTED
 
     found = Search(problem, space, solve(cost_items(space), space.budgets), space.gpus_of, accept).run()
     assert found is not None
-    assert len(seen) > 3 * CANDIDATES
+    assert len(seen) > 3 * MAX_ACCEPTED
 
 
 @pytest.mark.parametrize("seed", range(6))

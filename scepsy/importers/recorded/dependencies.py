@@ -5,9 +5,9 @@ Rules, per run (times are the gateway's own, so they share one clock):
 1. **Content.** a → b if a's output was found in b's input (``CallRecord.sources``). Confidence: the part of it found.
 2. **Time.** The *latest finishers* of b are the calls a that ended before b began with no whole call in between (none that
    began after a's end and ended before b's begin). A call without content evidence follows all of them. One with content
-   evidence follows, besides its sources, every call since the last of these whose output no hash could have shown (scores,
-   embeddings, one-word answers), of very many the latest ``MAX_SILENT``: programs wait for them too, and a replay that did
-   not would send b too early.
+   evidence follows its sources, and every call since the last of these whose output no hash could have shown (scores,
+   embeddings, one-word answers); of very many, the latest ``MAX_UNHASHED_PARENTS``. Programs wait for such calls too, and a
+   replay that did not would send b too early.
 3. **Transitive reduction**: an edge that a longer path implies goes.
 
 The time rule cannot tell a join from a coincidence, which its confidence says: ``LONE`` when b has one latest finisher and
@@ -24,7 +24,7 @@ from scepsy.value import Value
 
 LONE, JOIN, GUESS = 0.9, 0.7, 0.5
 
-MAX_SILENT = 256
+MAX_UNHASHED_PARENTS = 256
 """Calls whose output no hash could have shown, per child: more than any known program waits for at once."""
 
 
@@ -94,10 +94,10 @@ class _Past:
         return found
 
     def silent_since(self, time_s: float) -> Iterator[CallRecord]:
-        """The latest ended calls without findable output that began at ``time_s`` or later, at most ``MAX_SILENT``."""
+        """The latest ``MAX_UNHASHED_PARENTS`` ended calls that began at ``time_s`` or later and left no findable output."""
         count = 0
         for call in reversed(self.silent):
-            if call.end_s < time_s or count == MAX_SILENT:
+            if call.end_s < time_s or count == MAX_UNHASHED_PARENTS:
                 break
             if call.start_s >= time_s:
                 count += 1

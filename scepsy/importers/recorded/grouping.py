@@ -3,8 +3,9 @@
 1. **Content.** A call whose input holds another's output, or answers its tool call, is of the same run (its ``sources``).
 2. **Shared text.** Fragments that are left share what a run repeats in all its prompts: the question, a document. From hashes
    of windows of the inputs (``CallRecord.marks``), those that belong to a template are left out: they occur in more than half
-   of the calls that begin alike, or in more than ``COMMON`` calls. A fragment joins the run with which it shares the most, if
-   that is at least ``MIN_SHARED`` and clearly (``CLEARLY``) more than with any other run of that time.
+   of the calls that begin alike, or in more than ``TEMPLATE_MARK_CALLS`` calls. A fragment joins the run with which it
+   shares the most, if that is at least ``MIN_SHARED_MARKS``, and ``BEST_OVER_NEXT`` times what it shares with any other run
+   of that time.
 3. **Time.** Kinds of calls that begin much sooner after the end of calls of one other kind than chance would have it react to
    them. A fragment that begins with such a call joins the run in which such an end came last and was not answered yet. Its
    confidence is the smaller the more runs could have been meant. Shared text is held to the same order of things.
@@ -26,35 +27,35 @@ import numpy as np
 
 from scepsy.importers.recorded.record import CallRecord
 
-COMMON = 12
+TEMPLATE_MARK_CALLS = 12
 """Calls: fewer than the gateway's own limit (16), so that marks which it stopped writing down are left out here."""
 
 TEMPLATE_PART, TEMPLATE_CALLS = 0.5, 4
 """A mark in more than this part of the calls that begin alike, of which there are at least so many, is their template's."""
 
-MIN_SHARED = 2.5
+MIN_SHARED_MARKS = 2.5
 """Marks, each divided by the square of how many other fragments have it. A mark is a text of 24 letters, and one in eight such
 texts is one."""
 
-MIN_NEAR = 1.0
+MIN_SHARED_MARKS_OF_FEW = 1.0
 """The same where only few runs are possible, since the call reacts to ends of a certain kind."""
 
-ALSO = 3.0
+SECOND_JOIN_MARKS = 3.0
 """Marks that only two fragments of all have: enough to join them beside the run that shares the most."""
 
-CLEARLY = 1.5
+BEST_OVER_NEXT = 1.5
 """Times what is shared with the next best run."""
 
 ACTIVE_S = 60.0
 """A run that said nothing for so long is over, for shared text: questions come again."""
 
-REACTION = 0.5
+REACTION_PART = 0.5
 """A role reacts to ends of another if half of its calls come within this part of the time that chance would give."""
 
 STEADY_PART, STEADY_S = 0.8, 0.25
 """And so many of them come within this time: a program goes on at once, a user who starts the next run does not."""
 
-FAR_S = 1e9
+NO_GAP_S = 1e9
 """In place of a gap where nothing ended before."""
 
 SIBLINGS_S = 0.1
@@ -145,7 +146,7 @@ def _telling_marks(ordered: Sequence[CallRecord], roles: Sequence[Role]) -> dict
     sizes = Counter(roles)
     telling = {}
     for mark, positions in calls_of.items():
-        if not 2 <= len(positions) <= COMMON:
+        if not 2 <= len(positions) <= TEMPLATE_MARK_CALLS:
             continue
         by_role = Counter(roles[at] for at in positions)
         if not any(sizes[role] >= TEMPLATE_CALLS and count > TEMPLATE_PART * sizes[role] for role, count in by_role.items()):
@@ -194,12 +195,12 @@ def _reactions(
     reacts = {}
     sorted_ends = {role: np.sort(times) for role, times in ends.items() if len(times) >= TEMPLATE_CALLS}
     for role, starts in begins.items():
-        best = REACTION
+        best = REACTION_PART
         if len(starts) < TEMPLATE_CALLS:
             continue
         for other, times in sorted_ends.items():
             before = np.searchsorted(times, starts, side="right") - 1
-            gaps = np.where(before >= 0, np.array(starts) - times[np.maximum(before, 0)], FAR_S)
+            gaps = np.where(before >= 0, np.array(starts) - times[np.maximum(before, 0)], NO_GAP_S)
             gap_s = float(np.median(gaps))
             part = gap_s / (float(np.log(2)) * span_s / len(times))
             if part < best and float(np.quantile(gaps, STEADY_PART)) <= STEADY_S:
@@ -261,14 +262,14 @@ def _by_shared_text(
         ranked = sorted(((score, run) for run, score in scores.items() if near is None or run in near), reverse=True)
         if (
             not ranked
-            or ranked[0][0] < (MIN_SHARED if near is None else MIN_NEAR)
-            or (len(ranked) > 1 and ranked[0][0] < CLEARLY * ranked[1][0])
+            or ranked[0][0] < (MIN_SHARED_MARKS if near is None else MIN_SHARED_MARKS_OF_FEW)
+            or (len(ranked) > 1 and ranked[0][0] < BEST_OVER_NEXT * ranked[1][0])
         ):
             continue
         if near is not None:
             waiting.answer(fragment, near[ranked[0][1]][1])
         # What only two fragments of all share, they share for a reason, whatever else one of them has in common with others.
-        also = [earlier for earlier, marks in between_two[fragment].items() if marks >= ALSO]
+        also = [earlier for earlier, marks in between_two[fragment].items() if marks >= SECOND_JOIN_MARKS]
         for other in (ranked[0][1], *also):
             last = max(last_s[joined.find(fragment)], last_s[joined.find(other)])
             last_s[joined.join(fragment, other)] = last
