@@ -24,7 +24,7 @@ from scepsy.place.hierarchical import layout, pack
 from scepsy.plans import Plan
 from scepsy.predictors.aggregate import Floats, Integers, read_replicas
 from scepsy.search.assemble import accepts, assemble, evaluate
-from scepsy.search.hierarchical import PLACED, choose_inside, divide, latency_share_key
+from scepsy.search.hierarchical import MAX_DIVISIONS_PLACED, choose_inside, divide, latency_share_key
 from scepsy.search.infeasible import not_enough_gpus
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, Space, build_space
@@ -120,10 +120,10 @@ class Pipeline:
 
 
 def candidates(pipelines: Sequence[Pipeline], gpus: int, llms: int) -> Iterator[tuple[int, ...]]:
-    """Choices for all LLMs, best first, at most ``PLACED``."""
+    """Choices for all LLMs, best first, at most ``MAX_DIVISIONS_PLACED``."""
     rows: list[tuple[int, ...]]
     if len(pipelines) == 1:
-        rows = [(row,) for row in range(min(PLACED, len(pipelines[0].cost)))]
+        rows = [(row,) for row in range(min(MAX_DIVISIONS_PLACED, len(pipelines[0].cost)))]
     else:
         rows = sorted(
             {
@@ -132,7 +132,7 @@ def candidates(pipelines: Sequence[Pipeline], gpus: int, llms: int) -> Iterator[
                 if None not in (best := [one.best_on(part) for one, part in zip(pipelines, split, strict=True)])
             },
             key=lambda picked: (float(np.sum([one.cost[row] for one, row in zip(pipelines, picked, strict=True)])), picked),
-        )[:PLACED]
+        )[:MAX_DIVISIONS_PLACED]
     for picked in rows:
         chosen: dict[int, int] = {}
         for one, row in zip(pipelines, picked, strict=True):
