@@ -19,6 +19,7 @@ from sim.engine.ahead import make_replica
 from sim.engine.clock import ARRIVAL, seconds, ticks
 from sim.engine.queue import CallQueue
 from sim.engine.replica import Replica
+from sim.engine.request import Request
 from sim.engine.spec import spec_of
 from sim.policies.routers.base import Router
 from sim.world.agent import Agent
@@ -148,7 +149,20 @@ class Control:
 
     def tell_ended_runs(self, tell: Callable[[Agent], None]) -> None:
         """From now on, call ``tell`` with every run that ends."""
-        self._world.observer = Watchers(self._world.observer, tell)
+        self._world.observer = Watchers(self._world.observer, run_ended=tell)
+
+    def tell_ended_calls(self, tell: Callable[[Request], None]) -> None:
+        """From now on, call ``tell`` with every call that ends."""
+        self._world.observer = Watchers(self._world.observer, call_ended=tell)
+
+    def resize(self, llm: str, want: int) -> None:
+        """Start or drain instances until ``want`` are there or coming: the youngest that do not serve yet go first."""
+        ready, unready = self.of(llm, READY), self.of(llm, STARTING, PENDING)
+        here = len(ready) + len(unready)
+        for _ in range(want - here):
+            self.start(llm)
+        for member in [*reversed(unready), *reversed(ready)][: max(0, here - want)]:
+            self.drain(member)
 
     # ---- waiting ---------------------------------------------------------------------------------------------------
 

@@ -124,12 +124,9 @@ def _sync(
     while wants[0][0] < control.now_s - settings.stabilisation_s:
         wants.popleft()
     if want > current:
-        for _ in range(want - current):
-            control.start(llm)
+        control.resize(llm, want)
     elif (kept := max(number for _, number in wants)) < current:
-        youngest_first = [*reversed(unready), *reversed(ready)]
-        for member in youngest_first[: current - kept]:
-            control.drain(member)
+        control.resize(llm, kept)
 
 
 __all__ = ["KEDA", "METRICS", "HpaSettings", "desired", "hpa"]
