@@ -47,7 +47,7 @@ RouterName = Literal[
     "plas",
     "ayo",
 ]
-QueueOrderName = Literal["fcfs", "shortest-remaining", "plas", "topology"]
+QueueOrderName = Literal["fcfs", "shortest-remaining", "plas", "topology", "hexagent"]
 SystemName = Literal["static", "hpa", "hpa-load", "hpa-kv", "hpa-gpu", "keda", "aegaeon", "muxserve", "ayo"]
 EngineName = Literal["auto", "simpy", "compiled"]
 TargetName = Literal["dra", "mps", "hami", "local"]
