@@ -10,15 +10,18 @@ where its text contains the given one.
 
 import argparse
 import time
+from math import ceil, fsum
 
 from experiments.points.questions import Question, measured_streams, planning_case
 from experiments.systems.deployment import label_of
 from experiments.systems.registry import deploy, find_system
-from scepsy.api.settle import settle
+from scepsy.api.settle import FIRST_RUNS, settle
 from scepsy.errors import Infeasible
 from scepsy.profile import catalogue
 
 MOST_CALLS = 60_000
+MEMORIES = 4.0
+"""Arrivals last so many times what an autoscaler remembers, at least."""
 
 
 def lines(system_name: str, question: Question, load: float, seed: int, most_calls: int, only: str) -> list[str]:
@@ -37,7 +40,10 @@ def lines(system_name: str, question: Question, load: float, seed: int, most_cal
             found.append(f"{head} infeasible: {' '.join(str(error).split())[:120]}")
             print(found[-1], flush=True)
             continue
-        measured = settle(deployment.replay, measured_streams(question, load), seed=seed, most_calls=most_calls)
+        streams = measured_streams(question, load)
+        rate = fsum(item.arrivals.rate_per_s or 0.0 for item in streams)
+        first = max(FIRST_RUNS, ceil(MEMORIES * deployment.memory_s * rate))
+        measured = settle(deployment.replay, streams, seed=seed, first_runs=first, most_calls=most_calls)
         parts = [
             f"{one.latency.value:8.3f} s ±{one.latency.half_width:6.3f} {one.verdict}{' settled' * one.latency.settled}"
             for one in measured.by_workflow.values()

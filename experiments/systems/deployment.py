@@ -26,6 +26,8 @@ class Deployment:
     """GPUs that it holds."""
     plan: Plan | None = None
     """Its static plan, where it has one."""
+    memory_s: float = 0.0
+    """Seconds of its past that it acts on: what it does over a shorter window says little of it. 0: it does not act."""
     carried: str = ""
     """Why it runs what was planned for a lower rate; empty when it does not."""
 

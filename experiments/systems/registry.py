@@ -15,7 +15,7 @@ from scepsy.api.case import Case
 from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible, InputError
 
-Group = Literal["scepsy", "ablation", "allocation", "autoscaling", "engine", "oracle"]
+Group = Literal["scepsy", "ablation", "allocation", "autoscaling", "engine", "order", "oracle"]
 Favours = Literal["it", "others", "nobody"]
 
 
@@ -38,6 +38,23 @@ class System:
     options: Callable[[Cluster], tuple[Option, ...]] = _one
     """Every configuration that is tried on a cluster; its best one at each rate counts."""
 
+
+_PLANS: tuple[tuple[str, str, Deploy], ...] = (
+    ("scepsy", "Scepsy", allocations.planner("exact")),
+    ("scepsy-paper", "Scepsy (the paper's)", allocations.planner("paper")),
+    ("equal", "equal GPUs", allocations.planner("equal")),
+    ("independent", "each LLM by itself", allocations.planner("independent")),
+    ("oracle-user", "oracle user", allocations.oracle_user),
+)
+"""Plans that are run under every queue order."""
+_ORDERS = (
+    ("plas", "PLAS", "Autellix's queue order and routing"),
+    (
+        "hexagent",
+        "HexAGenT-like order",
+        "HexAGenT's order by slack to the run's horizon; lengths known, least-outstanding router",
+    ),
+)
 
 _ALL = (
     System(
@@ -163,9 +180,29 @@ _ALL = (
         "Kubernetes HPA",
         "autoscaling",
         runtimes.hpa,
-        "starts from the equal split at degree 1; warm weights; a pod is ready after the measured cold start",
+        "warm weights; a pod is ready after the measured cold start; starts cold from one pod per LLM, or from what it settles "
+        "on under the load (15 times as fast, no cold starts, for twice its memory)",
         "nobody",
         runtimes.hpa_options,
+    ),
+    System(
+        "wva",
+        "llm-d variant autoscaler",
+        "autoscaling",
+        runtimes.variant_autoscaler,
+        "one variant per LLM; starts as hpa; what one instance carries within its latency target is profiled; GPU limiter on",
+        "it",
+        runtimes.wva_options,
+    ),
+    System(
+        "dynamo",
+        "Dynamo-like planner",
+        "autoscaling",
+        runtimes.dynamo_planner,
+        "one planner per LLM, engines that prefill and decode; starts as hpa; profiles are exact; constant predictor, no "
+        "correction of the time between tokens",
+        "nobody",
+        runtimes.dynamo_options,
     ),
     System(
         "ayo",
@@ -205,13 +242,16 @@ _ALL = (
         "it",
         runtimes.muxserve_options,
     ),
-    System(
-        "scepsy-plas",
-        "Scepsy + PLAS",
-        "engine",
-        runtimes.plas,
-        "the exact plan with Autellix's queue order and routing",
-        "nobody",
+    *(
+        System(
+            f"{name}-{order}",
+            f"{title} + {called}",
+            "engine" if name == "scepsy" else "order",
+            runtimes.under_order(deploy, order),
+            f"the plan of {name} under {source}",
+        )
+        for name, title, deploy in _PLANS
+        for order, called, source in _ORDERS
     ),
     System(
         "exhaustive",

@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 import simpy
 
 from experiments.systems.allocations import oracle_user, planner, static
-from experiments.systems.deployment import Deployment, Option, allocations_text
+from experiments.systems.deployment import Deploy, Deployment, Option, allocations_text
 from scepsy.api.case import Case
 from scepsy.api.judge import SEED
 from scepsy.backend import Stream, Workload
@@ -16,20 +17,23 @@ from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible
 from scepsy.place.hierarchical import layout, pack
 from scepsy.plans import Allocation, Plan
+from scepsy.predictors.aggregate import call_rates_per_s, capacity_calls_per_s, read_replicas
 from scepsy.profile.model import Profile, kv_capacity_tokens
 from scepsy.profile.share import ColdStartLaw
 from scepsy.records import Records
 from scepsy.search.assemble import instances
 from scepsy.search.problem import Problem
 from scepsy.workload import Trace
+from sim.policies.autoscaling.dynamo import DynamoSettings, dynamo
 from sim.policies.autoscaling.hpa import KEDA, METRICS, HpaSettings
 from sim.policies.autoscaling.hpa import hpa as autoscaler
+from sim.policies.autoscaling.wva import WvaSettings, wva
 from sim.policies.engines.aegaeon import simulate_aegaeon
 from sim.policies.engines.aegaeon_rules import DISPATCHES, Settings, splits
 from sim.policies.engines.ayo import optimised
 from sim.policies.engines.muxserve import simulate_muxserve
 from sim.policies.engines.muxserve_placement import Estimator, demands, place
-from sim.world.control import READY, Control
+from sim.world.control import READY, Control, Policy
 from sim.world.run import simulate
 
 AYO_ALLOCATIONS = {"equal": planner("equal"), "proportional": planner("proportional"), "oracle": oracle_user}
@@ -119,10 +123,19 @@ def _muxserve(case: Case, copies: int, *, alone: bool) -> Deployment:
     return Deployment(replay=run, decided=text, gpus=used)
 
 
-def plas(case: Case, option: Option) -> Deployment:
-    """Scepsy's exact plan under Autellix's queue order and routing."""
-    plan = _plan(planner("exact")(case, {}))
-    return static(plan, case.problem.profiles, router="plas", queue_order="plas")
+ORDER_ROUTERS = {"plas": "plas", "hexagent": "least-outstanding"}
+"""Queue orders that are tried on everybody's plans, each with its own routing."""
+
+
+def under_order(plan_of: Deploy, order: str) -> Deploy:
+    """Another system's static plan under a queue order and the routing that goes with it."""
+
+    def deploy(case: Case, option: Option) -> Deployment:
+        fixed = plan_of(case, option)
+        made = static(_plan(fixed), case.problem.profiles, router=ORDER_ROUTERS[order], queue_order=order)
+        return replace(made, decided=f"{fixed.decided}; queue {order}")
+
+    return deploy
 
 
 def _plan(deployment: Deployment) -> Plan:
@@ -132,78 +145,168 @@ def _plan(deployment: Deployment) -> Plan:
 
 
 def hpa_options(cluster: Cluster) -> tuple[Option, ...]:
-    """The four metrics at their usual targets, each with a gentler one, and KEDA."""
+    """The four metrics at their usual targets, each with a gentler one, and KEDA, from a settled start.
+
+    The usual ones from a cold start too; where there are GPUs for it the first two with pods of two GPUs.
+    """
     options: list[Option] = []
     for metric, (_, target) in METRICS.items():
         options += [{"metric": metric, "target": target}, {"metric": metric, "target": target / 2}]
-    return (*options, {"metric": "waiting", "target": METRICS["waiting"][1], "keda": True})
+    options.append({"metric": "waiting", "target": METRICS["waiting"][1], "keda": True})
+    options += [{"metric": metric, "target": target, "start": "cold"} for metric, (_, target) in METRICS.items()]
+    if len(cluster.gpus) >= LEAST_FOR_PAIRS:
+        options += [{"metric": metric, "target": METRICS[metric][1], "degree": 2} for metric in ("waiting", "load")]
+    return tuple(options)
 
 
-WARM_UP_S = 12.0
-"""Seconds of load under which the autoscaler settles before it is measured."""
+LEAST_FOR_PAIRS = 8
+"""GPUs from which pods of two GPUs are tried."""
 SETTLING_SPEED = 15.0
-"""While it settles, the autoscaler acts this many times as fast and pods start at once."""
+"""While it settles, an autoscaler acts this many times as fast and pods start at once."""
+SETTLING_MEMORIES = 2.0
+"""It settles for so many times its longest memory, at that speed."""
 
 
 def hpa(case: Case, option: Option) -> Deployment:
-    """Every LLM scaled by itself, from what its own autoscaler settles on under this load, whole GPUs at the least degree
-    that fits.
+    """Every LLM scaled by itself, whole GPUs at the least degree that fits (or the option's, where the LLM has it).
 
-    Measured windows are shorter than an autoscaler's minutes, so it is given a start: from one pod per LLM it runs
-    ``SETTLING_SPEED`` times as fast and without cold starts until it has settled. From there it acts at its published
-    pace, cold starts included.
+    ``start`` settled (the default): from what its own autoscaler settles on under this load. Cold: from one pod per LLM.
+    From there it acts at its published pace, cold starts of pods included.
     """
     settings = replace(
         KEDA if option.get("keda") else HpaSettings(), metric=str(option["metric"]), target=float(option["target"])
     )
+    pace = SETTLING_SPEED
+    fast = replace(settings, sync_s=settings.sync_s / pace, stabilisation_s=settings.stabilisation_s / pace)
+    return _autoscaled(case, option, autoscaler(settings), autoscaler(fast), settings.stabilisation_s)
+
+
+WVA_TARGETS = (1.5, 2.0, 4.0)
+"""Latency targets of the variant autoscaler: times an idle instance's mean call latency."""
+
+
+def wva_options(cluster: Cluster) -> tuple[Option, ...]:
+    """By saturation alone, and with three latency targets; the middle one from a cold start too."""
+    targets: list[Option] = [{"slo": slo} for slo in WVA_TARGETS]
+    return ({"slo": 0.0}, *targets, {"slo": WVA_TARGETS[1], "start": "cold"})
+
+
+def variant_autoscaler(case: Case, option: Option) -> Deployment:
+    """llm-d's variant autoscaler, one variant per LLM."""
+    slo = float(option["slo"])
+    rates = rates_within(case.problem, slo) if slo else {}
+    settings = WvaSettings(rates_per_s=rates)
+    fast = replace(settings, interval_s=settings.interval_s / SETTLING_SPEED)
+    return _autoscaled(case, option, wva(settings), wva(fast), WVA_MEMORY_S)
+
+
+WVA_MEMORY_S = 300.0
+"""It takes one instance per minute at most: five of them is what a window must see."""
+
+
+def rates_within(problem: Problem, slo: float) -> dict[str, float]:
+    """Calls per second of one whole-GPU pod of each LLM at which its mean call latency is ``slo`` times an idle one's."""
+    loads = call_rates_per_s(problem.uses, problem.rates_per_s)
+    found = {}
+    for llm, profile in pod_profiles(problem).items():
+        curves = problem.index.by_workflow(llm, profile.gpu.name, profile.tensor_parallel, 100)
+        steps = np.linspace(0.02, 0.95, 94)
+        parts = [
+            (rate * use.calls_per_run(llm) / loads[llm], curves[use.workflow])
+            for use, rate in zip(problem.uses, problem.rates_per_s, strict=True)
+            if use.calls_per_run(llm) > 0
+        ]
+        capacity = min(float(capacity_calls_per_s(by_replicas, 1)) for _, by_replicas in parts)
+        latency = np.sum([part * read_replicas(each, "mean_s", 1, steps * capacity) for part, each in parts], axis=0)
+        within = steps[latency <= slo * latency[0]]
+        found[llm] = float(within[-1]) * capacity
+    return found
+
+
+def dynamo_options(cluster: Cluster) -> tuple[Option, ...]:
+    """Half, once and twice the default target of 50 ms between tokens; the default from a cold start too."""
+    targets: list[Option] = [{"itl_ms": ms} for ms in (25, 50, 100)]
+    return (*targets, {"itl_ms": 50, "start": "cold"})
+
+
+def dynamo_planner(case: Case, option: Option) -> Deployment:
+    """Scaling as Dynamo's planner does it, one planner per LLM."""
+    settings = DynamoSettings(itl_s=float(option["itl_ms"]) / 1000)
+    pods = pod_profiles(case.problem)
+    fast = replace(settings, interval_s=settings.interval_s / SETTLING_SPEED)
+    most = {llm: len(case.problem.cluster.gpus) // profile.tensor_parallel for llm, profile in pods.items()}
+    return _autoscaled(
+        case,
+        option,
+        dynamo(pods.__getitem__, replace(settings, most=max(most.values()))),
+        dynamo(pods.__getitem__, replace(fast, most=max(most.values()))),
+        settings.interval_s,
+    )
+
+
+def _autoscaled(case: Case, option: Option, policy: Policy, fast: Policy, memory_s: float) -> Deployment:
     problem = case.problem
-    start = pods_plan(problem, dict.fromkeys(_llms(problem), 1))
-    counts = settled(start, case, settings)
-    plan = pods_plan(problem, counts)
+    degree = int(option.get("degree", 0))
+    plan = pods_plan(problem, dict.fromkeys(_llms(problem), 1), degree)
+    start = str(option.get("start", "settled"))
+    if start == "settled":
+        plan = pods_plan(problem, settled(plan, case, fast, SETTLING_MEMORIES * memory_s / SETTLING_SPEED), degree)
 
     def run(workload: Workload) -> Records:
-        return simulate(plan, workload, profiles=problem.profiles, policies=[autoscaler(settings)])
+        return simulate(plan, workload, profiles=problem.profiles, policies=[policy])
 
-    return Deployment(replay=run, decided=f"starts at {allocations_text(plan)}", gpus=len(problem.cluster.gpus))
+    text = f"starts {start} at {allocations_text(plan)}"
+    return Deployment(replay=run, decided=text, gpus=len(problem.cluster.gpus), memory_s=memory_s)
 
 
-def settled(start: Plan, case: Case, settings: HpaSettings) -> dict[str, int]:
-    """Pods per LLM that the autoscaler has ready after ``WARM_UP_S`` of load, acting fast."""
-    problem = case.problem
-    eager = msgspec.structs.replace(problem.profiles, cold_start=ColdStartLaw(base_s=0.0, s_per_billion=0.0))
-    fast = replace(settings, sync_s=settings.sync_s / SETTLING_SPEED, stabilisation_s=settings.stabilisation_s / SETTLING_SPEED)
+def settled(start: Plan, case: Case, fast: Policy, horizon_s: float) -> dict[str, int]:
+    """Pods per LLM that a policy that acts fast has ready after ``horizon_s`` of load."""
+    eager = msgspec.structs.replace(case.problem.profiles, cold_start=ColdStartLaw(base_s=0.0, s_per_billion=0.0))
     seen: dict[str, int] = {}
 
     def watch(control: Control) -> Generator[simpy.Event, Any, None]:
         while True:
-            yield control.sleep(fast.sync_s)
+            yield control.sleep(1.0)
             seen.update({llm: max(1, len(control.of(llm, READY))) for llm in control.llms})
 
-    load = Workload(streams=case.streams, seed=SEED, horizon_s=WARM_UP_S, drain_s=0.0)
-    simulate(start, load, profiles=eager, policies=[autoscaler(fast), watch])
+    load = Workload(streams=case.streams, seed=SEED, horizon_s=horizon_s, drain_s=0.0)
+    simulate(start, load, profiles=eager, policies=[fast, watch])
     return seen
 
 
-def pods_plan(problem: Problem, pods: Mapping[str, int]) -> Plan:
-    """Whole-GPU pods at the least degree at which each LLM's longest call fits, as one would configure a deployment.
-
-    Raises ``Infeasible`` when they do not fit the cluster.
-    """
+def pod_profiles(problem: Problem, degree: int = 0) -> dict[str, Profile]:
+    """The profile of each LLM's pods: whole GPUs at the least degree at which its longest call fits, or at ``degree`` where
+    that fits. Raises ``Infeasible`` when none does."""
     gpu_type = problem.cluster.gpu_types[0].name
-    allocations = []
-    for llm, count in pods.items():
+    found = {}
+    for llm in _llms(problem):
         need = problem.longest_call_tokens.get(llm, 1)
         degrees = [d for d in problem.profiles.degrees(llm, gpu_type) if fits(problem.profiles.of(llm, gpu_type, d), need)]
         if not degrees:
-            raise Infeasible(f"hpa: LLM {llm} fits no pod on {gpu_type} with a call of {need} tokens")
-        allocations.append(Allocation(llm=llm, share_pct=100, tensor_parallel=degrees[0], replicas=count, gpu_type=gpu_type))
+            raise Infeasible(f"autoscaling: LLM {llm} fits no pod on {gpu_type} with a call of {need} tokens")
+        found[llm] = problem.profiles.of(llm, gpu_type, degree if degree in degrees else degrees[0])
+    return found
+
+
+def pods_plan(problem: Problem, pods: Mapping[str, int], degree: int = 0) -> Plan:
+    """So many pods of each LLM. Raises ``Infeasible`` when they do not fit the cluster."""
+    allocations = [
+        Allocation(
+            llm=llm,
+            share_pct=100,
+            tensor_parallel=profile.tensor_parallel,
+            replicas=pods[llm],
+            gpu_type=profile.gpu.name,
+        )
+        for llm, profile in pod_profiles(problem, degree).items()
+    ]
     placement = pack(layout(problem.cluster), allocations)
     if placement is None:
         gpus = sum(a.replicas * a.tensor_parallel for a in allocations)
-        raise Infeasible(f"hpa: {gpus} GPUs of pods do not fit {len(problem.cluster.gpus)} GPUs")
+        raise Infeasible(f"autoscaling: {gpus} GPUs of pods do not fit {len(problem.cluster.gpus)} GPUs")
     made = instances(problem, allocations, placement)
     return Plan(
-        planner="hpa",
+        planner="autoscaling",
         cluster=problem.cluster,
         targets=problem.targets,
         allocations=tuple(allocations),

@@ -3,8 +3,10 @@
 import msgspec
 import pytest
 
+from experiments.points.questions import Question, planning_case
 from experiments.systems.allocations import on_whole_gpus, planner, whole_gpus_only
 from experiments.systems.registry import SYSTEMS
+from experiments.systems.runtimes import rates_within
 from experiments.systems.scheduler import scheduled
 from scepsy.api.case import Case
 from scepsy.backend import Stream
@@ -91,6 +93,31 @@ def test_options_are_what_is_said_to_be_swept(gpus: int) -> None:
     assert copies == list(range(1, gpus + 1))
     tried = {(option["prefill"], option["dispatch"]) for option in SYSTEMS["aegaeon"].options(cluster)}
     assert tried == {(p, d) for p in range(1, gpus) for d in ("published", "balanced", "counted")}
+
+
+def test_an_autoscalers_window_must_outlast_its_memory() -> None:
+    question = Question(workflows=("rag-rerank",), gpus=4)
+    for name, memory_s in (("hpa", 300.0), ("wva", 300.0), ("dynamo", 180.0)):
+        options = SYSTEMS[name].options(cluster_of(4))
+        cold = next(option for option in options if option.get("start") == "cold")
+        deployment = SYSTEMS[name].deploy(planning_case(question, 0.2), cold)
+        assert deployment.memory_s == memory_s
+        assert deployment.decided.startswith("starts cold at ")
+        assert deployment.gpus == 4
+
+
+def test_rates_within_a_latency_target_rise_with_the_target() -> None:
+    problem = random_problem(Size(llms=2, nodes=1, load=0.1), 0)
+    tight, loose = rates_within(problem, 1.5), rates_within(problem, 4.0)
+    assert set(tight) == set(loose) == {"m0", "m1"}
+    # Made-up curves: mean = service / (1 - u) from u = 0.05, capacity 8 / service calls/s. 1.5 times the mean at 0.05
+    # is reached at u = 1 - 0.95 / 1.5 on the true curve; read between its points at 0.3 and 0.6 a little earlier.
+    for llm in tight:
+        curve = next(
+            c for c in problem.curves.values() if (c.llm, c.tensor_parallel, c.share_pct, c.replicas) == (llm, 1, 100, 1)
+        )
+        assert 0.30 < tight[llm] / curve.capacity_per_s < 0.37
+        assert tight[llm] < loose[llm]
 
 
 def test_every_system_says_what_it_assumes() -> None:
