@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -43,6 +44,7 @@ from executor.local.state import (
     state_path,
 )
 from executor.local.supervisor import Supervisor, stop_daemons
+from executor.local.switching import Order, write_order
 from scepsy.errors import BackendError, InputError
 from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
@@ -177,6 +179,55 @@ def _of(folder: Path, deployment: str) -> State | None:
         if state is not None and state.deployment == deployment:
             return state
     return None
+
+
+# --- switch ----------------------------------------------------------------------------------------------------------
+
+
+def switch(folder: Path, plan: Plan, notify: Notify = no_notice, token: str = "") -> State:
+    """Bring a running deployment to another plan while its gateway serves (``switching``), and return when it is over.
+
+    ``token`` names the switch in the state. A switch that another command ordered under the same token is only waited for.
+    Raises ``InputError`` when nothing runs that could be switched or this host cannot realise the plan, ``BackendError``
+    when the new plan did not come up: the message says that the old one serves again.
+    """
+    folder = folder.absolute()
+    require_own(folder)
+    with locked(folder, COMMAND_LOCK, "another switch"):
+        state = load_state(folder)
+        if state is None or not is_child(state.supervisor, state.deployment):
+            raise InputError(f"{folder}: no supervisor runs there: apply the plan")
+        assert state.supervisor is not None
+        token = token or secrets.token_hex(6)
+        known = ask(state.deployment) or state
+        if known.switch is None or known.switch.token != token:
+            write_order(folder, Order(token=token), plan)
+            supervisor = hold(state.supervisor.pid, state.supervisor.born)
+            if supervisor is None:
+                raise InputError(f"{folder}: no supervisor runs there: apply the plan")
+            supervisor.send(signal.SIGHUP)
+            supervisor.close()
+        return _wait_switch(folder, state, token, notify)
+
+
+def _wait_switch(folder: Path, state: State, token: str, notify: Notify) -> State:
+    told = ""
+    while True:
+        now = ask(state.deployment) or _of(folder, state.deployment)
+        mine = now.switch if now is not None and now.switch is not None and now.switch.token == token else None
+        if mine is not None and mine.phase != told:
+            told = mine.phase
+            notify(f"switch: {mine.phase}{f': {mine.problem}' if mine.problem else ''}")
+        if mine is not None and mine.over:
+            assert now is not None
+            if mine.phase == "done":
+                return now
+            if mine.phase == "refused":
+                raise InputError(mine.problem)
+            raise BackendError(f"the new plan did not come up: {mine.problem}; the plan before it serves")
+        if not is_child(state.supervisor, state.deployment):
+            raise BackendError(f"the supervisor ended meanwhile: {log_tail(folder / 'supervisor.log')}")
+        time.sleep(0.2)
 
 
 # --- status ----------------------------------------------------------------------------------------------------------

@@ -44,6 +44,22 @@ class Child(Value, frozen=True, kw_only=True):
     problem: str = ""
 
 
+SwitchPhase = Literal["draining", "starting", "retiring", "done", "rolling back", "rolled back", "refused"]
+
+
+class Switch(Value, frozen=True, kw_only=True):
+    """How far the latest switch to another plan has come (``switching``)."""
+
+    token: str
+    phase: SwitchPhase
+    problem: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it is left to do."""
+        return self.phase in ("done", "rolled back", "refused")
+
+
 class State(Value, frozen=True, kw_only=True):
     """One deployment."""
 
@@ -57,6 +73,9 @@ class State(Value, frozen=True, kw_only=True):
     """Names of the MPS daemons, whose pipe directories lie beside the state file."""
     notes: tuple[str, ...] = ()
     problem: str = ""
+    plan: str = ""
+    """Fingerprint of the plan that is served (``scepsy.operate.naming``)."""
+    switch: Switch | None = None
 
 
 class Damaged(InputError):

@@ -31,12 +31,14 @@ from executor.local.marks import FIRST_ENGINE, GATEWAY, MARK, Which, put_limit, 
 from executor.local.options import LocalOptions, device_of, engine_python
 from executor.local.ports import free_port, listens, require_free
 from executor.local.shares import CoreShares
-from executor.local.state import Child, Phase, State, save_state, state_path
+from executor.local.state import Child, Phase, State, Switch, save_state, state_path
+from executor.local.switching import Engine, Switching, read_order
 from executor.local.unit import Unit
 from executor.local.voice import listen
 from executor.recording.config import Recording
 from scepsy.errors import BackendError, InputError, ScepsyError
 from scepsy.files.failure import decode_json, explain, fail
+from scepsy.operate.naming import fingerprint
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 
@@ -59,6 +61,13 @@ class _Engine(Unit):
     def __init__(self, launch: Launch, number: int, folder: Path, deployment: str, deadlines: Deadlines) -> None:
         super().__init__(launch.name, FIRST_ENGINE + number, launch.port, folder / f"{launch.name}.log", deployment, deadlines)
         self.launch = launch
+        self.held = False
+        """Whether a switch looks after it (``switching``)."""
+
+    @property
+    def unit(self) -> Unit:
+        """Itself, as ``switching`` asks for it."""
+        return self
 
 
 class Supervisor:
@@ -66,21 +75,15 @@ class Supervisor:
 
     def __init__(self, folder: Path, plan: Plan, profiles: ProfileSet, options: LocalOptions, deployment: str) -> None:
         self.folder, self.plan, self.options, self.deployment = folder, plan, options, deployment
+        self.profiles = profiles
         self.python = engine_python(options)
-        self.layout: LocalLayout = lay_out(
-            plan,
-            profiles,
-            device=device_of(options),
-            ports=self._ports(),
-            models=options.models,
-            run_folder=folder,
-            extra_args=options.extra_args,
-            without_weights=frozenset(llm for llm, path in options.models.items() if has_no_weights(Path(path))),
-            stop_timeout_s=options.stop_timeout_s,
-        )
+        self.layout: LocalLayout = self._lay_out(plan, self._ports())
         self.shares = CoreShares(deployment)
-        self.notes = self._check_device()
+        self.notes = self._check_device(self.layout)
         deadlines = Deadlines(eject_s=options.eject_s, hung_s=options.hung_s, stall_s=options.stall_s)
+        self._deadlines = deadlines
+        self._numbers = len(self.layout.launches)
+        """How many engines there have been: each has a number of its own, by which its processes are known."""
         self._answer_s = min(PROBE_TIMEOUT_S, options.eject_s, options.hung_s)
         self.engines = [
             _Engine(launch, number, folder, deployment, deadlines) for number, launch in enumerate(self.layout.launches)
@@ -93,22 +96,40 @@ class Supervisor:
         self._saved: tuple[int, int, int] | None = None
         self._routed: tuple[tuple[str, bool], ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
+        self._session: aiohttp.ClientSession | None = None
+        self._switch: Switch | None = None
+        self._ordered = False
+        self._switching: asyncio.Task[None] | None = None
+
+    def _lay_out(self, plan: Plan, ports: dict[str, int]) -> LocalLayout:
+        options = self.options
+        return lay_out(
+            plan,
+            self.profiles,
+            device=device_of(options),
+            ports=ports,
+            models=options.models,
+            run_folder=self.folder,
+            extra_args=options.extra_args,
+            without_weights=frozenset(llm for llm, path in options.models.items() if has_no_weights(Path(path))),
+            stop_timeout_s=options.stop_timeout_s,
+        )
 
     def _ports(self) -> dict[str, int]:
         base = self.options.base_port
         return {instance.name: base + number if base else free_port() for number, instance in enumerate(self.plan.instances)}
 
-    def _check_device(self) -> tuple[str, ...]:
-        if self.layout.device == "gpu":
-            if self.layout.daemons and shutil.which(MPS) is None:
+    def _check_device(self, layout: LocalLayout) -> tuple[str, ...]:
+        if layout.device == "gpu":
+            if layout.daemons and shutil.which(MPS) is None:
                 raise InputError(f"plan: shares below 100 % need {MPS}: install the NVIDIA driver's MPS tools")
             return ()
         cores = os.sched_getaffinity(0)
-        for launch in self.layout.launches:
+        for launch in layout.launches:
             for core in launch.devices:
                 if core not in cores:
                     raise InputError(f"plan: instance {launch.name}: core {core} is not here: must be one of {sorted(cores)}")
-        partial = [launch.name for launch in self.layout.launches if launch.share_pct < 100]
+        partial = [launch.name for launch in layout.launches if launch.share_pct < 100]
         if partial and not self.shares.available:
             if self.options.enforce_shares:
                 raise InputError(
@@ -125,9 +146,11 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._order)
         server = await listen(self.deployment, self.state)
         self._save()
         async with aiohttp.ClientSession() as session:
+            self._session = session
             try:
                 await self._start(session)
                 self._become("healthy")
@@ -137,9 +160,10 @@ class Supervisor:
             except Exception as error:  # whatever else is wrong with a start is said in the same way
                 log.exception("the supervisor failed")
                 self.problem = f"supervisor: {type(error).__name__}: {error} (see {self.folder / 'supervisor.log'})"
-            for task in self._tasks:
+            tasks = [*self._tasks, *([self._switching] if self._switching is not None else [])]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         if self.problem:
             log.error("%s", self.problem)
         await asyncio.to_thread(self._stop_everything)
@@ -177,6 +201,8 @@ class Supervisor:
             daemons=tuple(daemon.name for daemon in self.layout.daemons),
             notes=(*self.notes, *(unsaved if self._unsaved else ())),
             problem=self.problem,
+            plan=fingerprint(self.plan),
+            switch=self._switch,
         )
 
     def _save(self) -> None:
@@ -342,7 +368,7 @@ class Supervisor:
         """Until told to stop. Nothing that goes wrong in here ends what serves."""
         while not self._stop.is_set():
             try:
-                changed = False
+                changed = self._begin_switch()
                 for unit in (*self.engines, self.gateway):
                     changed |= await self._look_after(unit)
                 if changed or self._to_be_saved():
@@ -358,7 +384,7 @@ class Supervisor:
     async def _look_after(self, unit: Unit) -> bool:
         """Notice a death, a hang, an illness, a recovery; restart after a pause. Whether anything changed."""
         now = time.monotonic()
-        if unit.phase == "failed":
+        if unit.phase == "failed" or (isinstance(unit, _Engine) and unit.held):
             return False
         if unit.phase == "restarting":
             if now >= unit.again_s:
@@ -417,6 +443,79 @@ class Supervisor:
                 self._spawn_gateway()
         except ScepsyError as error:
             await self._failed(unit, str(error))
+
+    # --- switching (``executor.local.switching``) ----------------------------------------------------------------
+
+    def _order(self) -> None:
+        self._ordered = True
+
+    def _begin_switch(self) -> bool:
+        """Take up an order, one at a time; whether the state changed."""
+        busy = self._switching is not None and not self._switching.done()
+        if not self._ordered or busy or self._session is None:
+            return False
+        self._ordered = False
+        order, plan = read_order(self.folder)
+        if self._switch is not None and self._switch.token == order.token:
+            return False
+        switching = Switching(self, self._session, order, self._tell_switch)
+        self._switching = asyncio.create_task(switching.run(plan))
+        return True
+
+    def _tell_switch(self, switch: Switch) -> None:
+        log.info("switch %s: %s %s", switch.token, switch.phase, switch.problem)
+        self._switch = switch
+        self._save()
+
+    def lay_out_again(self, plan: Plan) -> LocalLayout:
+        """Lay out another plan; ports are free ones. Raises ``InputError`` when this host cannot realise it."""
+        layout = self._lay_out(plan, {instance.name: free_port() for instance in plan.instances})
+        self._check_device(layout)
+        return layout
+
+    def engines_now(self) -> Sequence[Engine]:
+        """Every engine."""
+        return self.engines
+
+    def add_engine(self, launch: Launch) -> Engine:
+        """Start one more engine, held until the switch lets go of it. A name that is taken gets its number added."""
+        assert self._session is not None
+        taken = {engine.name for engine in self.engines}
+        name = launch.name if launch.name not in taken else f"{launch.name}-n{self._numbers}"
+        fresh = msgspec.structs.replace(launch, name=name)
+        require_free(f"instance {name}", fresh.port, "base_port")
+        engine = _Engine(fresh, self._numbers, self.folder, self.deployment, self._deadlines)
+        engine.held = True
+        self._numbers += 1
+        self.engines.append(engine)
+        self._spawn(engine)
+        self._tasks.append(asyncio.create_task(watch_health(self._session, engine, answer_s=self._answer_s)))
+        return engine
+
+    async def until_healthy(self, engine: Engine) -> None:
+        """Wait for an engine that was added. Raises ``BackendError`` when it does not come up."""
+        assert isinstance(engine, _Engine)
+        await self._until_healthy(engine)
+
+    def remove_engine(self, engine: Engine) -> None:
+        """Forget an engine that has ended."""
+        if isinstance(engine, _Engine) and engine in self.engines:
+            self.engines.remove(engine)
+
+    def route_again(self) -> None:
+        """Tell the gateway who takes calls; a full disk is said, and tried again."""
+        try:
+            self._route()
+        except (ScepsyError, OSError) as error:
+            log.error("%s", error)
+
+    def gateway_url(self) -> str:
+        """Where the gateway listens."""
+        return self.gateway.url
+
+    def stop_timeout_s(self) -> float:
+        """What an engine gets to finish its calls."""
+        return self.options.stop_timeout_s
 
     # --- stopping ------------------------------------------------------------------------------------------------
 
