@@ -127,7 +127,7 @@ class LivePlanner:
             except Infeasible as error:
                 notes.append(str(error))
         latency = replace(problem, goal=replace(problem.goal, kind="latency"))
-        for most in dict.fromkeys((settings.most_started, min(2, settings.most_started))):
+        for most in dict.fromkeys(min(count, settings.most_started) for count in (settings.most_started, 4, 2)):
             try:
                 found.append(plan_change(latency, running, most))
             except Infeasible as error:

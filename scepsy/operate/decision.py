@@ -1,7 +1,8 @@
 """Is another plan worth the switch? What is predicted of both, what the move costs, and the rule.
 
 Goal latency: plans are compared by the mean number of runs in the system (rate times latency, by Little's law), over the
-horizon. A move costs the runs that wait meanwhile. Goal gpus: GPUs held over the horizon against GPU seconds spent starting.
+horizon. A move costs the runs that wait meanwhile. Goal gpus: GPUs held over the horizon are compared. A move costs the GPU
+seconds spent starting and what waits meanwhile: a second of a run counts as the new plan's GPUs over its runs in the system.
 A plan that misses its goal is replaced by the best that does not, whatever the gain. All else must pay.
 """
 
@@ -139,7 +140,9 @@ def worth(settings: Settings, running: Outlook, candidate: Candidate) -> tuple[f
     """(gain over the horizon, cost of the move, gain as a part of what the running plan uses); units as the goal's."""
     if settings.goal == "gpus":
         saved = running.gpus - candidate.outlook.gpus
-        return settings.horizon_s * saved, candidate.move.gpu_s, saved / max(running.gpus, 1)
+        price = candidate.outlook.gpus / max(candidate.outlook.in_system, 1e-9)
+        cost = candidate.move.gpu_s + candidate.move.lost_run_s * price
+        return settings.horizon_s * saved, cost, saved / max(running.gpus, 1)
     less = running.in_system - candidate.outlook.in_system
     part = less / running.in_system if running.in_system > 0 else 0.0
     return settings.horizon_s * less, candidate.move.lost_run_s, part
@@ -176,7 +179,7 @@ def _allowed(settings: Settings, candidate: Candidate) -> bool:
 
 
 def _best(settings: Settings, answer: Answer, among: Sequence[tuple[int, Candidate]]) -> tuple[int, Candidate] | None:
-    """The largest gain net of the move; for goal gpus the fewest GPUs first, ties by what waits."""
+    """The largest gain net of the move."""
 
     def rank(item: tuple[int, Candidate]) -> tuple[float, float, int]:
         gain, cost, _ = worth(settings, answer.running, item[1])

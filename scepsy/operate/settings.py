@@ -16,7 +16,7 @@ class Settings(Value, frozen=True, kw_only=True):
     """Latency limit by workflow, seconds. Needed for goal gpus."""
     percentile: float | None = None
     """Which percentile the limits bound: 50, 95 or 99; None: the mean."""
-    look_s: float = 30.0
+    look_s: float = 10.0
     """Between two looks at the load."""
     alarms_per_week: float = 1.0
     """False alarms on a load that does not change, all workflows together. What is tested against follows from it."""
