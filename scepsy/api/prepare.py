@@ -7,7 +7,7 @@ from pathlib import Path
 from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster
 from scepsy.errors import InputError
-from scepsy.llm import Served
+from scepsy.llm import Llm, Served
 from scepsy.plans import Target
 from scepsy.predictors.aggregate import curve_key
 from scepsy.profile.model import ProfileSet
@@ -83,6 +83,28 @@ def longest_call_tokens(traces: Sequence[Trace]) -> Mapping[str, int]:
     return longest
 
 
+WORK = {"generate": "generate text", "embed": "embed", "rerank": "rerank"}
+
+
+def require_fit(traces: Sequence[Trace], models: Mapping[str, Llm]) -> None:
+    """Raise ``InputError`` where a model does another kind of work than its LLM's calls, or takes less than the longest."""
+    kinds = {call.llm: call.kind for trace in traces for run in trace.runs for call in run.calls}
+    for llm, kind in kinds.items():
+        model = models[llm]
+        if model.kind != kind:
+            raise InputError(
+                f"LLM {llm!r}: its calls {WORK[kind]}, but its model {model.model or model.name} can only {WORK[model.kind]}: "
+                f"name one that can with --as '{llm}=MODEL' (scepsy model list shows the kinds)"
+            )
+    for llm, tokens in longest_call_tokens(traces).items():
+        model = models[llm]
+        if tokens > model.context_limit:
+            raise InputError(
+                f"LLM {llm!r}: its longest call has {tokens} tokens, but its model {model.model or model.name} takes "
+                f"{model.context_limit}: name one with a longer context with --as '{llm}=MODEL', or split what is sent to it"
+            )
+
+
 def prepare(
     loads: Sequence[Load],
     cluster: Cluster,
@@ -98,7 +120,8 @@ def prepare(
     """Profile the curves of every LLM in the loads on every GPU type of the cluster, and state the problem.
 
     Curves come from the cache where the same traces, profiles and settings were profiled before. Raises ``InputError``
-    when an LLM has no profile, naming those that have.
+    when an LLM has no profile, naming those that have, and when its model is of another kind than its calls or takes a
+    shorter context.
     """
     llms = list(dict.fromkeys(llm for load in loads for llm in load.trace.llms))
     gpu_types = [gpu.name for gpu in cluster.gpu_types]
@@ -109,6 +132,7 @@ def prepare(
                 f"LLM {llm!r} of the trace has no profile on {', '.join(gpu_types)} (profiled: {known}): "
                 f"add one to the profiles file, or name a known model for it with --as '{llm}=llama-3.1-8b'"
             )
+    require_fit([load.trace for load in loads], {llm: profiles.llm(llm) for llm in llms})
     curves = profile_curves(
         [load.stream for load in loads], profiles, gpu_types, seed=seed, cache_dir=cache_dir, jobs=jobs, progress=progress
     )

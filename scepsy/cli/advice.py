@@ -13,6 +13,7 @@ from scepsy.cost import price_of
 from scepsy.errors import Infeasible, InputError
 
 if TYPE_CHECKING:
+    from scepsy.llm import Served
     from scepsy.search.offers import Offer
 
 
@@ -191,9 +192,24 @@ def changes(
                 "cold_start_gpu_s": found.cold_start_gpu_s,
                 "latency_before_s": found.latency_before_s,
                 "latency_after_s": found.latency_after_s,
+                "models": [
+                    {"llm": change.llm, "before": model_text(change.before), "after": model_text(change.after)}
+                    for change in found.models
+                ],
+                "models_known": found.models_known,
             }
         )
         return
+    for change in found.models:
+        stdout.print(
+            f"{change.llm}: another model: {model_text(change.before)} before, {model_text(change.after)} after",
+            markup=False,
+            highlight=False,
+        )
+    if not found.models_known:
+        stdout.print(
+            "a plan of an earlier version does not say which models serve it: a swapped one is not seen", highlight=False
+        )
     if found.empty:
         stdout.print("nothing to start or stop", highlight=False)
     show_table(
@@ -206,3 +222,8 @@ def changes(
     stdout.print(
         f"cold starts: {found.cold_start_s:.0f} s until all answer, {found.cold_start_gpu_s:.0f} GPU seconds", highlight=False
     )
+
+
+def model_text(served: "Served") -> str:
+    """A model as the difference of two plans names it."""
+    return f"{served.model} ({served.quantisation})"

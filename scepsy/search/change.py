@@ -1,29 +1,43 @@
 """From a running plan to a better one: what changes, what it costs, and how far to go with a bound on moved instances.
 
-An instance stays when the new plan has one of the same LLM, degree and share on the same GPUs. Every other instance of the
+An instance stays when the new plan has one of the same LLM, served by the same model, of the same degree and share on the same
+GPUs. The clusters may differ: what they have in common are GPUs of one node name, index and type. Every other instance of the
 new plan is *started* (cold start: weights are loaded, ``ColdStartLaw``) and every other one of the old plan *stopped*.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from math import fsum
 from time import perf_counter
 
 import msgspec
+import numpy as np
 
-from scepsy.cluster import Gpu
+from scepsy.cluster import Cluster, Gpu
 from scepsy.errors import Infeasible, InputError
+from scepsy.llm import Served
 from scepsy.place.hierarchical import Placement, layout, pack_around
 from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.model import ProfileSet
+from scepsy.profile.served import served_by
 from scepsy.search.assemble import accepts, assemble, evaluate, objective_of
+from scepsy.search.explain import find
 from scepsy.search.goals import plan_exact
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, Space, build_space
 
 Shape = tuple[str, int, tuple[Gpu, ...]]
-"""(LLM, share, GPUs) of an instance: equal shapes need no restart."""
+"""(LLM, share, GPUs) of an instance: equal shapes need no restart, unless the LLM got another model."""
+
+
+@dataclass(frozen=True)
+class ModelChange:
+    """An LLM that another model serves from now on."""
+
+    llm: str
+    before: Served
+    after: Served
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,10 @@ class PlanDiff:
     """Seconds until the slowest started instance answers; instances of one GPU start one after another."""
     cold_start_gpu_s: float = 0.0
     """GPU seconds spent starting."""
+    models: tuple[ModelChange, ...] = ()
+    """LLMs that get another model: all their instances start anew."""
+    models_known: bool = True
+    """Whether both plans say which models serve them; where one does not, a swapped model is not seen."""
 
     @property
     def empty(self) -> bool:
@@ -65,7 +83,9 @@ def shape(instance: Instance) -> Shape:
 
 def diff(before: Plan, after: Plan, profiles: ProfileSet | None = None) -> PlanDiff:
     """Compare two plans; with profiles, cold-start costs too. Raises ``KeyError`` when a started LLM has no profile."""
-    running = Counter(shape(instance) for instance in before.instances)
+    swapped = swapped_models(before.models, after.models)
+    staying = able_to_stay(before, after.cluster, {change.llm for change in swapped})
+    running = Counter(shape(instance) for instance in staying)
     kept, started = [], []
     for instance in after.instances:
         if running[shape(instance)] > 0:
@@ -73,8 +93,8 @@ def diff(before: Plan, after: Plan, profiles: ProfileSet | None = None) -> PlanD
             kept.append(instance.name)
         else:
             started.append(instance)
-    stopped = []
-    for instance in before.instances:
+    stopped = [instance for instance in before.instances if instance not in staying]
+    for instance in staying:
         if running[shape(instance)] > 0:
             running[shape(instance)] -= 1
             stopped.append(instance)
@@ -97,7 +117,42 @@ def diff(before: Plan, after: Plan, profiles: ProfileSet | None = None) -> PlanD
         latency_after_s={e.workflow: e.latency_s for e in after.expected},
         cold_start_s=max(per_gpu.values(), default=0.0),
         cold_start_gpu_s=fsum(seconds.get(i.name, 0.0) * len(i.gpus) for i in started),
+        models=swapped,
+        models_known=bool(before.models and after.models),
     )
+
+
+def swapped_models(before: Sequence[Served], after: Sequence[Served]) -> tuple[ModelChange, ...]:
+    """LLMs of both sides that different models serve, or one model in different precision."""
+    old = {served.llm: served for served in before}
+    return tuple(
+        ModelChange(served.llm, old[served.llm], served)
+        for served in after
+        if served.llm in old and _identity(old[served.llm]) != _identity(served)
+    )
+
+
+def _identity(served: Served) -> tuple[str, str]:
+    return (served.hub_id or served.model, served.quantisation)
+
+
+def able_to_stay(running: Plan, cluster: Cluster, swapped: Container[str]) -> list[Instance]:
+    """The running instances that another plan for ``cluster`` may keep: their GPUs are there, and their model is the same."""
+    same = common_gpus(running.cluster, cluster)
+    return [i for i in running.instances if i.llm not in swapped and same.issuperset(i.gpus)]
+
+
+def common_gpus(one: Cluster, other: Cluster) -> set[Gpu]:
+    """GPUs that two clusters have in common: same node name, index and type, and same UUID where both know it."""
+    there = set(other.gpus)
+    return {gpu for gpu in one.gpus if gpu in there and _alike(gpu, one, other)}
+
+
+def _alike(gpu: Gpu, one: Cluster, other: Cluster) -> bool:
+    if one.type_of(gpu).name != other.type_of(gpu).name:
+        return False
+    uuids = [cluster.node(gpu.node).gpu_uuids for cluster in (one, other)]
+    return not all(uuids) or uuids[0][gpu.index] == uuids[1][gpu.index]
 
 
 def plan_change(problem: Problem, running: Plan, max_started: int) -> Plan:
@@ -107,12 +162,16 @@ def plan_change(problem: Problem, running: Plan, max_started: int) -> Plan:
     the running plan: one LLM's option is exchanged at a time, everything else stays on its GPUs, and the exchange with the
     lowest predicted latency is taken, until none helps or the bound is used up. Where the running plan no longer carries
     the rates, exchanges that lower the highest utilisation come first. Raises ``Infeasible`` when nothing within the bound
-    carries the rates, ``InputError`` when the running plan is for another cluster.
+    carries the rates, ``InputError`` when the running plan's cluster and this one have no GPU in common. The cluster may
+    have grown or shrunk since: running instances stay where their GPUs are still there.
     """
     if max_started < 0:
         raise InputError(f"max_started is {max_started}: must be >= 0")
-    if running.cluster != problem.cluster:
-        raise InputError(f"the running plan is for cluster {running.cluster.name!r}, the problem for {problem.cluster.name!r}")
+    if not common_gpus(running.cluster, problem.cluster):
+        raise InputError(
+            f"the running plan is for cluster {running.cluster.name!r}, which has no GPU in common with "
+            f"{problem.cluster.name!r} (node, index and type): leave out --from, nothing can run on"
+        )
     started = perf_counter()
     found: list[tuple[float, Plan]] = []
     try:
@@ -134,7 +193,7 @@ def plan_change(problem: Problem, running: Plan, max_started: int) -> Plan:
 def keep_instances(problem: Problem, plan: Plan, running: Plan) -> Plan:
     """The same allocations, placed again around the running instances that they still want; unchanged when that does not
     pack."""
-    slots = _stay(plan.allocations, running)
+    slots = _stay(plan.allocations, running, problem)
     placement = pack_around(layout(problem.cluster), plan.allocations, slots)
     if placement is None:
         return plan
@@ -145,13 +204,20 @@ def keep_instances(problem: Problem, plan: Plan, running: Plan) -> Plan:
     return moved if accepts(problem, outlook) else plan
 
 
-def _stay(allocations: Sequence[Allocation], running: Plan) -> Placement:
+def _staying(running: Plan, problem: Problem) -> list[Instance]:
+    wanted = served_by(problem.profiles, {llm.llm: None for use in problem.uses for llm in use.llms})
+    swapped = {change.llm for change in swapped_models(running.models, wanted)}
+    return able_to_stay(running, problem.cluster, swapped)
+
+
+def _stay(allocations: Sequence[Allocation], running: Plan, problem: Problem) -> Placement:
     """Slots of the running instances that an allocation could keep, no more than its replicas."""
     kept: Placement = {}
+    staying = _staying(running, problem)
     for a in allocations:
         mine = [
             i.gpus
-            for i in running.instances
+            for i in staying
             if i.llm == a.llm
             and i.share_pct == a.share_pct
             and i.tensor_parallel == a.tensor_parallel
@@ -176,14 +242,12 @@ class _Local:
 
     def run(self, started: float) -> Plan | None:
         """Exchange options until none helps; None when no plan within the bound is accepted."""
-        wanted = {options.llm for options in self.space.llms}
-        current = tuple(a for a in self.running.allocations if a.llm in wanted)
-        if {a.llm for a in current} != wanted:
-            return None  # an LLM that does not run yet has no option to start from
-        placement = pack_around(self.where, current, _stay(current, self.running))
+        current = tuple(self._begin(options) for options in self.space.llms)
+        placement = pack_around(self.where, current, _stay(current, self.running, self.problem))
         if placement is None:
             return None
-        rank = self._rank(current, placement)
+        within = self._started(current, placement) <= self.max_started  # not so after a swapped model, or on fewer GPUs
+        rank = self._rank(current, placement) if within else (float("inf"), 0.0)
         while True:
             step = self._best_exchange(current)
             if step is None or step[0] >= rank:
@@ -193,6 +257,15 @@ class _Local:
             return None
         plan = assemble(self.problem, "exact", current, placement, started)
         return msgspec.structs.replace(plan, planner="change")
+
+    def _begin(self, options: Options) -> Allocation:
+        """What an LLM has, or the option of the most similar size where that is none (another model, a new LLM)."""
+        now = next((a for a in self.running.allocations if a.llm == options.llm), None)
+        if now is not None and find(options, now, self.space) is not None:
+            return now
+        units = now.gpu_pct / self.space.unit_pct if now is not None else 0.0
+        gap = np.abs(options.units - units) + np.where(np.isfinite(options.cost_s), 0.0, 1e9)
+        return options.allocation(int(gap.argmin()), self.space.gpu_types)
 
     def _rank(self, allocations: tuple[Allocation, ...], placement: Placement) -> tuple[float, float]:
         """Overload first (0 when accepted), then latency."""
@@ -209,7 +282,7 @@ class _Local:
             place = next(n for n, a in enumerate(current) if a.llm == options.llm)
             for option in self._promising(options, current[place]):
                 allocations = (*current[:place], option, *current[place + 1 :])
-                placement = pack_around(self.where, allocations, _stay(allocations, self.running))
+                placement = pack_around(self.where, allocations, _stay(allocations, self.running, self.problem))
                 if placement is None or self._started(allocations, placement) > self.max_started:
                     continue
                 if self.most_gpus is not None and _touched(placement) > self.most_gpus:
@@ -237,6 +310,6 @@ class _Local:
         return [a for a in made if a != now]
 
     def _started(self, allocations: tuple[Allocation, ...], placement: Placement) -> int:
-        running = Counter(shape(instance) for instance in self.running.instances)
+        running = Counter(shape(instance) for instance in _staying(self.running, self.problem))
         new = Counter((a.llm, a.share_pct, tuple(sorted(slot))) for a in allocations for slot in placement[a.llm])
         return (new - running).total()

@@ -111,3 +111,66 @@ def test_a_plan_written_before_models_were_kept_still_loads() -> None:
     assert load_plan("old.plan.yaml").models == ()
     code, out, err = run("render old.plan.yaml --gateway-image x:1")
     assert (code, "Qwen/Qwen3-8B" in out) == (0, True), err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "our-reviewer=bge-large-en-v1.5",
+            "LLM 'our-reviewer': its calls generate text, but its model bge-large-en-v1.5 can only embed",
+        ),
+        ("our-reviewer=bge-reranker-large", "its model bge-reranker-large can only rerank"),
+        (
+            "our-reviewer=llama-2-7b",
+            "LLM 'our-reviewer': its longest call has 5000 tokens, but its model llama-2-7b takes 4096",
+        ),
+    ],
+)
+def test_a_model_of_the_wrong_kind_or_length_is_refused_early(given: str, message: str) -> None:
+    text = Path("two.jsonl").read_text().splitlines()
+    run_ = json.loads(text[1])
+    reviewed = next(call for call in run_["calls"] if call["llm"] == "our-reviewer")
+    reviewed["input_tokens"] = 5000 - reviewed["output_tokens"]
+    Path("long.jsonl").write_text("\n".join([text[0], json.dumps(run_), *text[2:]]) + "\n")
+    code, _, err = run(PLAN.replace("two.jsonl", "long.jsonl").replace("our-reviewer=qwen3-4b", given))
+    assert (code, message in err, err.count("\n")) == (2, True, 1), err
+
+
+def test_a_chunk_longer_than_a_reranker_takes_is_refused_in_one_line() -> None:
+    assert run("trace generate rag-rerank -n 10 -o rag.jsonl")[0] == 0
+    text = Path("rag.jsonl").read_text().splitlines()
+    run_ = json.loads(text[1])
+    call = next(call for call in run_["calls"] if call.get("kind") == "rerank")
+    call["input_tokens"] = 700
+    call.pop("prefix_hashes", None)
+    Path("chunks.jsonl").write_text("\n".join([text[0], json.dumps(run_), *text[2:]]) + "\n")
+    code, _, err = run("plan -t chunks.jsonl --rate 1 --gpus 4")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "its longest call has 700 tokens, but its model bge-reranker-large takes 512" in err
+
+
+def test_a_swapped_model_is_a_change_and_can_be_planned_for() -> None:
+    swapped = PLAN.replace("our-reviewer=qwen3-4b", "our-reviewer=llama-3.2-3b")
+    assert run(f"{swapped} -o swapped.plan.yaml")[0] == 0
+    found = document("changes two.plan.yaml swapped.plan.yaml")
+    assert found["models"] == [{"llm": "our-reviewer", "before": "qwen3-4b (bfloat16)", "after": "llama-3.2-3b (bfloat16)"}]
+    assert any(name.startswith("our-reviewer") for name in found["started"])
+    assert "our-reviewer: another model: qwen3-4b" in run("changes two.plan.yaml swapped.plan.yaml")[1]
+    code, _, err = run(f"{swapped} --from two.plan.yaml --max-started 1 -o next.plan.yaml")
+    assert code in (0, 3), err
+    if code == 0:
+        assert len(document("changes two.plan.yaml next.plan.yaml")["started"]) <= 1
+    else:
+        assert "starts at most 1 instances" in err
+
+
+def test_a_running_plan_grows_with_its_cluster() -> None:
+    line = PLAN.replace("-c own.yaml", "--gpu-type H100-80G")
+    assert run(f"{line} --gpus 2 -o two-gpus.plan.yaml")[0] == 0
+    assert run(f"{line} --gpus 4 --from two-gpus.plan.yaml --max-started 2 -o four.plan.yaml")[0] == 0
+    found = document("changes two-gpus.plan.yaml four.plan.yaml")
+    assert len(found["started"]) <= 2
+    assert len(load_plan("four.plan.yaml").cluster.gpus) == 4
+    before, after = (load_plan(f"{name}.plan.yaml").expected[0].latency_s for name in ("two-gpus", "four"))
+    assert after <= before

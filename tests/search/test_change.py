@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from scepsy.errors import Infeasible, InputError
 from scepsy.profile.model import kv_capacity_tokens
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.assemble import objective_of
-from scepsy.search.change import diff, plan_change
+from scepsy.search.change import common_gpus, diff, plan_change
 from scepsy.search.explain import explain
 from scepsy.search.goals import at_factor
 from scepsy.search.random_problems import Size, random_problem
@@ -59,10 +60,86 @@ def test_a_running_plan_that_is_overloaded_is_mended_or_the_bound_is_said_to_be_
     assert plan.expected[0].throughput_per_s >= heavier.rates_per_s[0]
 
 
+def on_nodes(problem: Problem, *names: str) -> Problem:
+    """The problem on a cluster of nodes like its first, under these names."""
+    first = problem.cluster.nodes[0]
+    nodes = tuple(msgspec.structs.replace(first, name=name) for name in names)
+    return replace(problem, cluster=msgspec.structs.replace(problem.cluster, name=f"{len(names)} nodes", nodes=nodes))
+
+
+@pytest.mark.parametrize("most", [2, 40])
+def test_a_cluster_that_grows_keeps_what_runs(most: int) -> None:
+    before, after = on_nodes(small(0.05), "a"), on_nodes(small(0.05), "a", "b")
+    running = PLANNERS["exact"](before)
+    plan = plan_change(after, running, most)
+    found = diff(running, plan)
+    assert plan.cluster == after.cluster
+    assert len(found.started) <= most
+    assert found.kept or most > len(plan.instances)
+    assert objective_of(after, plan) <= objective_of(before, running) * (1 + 1e-9)
+    if most == 40:
+        assert objective_of(after, plan) < objective_of(before, running)
+
+
+def test_a_cluster_that_shrinks_keeps_only_what_has_its_gpus() -> None:
+    before, after = on_nodes(small(0.05), "a", "b"), on_nodes(small(0.05), "b")
+    running = PLANNERS["exact"](before)
+    plan = plan_change(after, running, 40)
+    found = diff(running, plan)
+    assert {gpu.node for instance in plan.instances for gpu in instance.gpus} == {"b"}
+    assert {i.name for i in found.stopped} >= {i.name for i in running.instances if i.gpus[0].node == "a"}
+
+
+def test_gpus_of_other_uuids_are_other_gpus() -> None:
+    one, other = (
+        msgspec.structs.replace(
+            small().cluster,
+            nodes=tuple(
+                msgspec.structs.replace(n, gpu_uuids=tuple(f"{tag}-{n.name}-{i}" for i in range(n.gpus)))
+                for n in small().cluster.nodes
+            ),
+        )
+        for tag in ("x", "y")
+    )
+    assert common_gpus(one, one) == set(one.gpus)
+    assert common_gpus(one, other) == set()
+    assert common_gpus(one, small().cluster) == set(one.gpus)
+
+
+def with_model(problem: Problem, llm: str, model: str) -> Problem:
+    """The problem with another model behind one LLM, of the same size."""
+    changed = tuple(
+        msgspec.structs.replace(p, llm=msgspec.structs.replace(p.llm, model=model)) if p.llm.name == llm else p
+        for p in problem.profiles.profiles
+    )
+    return replace(problem, profiles=msgspec.structs.replace(problem.profiles, profiles=changed))
+
+
+def test_a_swapped_model_starts_all_its_instances_anew() -> None:
+    problem = small()
+    running = PLANNERS["exact"](problem)
+    name = running.allocations[0].llm
+    after = with_model(problem, name, "own/another")
+    found = diff(running, PLANNERS["exact"](after), problem.profiles)
+    assert [(change.llm, change.after.model) for change in found.models] == [(name, "own/another")]
+    assert {i.llm for i in found.started} == {i.llm for i in found.stopped} == {name}
+    assert found.cold_start_s > 0
+    with pytest.raises(Infeasible, match="starts at most 0 instances"):
+        plan_change(after, running, 0)
+    count = running.allocation(name).replicas
+    assert len(diff(running, plan_change(after, running, count)).started) <= count
+
+
+def test_a_plan_without_models_says_that_a_swap_is_not_seen() -> None:
+    running = PLANNERS["exact"](small())
+    old = msgspec.structs.replace(running, models=())
+    assert not diff(old, running).models_known
+    assert diff(old, running).empty
+
+
 def test_a_plan_for_another_cluster_is_refused() -> None:
-    other = random_problem(Size(llms=3, nodes=1, gpus_per_node=4, load=0.1), 3)
-    with pytest.raises(InputError, match="the running plan is for cluster"):
-        plan_change(small(), PLANNERS["equal"](other), 3)
+    with pytest.raises(InputError, match=r"the running plan is for cluster .* no GPU in common"):
+        plan_change(on_nodes(small(), "a", "b"), PLANNERS["equal"](on_nodes(small(), "c", "d")), 3)
     with pytest.raises(InputError, match="max_started is -1"):
         plan_change(small(), PLANNERS["equal"](small()), -1)
 

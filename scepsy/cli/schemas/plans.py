@@ -124,6 +124,7 @@ DOCUMENTS: dict[str, Shape] = {
             "cold_start_gpu_s": NUMBER,
             "latency_before_s": by_name(maybe(NUMBER)),
             "latency_after_s": by_name(maybe(NUMBER)),
-        }
+        },
+        {"models": rows(record({"llm": TEXT, "before": TEXT, "after": TEXT})), "models_known": FLAG},
     ),
 }
