@@ -62,6 +62,21 @@ def _rag_rewrite(b: RunBuilder) -> None:
     _answer(b, query, passages, integer(b.rng, 2, 5), ranked)
 
 
+def _rag_expand(b: RunBuilder) -> None:
+    query = _query(b)
+    lengths = [lognormal(b.rng, 50, 0.6, 8, 200) for _ in range(3)]
+    b.call("expand", "rewriter", (instructions("rag/expand", 96), query), sum(lengths))
+    passages, ranked = _passages(b, PASSAGES), []
+    for i, tokens in enumerate(lengths):
+        expanded = b.text(f"expanded-{i}", tokens)
+        b.call(f"embed-{i}", "embedder", (expanded,), after=["expand"])
+        search_s = lognormal_s(b.rng, SEARCH_MEDIAN_S, SEARCH_SIGMA)
+        for j in range(i, len(passages), len(lengths)):
+            b.call(name := f"rerank-{j}", "reranker", (query, passages[j]), after=[f"embed-{i}"], gap_s=search_s)
+            ranked.append(name)
+    _answer(b, query, passages, integer(b.rng, 2, 5), ranked)
+
+
 def _rag_llm_rerank(b: RunBuilder) -> None:
     query = _query(b)
     b.call("embed", "embedder", (query,))
@@ -98,6 +113,25 @@ WORKFLOWS = (
         build=_rag_rewrite,
         sources=(_AYO,),
         assumptions=(*_COMMON, _PAIRS, "rewrites have a median of 50 tokens (log-normal, sigma 0.6, at most 200): assumed"),
+    ),
+    WorkflowSpec(
+        name="rag-expand",
+        summary="one call writes 3 queries, each is embedded, searched and its 6-7 passages reranked, keep 2-5, generate",
+        roles={
+            "rewriter": Role("llama-2-7b"),
+            "embedder": _EMBEDDER,
+            "reranker": Role("bge-reranker-large", "rerank"),
+            "generator": Role("llama-2-13b"),
+        },
+        build=_rag_expand,
+        sources=(_AYO,),
+        assumptions=(
+            *_COMMON,
+            _PAIRS,
+            "one call writes all three queries, one after the other: assumed, as in query expansion",
+            "queries have a median of 50 tokens (log-normal, sigma 0.6, at most 200): assumed",
+            "the 20 passages are found by the three queries in turn: assumed",
+        ),
     ),
     WorkflowSpec(
         name="rag-llm-rerank",

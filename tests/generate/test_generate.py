@@ -211,6 +211,18 @@ def test_rag_rewrites_into_three_queries_of_at_most_200_tokens():
     assert all(call.parents == () for call in rewrites)
 
 
+def test_rag_expands_into_three_queries_by_one_call():
+    trace = generate("rag-expand", runs=100, seed=3)
+    for run in trace:
+        by_id = {call.id: call for call in run.calls}
+        embeds = [by_id[f"embed-{i}"] for i in range(3)]
+        assert sum(call.input_tokens for call in embeds) == by_id["expand"].output_tokens
+        assert all(call.parents == ("expand",) for call in embeds)
+        found = [by_id[f"rerank-{j}"].parents for j in range(20)]
+        assert found == [(f"embed-{j % 3}",) for j in range(20)]
+        assert set(by_id["answer"].parents) == {f"rerank-{j}" for j in range(20)}
+
+
 def test_llm_rerankers_score_each_passage_with_one_token():
     trace = generate("rag-llm-rerank", runs=300, seed=3)
     counts = [sum(call.id.startswith("rerank") for call in run.calls) for run in trace]

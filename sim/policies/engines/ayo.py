@@ -1,8 +1,8 @@
 """Ayo: primitive-level dataflow over instances that the user fixed.
 
-Of Ayo's graph passes, those that a traced run can show: dependencies that others imply are dropped, and the known part of a
-prompt is prefilled early. Stages split into micro-batches are already single calls here, and no traced call hands its output on
-in parts, so splitting and pipelined decoding change nothing. Every workflow is unrolled as traced.
+Ayo's graph passes as far as a traced run shows them: dependencies that others imply are dropped, the known part of a prompt is
+prefilled early, and decoding is pipelined into the stages that take its output piece by piece. Stages split into
+micro-batches are already single calls here. Every workflow is unrolled as traced.
 
 Run time: a call is released when its parents are done; one queue per engine, round robin over instances. Topology batching
 (off by default) takes runs by first arrival, and of each run the deepest pending calls.
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from scepsy.workload import Call, Run, Trace
-from sim.policies.routers.ayo import EARLY
+from sim.policies.routers.ayo import EARLY, PART
 
 EARLY_COST_PCT = 7.5
 """Prefilling a prompt in two parts costs this much more on the early part; Ayo reports 3 to 12 %."""
@@ -33,6 +33,61 @@ def without_implied(run: Run) -> Run:
         ancestors[call.id] = above | set(call.parents)
         calls.append(msgspec.structs.replace(call, parents=tuple(p for p in call.parents if p not in above)))
     return msgspec.structs.replace(run, calls=tuple(calls))
+
+
+def pieces(run: Run) -> Mapping[str, tuple[str, ...]]:
+    """By call whose answer is handed on in pieces: the calls that take one each, in order.
+
+    Token counts show it: two or more pooling calls that wait for it alone, whose prompts add up to its answer.
+    """
+    takers: dict[str, list[Call]] = {}
+    for call in run.calls:
+        if len(call.parents) == 1 and call.output_tokens == 0:
+            takers.setdefault(call.parents[0], []).append(call)
+    found = {}
+    for call in run.calls:
+        mine = takers.get(call.id, [])
+        if len(mine) > 1 and sum(each.input_tokens for each in mine) == call.output_tokens:
+            found[call.id] = tuple(each.id for each in mine)
+    return found
+
+
+def pipelined(run: Run) -> Run:
+    """Decode an answer that is handed on in pieces as a chain of calls, one per piece, each taker waiting for its own.
+
+    A piece's call has the prompt and all pieces before it as its prompt, on the same instance. The prompt's whole blocks are in
+    the prefix cache there, the rest is computed again: a cost that an engine which hands on while it decodes does not have. The
+    last piece keeps the call's name, so whatever else waits for the answer waits for all of it.
+    """
+    taken = pieces(run)
+    by_id = {call.id: call for call in run.calls}
+    gives = {taker: part_name(name, n, len(takers)) for name, takers in taken.items() for n, taker in enumerate(takers)}
+    calls: list[Call] = []
+    for call in run.calls:
+        if call.id in gives:
+            call = msgspec.structs.replace(call, parents=(gives[call.id],))
+        takers = taken.get(call.id, ())
+        if not takers:
+            calls.append(call)
+        before = 0
+        for number, taker in enumerate(takers):
+            tokens = by_id[taker].input_tokens
+            part = msgspec.structs.replace(
+                call,
+                id=part_name(call.id, number, len(takers)),
+                input_tokens=call.input_tokens + before,
+                output_tokens=tokens,
+            )
+            if number:
+                part = msgspec.structs.replace(part, parents=(calls[-1].id,), gap_s=0.0)
+            calls.append(part)
+            before += tokens
+    return msgspec.structs.replace(run, calls=tuple(calls))
+
+
+def part_name(call: str, number: int, count: int) -> str:
+    """Id of a piece's call."""
+    return call if number == count - 1 else f"{call}{PART}{number}"
 
 
 def known_blocks(run: Run) -> Mapping[str, int]:
@@ -94,5 +149,5 @@ def prefilled_early(run: Run, block_tokens: int) -> Run:
 def optimised(trace: Trace) -> Trace:
     """The trace with every run through Ayo's graph passes; the same runs in the same order."""
     block = trace.prefix_block_tokens
-    runs = tuple(prefilled_early(without_implied(run), block) for run in trace.runs)
+    runs = tuple(prefilled_early(pipelined(without_implied(run)), block) for run in trace.runs)
     return Trace(source=trace.source, runs=runs, prefix_block_tokens=block)
