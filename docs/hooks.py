@@ -43,7 +43,15 @@ def _section(path: str, command: Any) -> str:
 def commands_page() -> str:
     """The page of all commands, in the order of ``scepsy --help``."""
     intro = (
-        "# Commands\n\nEvery command takes `--json` (one document on stdout) and `--help`. Progress and notes go to stderr.\n\n"
+        "# Commands\n\n"
+        "Every command takes `--json` (one document on stdout) and `--help`. Progress and notes go to stderr. Without a "
+        "terminal progress is a line every ten seconds.\n\n"
+        "Commands that print tables take `--csv` as well. The first table comes as it is, each further one after an empty line "
+        "and a line `# title`. What is said in words then goes to stderr.\n\n"
+        "Tables adapt to the width of the terminal. In a pipe it is `COLUMNS`, or 240.\n\n"
+        "`scepsy --install-completion` sets up completion for bash, zsh, fish or PowerShell, from the next shell on. "
+        "`scepsy --show-completion` prints the script, for a folder of all users.\n\n"
+        "`scepsy doctor` says what works on this machine, what is missing and what mends it.\n\n"
         "| exit code | meaning |\n|---|---|\n| 0 | done |\n| 1 | a check failed |\n| 2 | bad input or usage |\n"
         "| 3 | infeasible: says which LLM or resource binds |\n| 4 | simulation, engine or cluster error |\n"
         "| 130 | interrupted |\n\n"

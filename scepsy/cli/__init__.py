@@ -13,6 +13,7 @@ from scepsy.cli import (
     compare,
     demo,
     deploy,
+    doctor,
     experiment,
     export,
     figures,
@@ -31,6 +32,7 @@ from scepsy.version import __version__
 
 TRACE, PROFILE, PLAN = "1. What the workflow asks", "2. What the LLMs can do", "3. Plan"
 CHECK, DEPLOY, EVALUATE = "4. Check before deploying", "5. Deploy and measure", "6. Evaluate"
+HELP = "7. When something does not work"
 
 
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
@@ -74,7 +76,7 @@ app = typer.Typer(
     cls=Commands,
     name="scepsy",
     help="Plan, simulate and run multi-LLM agentic workflows on a GPU cluster.",
-    epilog="Start with `scepsy demo`, or with `scepsy trace --help` for a workflow of your own.",
+    epilog="Start with `scepsy demo`, or with `scepsy trace --help` for your own workflow. `scepsy doctor` says what works.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -115,6 +117,7 @@ app.command(rich_help_panel=CHECK)(report.report)
 deploy.register(app, panel=DEPLOY)
 app.command(rich_help_panel=DEPLOY)(compare.compare)
 app.command(rich_help_panel=EVALUATE)(demo.demo)
+app.command(rich_help_panel=HELP)(doctor.doctor)
 app.add_typer(experiment.app, rich_help_panel=EVALUATE)
 app.command(rich_help_panel=EVALUATE)(figures.figures)
 

@@ -169,6 +169,7 @@ def admit(
 def changes(
     before: Annotated[Path, typer.Argument(help="The running plan.")],
     after: Annotated[Path, typer.Argument(help="The plan to switch to.")],
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """What lies between two plans: instances that run on, start and stop, and what their cold starts cost.

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from scepsy.cli.comparing import compare_plans
-from scepsy.cli.options import OtherRates
+from scepsy.cli.options import Csv, OtherRates
 from scepsy.cli.output import command, emit_json, notify, show_table, stdout
 from scepsy.errors import InputError
 
@@ -33,6 +33,7 @@ def compare(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to keep measured records in.")] = None,
     max_mean_err: Annotated[float | None, typer.Option(help="Exit 1 if simulated mean latency is further off (%).")] = None,
     max_p95_err: Annotated[float | None, typer.Option(help="Exit 1 if simulated p95 latency is further off (%).")] = None,
+    as_csv: Csv = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Compare what the predictor expects, what the simulator shows and what real engines did, with errors; or several plans.

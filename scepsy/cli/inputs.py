@@ -61,6 +61,8 @@ def read_profiles(
     found = {name: find(model, catalogue.llms()) for name, model in names.items()}
     unmapped = [name for name, model in names.items() if found[name] is None and model == name]
     wrong = [model for name, model in names.items() if found[name] is None and model != name]
+    if unmapped and wrong:
+        raise InputError(f"{unmapped_line(unmapped)}; and {unknown(wrong, catalogue.llms())}")
     if unmapped:
         raise InputError(unmapped_line(unmapped))
     if wrong:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="model", help="Models: list, show, add.", no_args_is_help=True)
 
+Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Kv = Annotated[str, typer.Option("--kv-cache-dtype", help="As vLLM's: auto, bfloat16, fp8, nvfp4.")]
 Kind = Annotated[str | None, typer.Option(help="generate, embed or rerank, where the config's class name does not say.")]
@@ -52,6 +53,7 @@ def list_(
         str | None, typer.Option("--fits", metavar="GPU", help="Only models that fit one GPU of this type.")
     ] = None,
     family: Annotated[str | None, typer.Option(help="Only this family (the config's model_type).")] = None,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """List every known model with its size and, with `--fits`, what is left for the KV cache.

@@ -7,7 +7,9 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
@@ -48,10 +50,13 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             try:
                 given = inspect.signature(function).bind(*args, **kwargs).arguments
                 _refuse_nan(given)
+                if given.get("as_csv") and given.get("as_json"):
+                    raise InputError("--csv and --json are both given: give one")
                 for name, folder in outputs.items():
                     if isinstance(given.get(name), Path):
                         require_writable(given[name], folder=folder)
-                done = function(*args, **kwargs)
+                with _tables_as_csv(bool(given.get("as_csv"))):
+                    done = function(*args, **kwargs)
                 sys.stdout.flush()
                 return done
             except OwnExit:
@@ -80,16 +85,42 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     return cast(Callable[P, R], wrapped)
 
 
+csv_of_command: ContextVar[list[int] | None] = ContextVar("csv_of_command", default=None)
+"""With ``--csv``: how many tables the command has printed."""
+
+
+@contextmanager
+def _tables_as_csv(wanted: bool) -> Iterator[None]:
+    token = csv_of_command.set([0] if wanted else None)
+    try:
+        yield
+    finally:
+        csv_of_command.reset(token)
+
+
+def printing_csv() -> bool:
+    """Whether the command was asked for CSV."""
+    return csv_of_command.get() is not None
+
+
+def tables_so_far() -> int:
+    """Tables printed before this one; counts this one."""
+    counter = csv_of_command.get()
+    assert counter is not None
+    counter[0] += 1
+    return counter[0] - 1
+
+
 def _outputs(function: Callable[..., Any]) -> dict[str, bool]:
-    """Parameters that ``-o`` fills with a path, and whether that is a folder (as their help says)."""
+    """Parameters that name what is written (``-o``, or by their help), and whether that is a folder (as their help says)."""
     found = {}
     for name, hint in get_type_hints(function, include_extras=True).items():
         for each in get_args(hint)[1:]:
             declared = getattr(each, "param_decls", None) or ()
-            if "-o" in declared or "--output" in declared:
-                told = str(getattr(each, "help", "") or "")
-                if not told.startswith("File or folder"):  # which of the two, only the command knows
-                    found[name] = told.startswith("Folder")
+            told = str(getattr(each, "help", "") or "")
+            written = "-o" in declared or "--output" in declared or told.startswith(("Write ", "Draw ", "Folder to write"))
+            if written and not told.startswith("File or folder"):  # which of the two, only the command knows
+                found[name] = told.startswith("Folder")
     return found
 
 

@@ -9,6 +9,7 @@ import typer
 
 from scepsy.cli.options import (
     ClusterName,
+    Csv,
     GoalKind,
     Gpus,
     GpuType,
@@ -53,8 +54,10 @@ def plan(
         PlannerName, typer.Option(help="How to search. paper: its search and formula; hierarchical: its search alone.")
     ] = "exact",
     goal: Annotated[GoalKind, typer.Option(help="What is optimised.")] = "latency",
-    max_latency: Annotated[float | None, typer.Option(help="Latency limit, seconds (for goals gpus and cost).")] = None,
-    percentile: Annotated[float | None, typer.Option(help="The limit bounds this percentile instead of the mean.")] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Latency limit in seconds; --goal gpus and cost need it.")] = None,
+    percentile: Annotated[
+        float | None, typer.Option(help="50, 95 or 99: --max-latency bounds this percentile instead of the mean.")
+    ] = None,
     share_unit: Annotated[int, typer.Option(help="Shares are multiples of this many percent.")] = 10,
     arrivals: Annotated[str, typer.Option(help="poisson, deterministic, trace or gamma:CV.")] = "poisson",
     seed: Seed = 0,
@@ -82,6 +85,7 @@ def plan(
         bool, typer.Option("--suggest-models", help="Do not plan: propose open models for LLMs that are not known (a guess).")
     ] = False,
     jobs: Jobs = 2,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Find the allocation and placement with the lowest predicted latency at a target rate.
@@ -105,6 +109,12 @@ def plan(
         raise InputError("--judge simulate chooses among every planner's plans: leave out --planner and --from")
     if judge == "simulate" and (goal != "latency" or max_latency is not None):
         raise InputError("--judge simulate looks for the lowest latency: leave out --goal and --max-latency")
+    if goal in ("gpus", "cost") and max_latency is None:
+        raise InputError(f"--goal {goal} needs a limit to stay within: give --max-latency SECONDS")
+    if percentile is not None and percentile not in (50, 95, 99):
+        raise InputError(f"--percentile is {percentile:g}: must be 50, 95 or 99")
+    if percentile is not None and max_latency is None:
+        raise InputError("--percentile says what --max-latency bounds: give --max-latency SECONDS too")
     if max_latency is not None and not 0 < max_latency < math.inf:
         raise InputError(f"--max-latency is {max_latency:g}: must be a finite number of seconds > 0")
     if output is not None and not output.parent.exists():
@@ -286,6 +296,7 @@ def predict(
     ] = "aggregate",
     seed: Seed = 0,
     jobs: Jobs = 2,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Predict latency and throughput of a plan, at its target rate or another.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="profile", help="Profiles of LLMs on GPUs: run, import, fit, show, validate.", no_args_is_help=True)
 
+Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -24,6 +25,7 @@ def show(
     llms: Annotated[list[str] | None, typer.Argument(help="LLM names; all of the catalogue (or file) when none.")] = None,
     gpu: Annotated[list[str] | None, typer.Option("--gpu", help="GPU type, repeatable.")] = None,
     profiles: Annotated[Path | None, typer.Option("--profiles", "-p", help="A profiles file instead of the catalogue.")] = None,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Show step models, KV capacity and sources.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scepsy.cli.options import (
+    Csv,
     EngineName,
     Json,
     ManyRuns,
@@ -53,6 +54,7 @@ def simulate(
     engine: Annotated[
         EngineName, typer.Option(help="compiled (fast, static plans only), simpy (everything) or auto. Results are equal.")
     ] = "simpy",
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Replay the plan's trace against the plan, token by token.
@@ -204,6 +206,7 @@ def validate(
     precision: Precision = 0.03,
     most_calls: MostCalls = MOST_CALLS,
     seed: Seed = 0,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Simulate a plan and check it against limits; exit 1 if it would miss any.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="trace", help="Traces: import, generate, stats, list.", no_args_is_help=True)
 
+Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="TRACE", help="Trace file to write (.jsonl or .jsonl.gz).")]
 
@@ -24,6 +25,7 @@ def stats(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace file (.jsonl or .jsonl.gz).")],
     min_calls: Annotated[int, typer.Option(min=1, help="Leave out runs of fewer calls.")] = 1,
     min_llms: Annotated[int, typer.Option(min=1, help="Leave out runs that call fewer LLMs.")] = 1,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Show what each workflow asks of each LLM, and whether the LLMs' shares are stable.
@@ -73,7 +75,7 @@ def generate(
 
 @app.command("list")
 @command
-def list_(as_json: Json = False) -> None:
+def list_(as_csv: Csv = False, as_json: Json = False) -> None:
     """List the workflows that can be generated and the formats that can be imported.
 
     Example: `scepsy trace list --json`

@@ -97,6 +97,7 @@ RUNS = [
     ("simulate", "chat.plan.yaml -n 30", 0),
     ("simulate", "both.plan.yaml -n 30", 0),
     ("validate", "chat.plan.yaml -n 30 --max-latency 100 --max-p95 0.001 --min-throughput 0.1", 1),
+    ("doctor", "", 0),
     ("report", "chat.plan.yaml -n 20 --jobs 1 -o chat.html", 0),
     ("compare", "chat.plan.yaml --runs 20", 0),
     ("compare", "chat.plan.yaml other.plan.yaml --runs 200", 0),

@@ -118,6 +118,24 @@ DOCUMENTS: dict[str, Shape] = {
         ),
         _PAIRED,
     ),
+    "doctor": record(
+        {
+            "ok": FLAG,
+            "findings": rows(
+                record(
+                    {
+                        "name": TEXT,
+                        "standing": {"enum": ["works", "missing", "broken"]},
+                        "found": TEXT,
+                        "needed_for": TEXT,
+                        "needed": FLAG,
+                        "mend": TEXT,
+                    }
+                )
+            ),
+        },
+        description="mend: the command that mends it, empty where nothing is to mend.",
+    ),
     "demo": record(
         {
             "rows": rows(_ROW),
