@@ -220,7 +220,7 @@ def _picture(mine: pd.DataFrame) -> Figure:
     with styled():
         figure, axes = plt.subplots(figsize=(7.4, 3.9), layout="constrained")
         for number, (name, look) in enumerate(looks(names).items()):
-            # The palette has eight colours: from the ninth series on, marker and dash tell it from its colour's first user.
+            # The palette has ten colours. From the eleventh series on, marker and dash tell it from its colour's first user.
             turn = number // len(MARKERS)
             look = replace(
                 look, marker=MARKERS[(number + 3 * turn) % len(MARKERS)], dash=DASHES[(number + 5 * turn) % len(DASHES)]

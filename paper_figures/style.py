@@ -1,10 +1,11 @@
 """What every figure shares: reading one parquet, the palette, and files that are the same bytes every time.
 
 Colours are Okabe and Ito's, told apart in black and white by marker, dash and hatch. Nothing of the project is imported: the
-figures stand on the parquet files alone.
+figures need the parquet files and the style that pages share (``scepsy/data/plot_style.json``), nothing else.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +19,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#666666", "#B22222")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (2, 2)), (0, (6, 1, 1, 1)))
-HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--", "**", "||")
+_SHARED = json.loads((Path(__file__).parents[1] / "scepsy" / "data" / "plot_style.json").read_text(encoding="utf-8"))
+PALETTE, MARKERS, HATCHES = _SHARED["palette"], _SHARED["markers"], _SHARED["hatches"]
+DASHES = [dash if isinstance(dash, str) else (dash[0], tuple(dash[1])) for dash in _SHARED["dashes"]]
 
 SYSTEMS = (
     "scepsy",
@@ -80,23 +80,7 @@ TITLES = {
 PAPER_THROUGHPUT, PAPER_LATENCY = 2.4, 27.0
 """The abstract's claims (arXiv 2604.15186): up to 2.4x higher throughput, 27x lower latency."""
 
-RC: dict[str, Any] = {
-    "figure.dpi": 110,
-    "savefig.dpi": 150,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "scepsy",
-}
+RC: dict[str, Any] = _SHARED["rc"] | {"legend.fontsize": 7.5, "axes.titlesize": 9, "axes.titlelocation": "left"}
 plt.rcParams.update(RC)
 
 

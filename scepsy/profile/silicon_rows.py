@@ -20,7 +20,7 @@ from scepsy.profile import catalogue
 from scepsy.profile.check import FamilyError
 from scepsy.profile.model import Profile
 from scepsy.profile.roofline import precision_class
-from scepsy.profile.vendor import SYSTEMS
+from scepsy.profile.vendor import VENDOR_SYSTEMS
 from scepsy.value import Value
 
 PRECISIONS = {"bf16": "16 bits", "fp8": "fp8", "fp4": "fp4", "nvfp4": "fp4", "mxfp4": "fp4", "int4": "int"}
@@ -65,7 +65,7 @@ def read_rows() -> list[dict[str, str]]:
 
 def compare(rows: Sequence[dict[str, str]]) -> list[TpotRow]:
     """The rows whose model and GPU type are known, without attention data parallelism, with what built-in profiles give."""
-    gpus = {system: gpu for gpu, system in SYSTEMS.items()}
+    gpus = {system: gpu for gpu, system in VENDOR_SYSTEMS.items()}
     found = []
     for row in rows:
         gpu, degree = gpus.get(row["system"]), int(row["tp_size"])

@@ -28,7 +28,7 @@ MODELS = {
 }
 """Catalogue names to the names the vendor data bundles a configuration for."""
 
-SYSTEMS = {
+VENDOR_SYSTEMS = {
     "A100-80G": "a100_sxm",
     "H100-80G": "h100_sxm",
     "H100-PCIe": "h100_pcie",
@@ -40,6 +40,7 @@ SYSTEMS = {
     "B300": "b300_sxm",
     "GB200": "gb200",
 }
+"""Catalogue GPU types to the names that the vendor data has for them. What a GPU can do is in ``scepsy/data/gpus.yaml`` only."""
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 CONTEXTS = (128, 512, 1024, 2048, 4096)
@@ -96,13 +97,13 @@ def vendor_profile(
     ``model`` is the vendor's name where the catalogue name is not in ``MODELS``. Raises ``InputError`` for anything
     the data does not hold.
     """
-    name, system = model or MODELS.get(llm.name) or hf_name(llm) or None, SYSTEMS.get(gpu.name)
+    name, system = model or MODELS.get(llm.name) or hf_name(llm) or None, VENDOR_SYSTEMS.get(gpu.name)
     if name is None:
         raise InputError(
             f"LLM {llm.name!r} has no vendor name: name a model of its kind, e.g. --vendor-model meta-llama/Meta-Llama-3.1-8B"
         )
     if system is None:
-        raise InputError(f"GPU type {gpu.name!r} has no vendor data: one of {', '.join(SYSTEMS)}")
+        raise InputError(f"GPU type {gpu.name!r} has no vendor data: one of {', '.join(VENDOR_SYSTEMS)}")
     part = llm.experts.per_token / llm.experts.routed if llm.experts is not None else 0.0
     handle = engine_handle(name, system, tensor_parallel)
     try:

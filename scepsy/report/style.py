@@ -1,9 +1,11 @@
 """How every picture looks: colour-blind safe (Okabe-Ito), told apart in black and white by marker and dash."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import matplotlib
@@ -14,24 +16,12 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
-
-RC: Any = {
-    "figure.dpi": 110,
-    "savefig.dpi": 150,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "svg.hashsalt": "scepsy",
-    "pdf.fonttype": 42,
-}
+_SHARED: Any = json.loads(resources.files("scepsy.data").joinpath("plot_style.json").read_text(encoding="utf-8"))
+PALETTE: list[str] = _SHARED["palette"]
+MARKERS: list[str] = _SHARED["markers"]
+HATCHES: list[str] = _SHARED["hatches"]
+DASHES: list[Any] = [dash if isinstance(dash, str) else (dash[0], tuple(dash[1])) for dash in _SHARED["dashes"]]
+RC: Any = _SHARED["rc"]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from scepsy.profile import catalogue
 from scepsy.profile.fits import fit_step
 from scepsy.profile.model import EngineLimits, Profile, kv_capacity_tokens
 from scepsy.profile.step import StepModel
-from scepsy.profile.vendor import engine_handle, vendor_samples
+from scepsy.profile.vendor import VENDOR_SYSTEMS, engine_handle, vendor_samples
 from scepsy.progress import Progress, no_progress
 from scepsy.rng import stream
 from sim.engine.clock import TICKS_PER_S, Kernel
@@ -36,7 +36,8 @@ MODEL = "Qwen/Qwen3-32B"
 LLM = Llm(
     name="qwen3-32b", parameters=32.8e9, weight_bytes=65_600_000_000, kv_bytes_per_token=262_144, context_limit=40_960
 )  # 64 layers of 8 KV heads of 128, bf16: the model's config.json
-SYSTEM, GPU = "h100_sxm", "H100-80G"
+GPU = "H100-80G"
+SYSTEM = VENDOR_SYSTEMS[GPU]
 
 ENGINE = EngineLimits(max_num_seqs=1024, max_num_batched_tokens=8192, prefix_caching=False, memory_utilization=0.9)
 """vLLM 0.12's defaults for a server on a GPU of 70 GiB or more; prompts are random, so no prefix is found again."""

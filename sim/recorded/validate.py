@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scepsy.errors import InputError
 from scepsy.profile.fits import fit_step
 from scepsy.profile.step import StepModel
-from scepsy.profile.vendor import MODELS, SYSTEMS, engine_handle, vendor_samples
+from scepsy.profile.vendor import MODELS, VENDOR_SYSTEMS, engine_handle, vendor_samples
 from scepsy.progress import Progress, no_progress
 from sim.recorded.enginerun import EngineRun, catalogue_llm, catalogue_step, load_engine_run
 from sim.recorded.kvfit import fit_run
@@ -20,8 +20,6 @@ from sim.recorded.stepfit import PARAMETERS, StepFit
 
 Array = npt.NDArray[np.float64]
 
-VENDOR_SYSTEMS = SYSTEMS | {"RTX-PRO-6000": "rtx_pro_6000_server"}
-"""Catalogue GPU types that vendor kernel data exists for, by the data's names."""
 
 ERRORS = ("latency_mean_err_pct", "latency_p95_err_pct", "tpot_mean_err_pct", "ttft_mean_err_pct")
 
