@@ -40,7 +40,7 @@ VENDOR_SYSTEMS = {
     "B300": "b300_sxm",
     "GB200": "gb200",
 }
-"""Catalogue GPU types to the names that the vendor data has for them. What a GPU can do is in ``scepsy/data/gpus.yaml`` only."""
+"""Catalogue GPU types to the vendor data's names for them. What a GPU can do is in ``scepsy/data/gpus.yaml`` only."""
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 CONTEXTS = (128, 512, 1024, 2048, 4096)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from heapq import heappop
 from typing import Any, NamedTuple
 
+from sim.engine.arithmetic import span_ticks
 from sim.engine.clock import Kernel
 from sim.engine.gpu import GpuState
 from sim.engine.queue import CallQueue
@@ -141,7 +142,7 @@ class AheadReplica(Replica):
         if not (tokens or self._leaving or self._preempted or following is None or following.tokens):
             self._span = self._steps(decoding)
         steps = self._span or 1
-        length = steps * self._first + self._growth * (steps * (steps - 1) // 2)
+        length = span_ticks(steps, self._first, self._growth)
         self._alarm = self.env.alarm(length, self._priority, self._on_end)
 
     def _steps(self, decoding: int) -> int:

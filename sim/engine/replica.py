@@ -19,6 +19,7 @@ from scepsy.errors import SimulationError
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ShareLaw
 from scepsy.profile.step import StepModel
+from sim.engine.arithmetic import blocks_of, span_ticks
 from sim.engine.clock import ARRIVAL, SCHEDULE, STEP_END, TICKS_PER_S, Kernel
 from sim.engine.costs import costs_of
 from sim.engine.gpu import GpuState, Slots
@@ -81,7 +82,7 @@ class Work(NamedTuple):
     @property
     def context_sum(self) -> int:
         """Tokens of context read over all iterations."""
-        return self.steps * self.context + self.decoding * (self.steps * (self.steps - 1) // 2)
+        return span_ticks(self.steps, self.context, self.decoding)
 
 
 class Replica:
@@ -383,7 +384,7 @@ class Replica:
         self._residues[request.residue] -= 1
         total = request.input_tokens + request.output_tokens
         self._context -= total
-        return -(-(total - 1) // self._block_tokens)
+        return blocks_of(total - 1, self._block_tokens)
 
     def _begin_decoding(self, request: Request, left: int) -> None:
         """A call's prompt is computed, and ``left`` tokens are to come."""
@@ -495,7 +496,7 @@ class Replica:
         self._started = now
         self._span = steps
         self._tokens, self._area = 0, 0.0
-        self._alarm = self.env.alarm(steps * first + growth * (steps * (steps - 1) // 2), self._priority, self._on_end)
+        self._alarm = self.env.alarm(span_ticks(steps, first, growth), self._priority, self._on_end)
 
     def _steps_to_go(self, decoding: int) -> int:
         """Iterations until the first decoding call ends or KV blocks are short."""
@@ -547,9 +548,9 @@ class Replica:
         steps = int(2 * elapsed / (linear + sqrt(linear * linear + 2.0 * growth * elapsed))) + 1
         steps = min(steps, self._span)
         late = elapsed + margin
-        while steps > 1 and (steps - 1) * first + growth * ((steps - 1) * (steps - 2) // 2) >= late:
+        while steps > 1 and span_ticks(steps - 1, first, growth) >= late:
             steps -= 1
-        while (end := steps * first + growth * (steps * (steps - 1) // 2)) < late:
+        while (end := span_ticks(steps, first, growth)) < late:
             steps += 1
         if steps < self._span:
             self._span = steps
@@ -565,7 +566,7 @@ class Replica:
         """Schedule the next chunk of the prompt under way; no tokens when its blocks do not fit and it was preempted."""
         chunk = min(request.target - request.computed, budget)
         end = request.computed + chunk
-        more = -(-end // self._block_tokens) - request.held
+        more = blocks_of(end, self._block_tokens) - request.held
         if more > self.pool.free:
             self._preempt(request, request.computed, request.emitted)
             return 0, 0
@@ -588,7 +589,7 @@ class Replica:
         while room > 0 and budget > 0 and waiting:
             request = waiting.peek()
             target = request.input_tokens + request.emitted
-            full = -(-target // block_tokens)
+            full = blocks_of(target, block_tokens)
             hit = 0
             if self._prefix_caching and (request.keys or request.own is not None):
                 hit = self._reuse(request, target, full)
@@ -603,7 +604,7 @@ class Replica:
                 request.scheduled = now
                 request.cached_tokens = hit
             end = target if target - hit <= budget else hit + budget
-            held = full if end == target else -(-end // block_tokens)
+            held = full if end == target else blocks_of(end, block_tokens)
             pool.take(held - hit // block_tokens)
             if request.keys:
                 self._extend(request, end)
@@ -641,7 +642,7 @@ class Replica:
 
     def _extend(self, request: Request, end: int) -> None:
         """Prompt tokens up to ``end`` are scheduled: their full blocks with a known prefix enter the cache at once."""
-        request.held = -(-end // self._block_tokens)
+        request.held = blocks_of(end, self._block_tokens)
         request.computed = end
         keys, blocks = request.keys, request.blocks
         if keys and self._prefix_caching:
@@ -684,7 +685,7 @@ class Replica:
             self._decoding -= 1
             self._residues[request.residue] -= 1
             self._context -= computed + 1
-        private = -(-computed // self._block_tokens) - len(request.blocks)
+        private = blocks_of(computed, self._block_tokens) - len(request.blocks)
         if self._prefix_caching:
             request.own = self.pool.give_own(private)
             request.own_full = computed // self._block_tokens - len(request.blocks)

@@ -19,6 +19,7 @@ from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible, InputError
 from scepsy.profile.model import ProfileSet
 from scepsy.records import Records
+from sim.engine.arithmetic import span_ticks
 from sim.engine.clock import SCHEDULE, STEP_END, TICKS_PER_S, Kernel, ticks
 from sim.engine.request import Request
 from sim.policies.engines.aegaeon_rules import Settings, quotas_s, switch_s
@@ -265,7 +266,7 @@ class DecodeEngine:
         self._alarm = env.alarm(self._length(self._span), STEP_END + self.number, self._end_span)
 
     def _length(self, steps: int) -> int:
-        return steps * self._first + self._growth * (steps * (steps - 1) // 2)
+        return span_ticks(steps, self._first, self._growth)
 
     def _steps_within(self, room: int) -> int:
         """Whole steps that fit ``room`` ticks: the closed form, corrected by whole steps."""
