@@ -17,8 +17,8 @@ from scepsy.cli import app
 from scepsy.cli.schemas import file_of, schemas
 from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
+from tests.builders import plans
 from tests.cli.test_profiling import written
-from tests.executor import plans
 from tests.executor.cluster.double import serve
 from tests.sim.recorded.test_validate import engine_run, folder
 

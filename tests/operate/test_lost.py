@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scepsy.cluster import Gpu
 from scepsy.errors import Infeasible
 from scepsy.operate.lost import moved, without
-from tests.executor.plans import plans, two_nodes
+from tests.builders.plans import plans, two_nodes
 
 
 def test_what_is_left_is_numbered_without_gaps_and_keeps_its_links() -> None:

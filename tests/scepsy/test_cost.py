@@ -13,7 +13,7 @@ from scepsy.errors import InputError
 from scepsy.files.prices import load_prices
 from scepsy.plans import Plan
 from scepsy.profile import catalogue
-from tests.executor import plans
+from tests.builders import plans
 
 
 def a_plan(rate_per_s: float = 2.0) -> Plan:

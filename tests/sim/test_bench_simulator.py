@@ -12,7 +12,7 @@ import pytest
 from scepsy.workload import Trace
 from sim.profiling.sweep import grid, sweep
 from sim.world.run import simulate
-from tests.sim.made import call, load, plan, profile, profile_set, run, single_calls, trace
+from tests.builders.simulated import call, load, plan, profile, profile_set, run, single_calls, trace
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time, min_rounds=3, warmup=False)
 

@@ -11,7 +11,7 @@ from scepsy.profile.model import EngineLimits
 from scepsy.workload import Arrivals, Trace
 from sim.engine.prefix import PrefixKeys
 from sim.world.run import simulate
-from tests.sim.made import plan, profile, profile_set
+from tests.builders.simulated import plan, profile, profile_set
 
 pytestmark = pytest.mark.data
 

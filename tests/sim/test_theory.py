@@ -12,7 +12,7 @@ from scepsy.metrics import seeds_interval
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
 from sim.world.run import simulate
-from tests.sim.made import NO_SHARE_COST, call, load, plan, profile, profile_set, run, single_calls, trace
+from tests.builders.simulated import NO_SHARE_COST, call, load, plan, profile, profile_set, run, single_calls, trace
 
 CONFIDENCE = 0.999
 on_both_engines = pytest.mark.parametrize("engine", ["simpy", "compiled"])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from scepsy.cluster import Cluster
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.double import Double, serve
 from tests.executor.cluster.lab import DoubleLab, Lab, RealLab
 

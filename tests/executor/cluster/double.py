@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from executor.cluster.api import Api, Patience
 from executor.cluster.preflight import Grant, grants
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.controllers import Controllers, Verdict, ready
 from tests.executor.cluster.schema import structural_fault
 from tests.executor.cluster.store import Object, Store, matches

@@ -25,7 +25,7 @@ from executor.manifests import RenderOptions
 from executor.manifests.names import ENGINE, release_selector
 from scepsy.cluster import Cluster
 from scepsy.plans import Plan
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import NAMESPACE, Double, node_objects
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from executor.cluster.apply import apply
 from executor.manifests import render
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.double import NAMESPACE, serve
 from tests.executor.cluster.lab import QUICK
 

@@ -10,7 +10,7 @@ from scepsy.errors import ScepsyError
 from scepsy.files.trace import save_trace
 from scepsy.plans import Expectation, Plan, Target
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
-from tests.executor import plans
+from tests.builders import plans
 
 
 def at_rate(tmp_path: Path, rate_per_s: float, latency_s: float) -> Plan:

@@ -7,7 +7,7 @@ from executor.cluster.delete import delete
 from executor.cluster.diff import diff
 from executor.cluster.status import status
 from executor.manifests import render
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.lab import Lab, everything, placement, planned
 
 

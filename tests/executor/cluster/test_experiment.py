@@ -20,7 +20,7 @@ from scepsy.backend import Stream, Workload
 from scepsy.errors import BackendError, InputError
 from scepsy.records import COMPLETED, Records
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import Double
 from tests.executor.cluster.lab import QUICK, DoubleLab, everything

@@ -24,7 +24,7 @@ from executor.cluster.delete import delete
 from executor.cluster.waits import WaitLimits
 from executor.manifests import Rendered, render
 from scepsy.errors import ScepsyError
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import Double, Faults, Seen, serve
 from tests.executor.cluster.lab import DoubleLab, everything, placement, planned

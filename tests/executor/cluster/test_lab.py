@@ -9,7 +9,7 @@ import yaml
 from executor.cluster.apply import apply
 from executor.cluster.delete import delete
 from executor.manifests import render
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.double import Double, serve
 from tests.executor.cluster.lab import RealLab, everything, placement, planned
 

@@ -10,7 +10,7 @@ from executor.cluster.waits import Event, WaitLimits
 from executor.manifests import Rendered, render
 from scepsy.errors import BackendError
 from scepsy.plans import Plan
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.lab import Lab, everything, placement, planned, pods
 
 PROFILES = plans.profiles()

@@ -12,7 +12,7 @@ from executor.local import deployment
 from scepsy.cli import app
 from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
-from tests.executor import plans
+from tests.builders import plans
 
 
 @pytest.fixture

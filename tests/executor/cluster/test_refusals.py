@@ -28,7 +28,7 @@ from scepsy.cli import app
 from scepsy.errors import BackendError
 from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.double import NAMESPACE, Double
 from tests.executor.cluster.lab import QUICK, DoubleLab
 

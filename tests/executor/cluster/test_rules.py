@@ -16,7 +16,7 @@ from executor.cluster.status import status
 from executor.cluster.waits import Event, NotReady, WaitLimits
 from executor.manifests import RenderOptions, render, to_yaml
 from scepsy.errors import BackendError
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.lab import DoubleLab, Lab, RealLab, everything, placement, planned, pods
 
 PROFILES = plans.profiles()

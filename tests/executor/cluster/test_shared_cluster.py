@@ -19,7 +19,7 @@ from executor.cluster.status import recorded, status
 from executor.cluster.waits import Event, NotReady, WaitLimits
 from executor.manifests import render, to_yaml
 from scepsy.errors import BackendError
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import NAMESPACE, Double
 from tests.executor.cluster.lab import QUICK, DoubleLab, everything, placement, planned

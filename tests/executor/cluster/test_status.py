@@ -14,7 +14,7 @@ from executor.gateway.config import load_gateway
 from executor.gateway.metrics import Metrics
 from executor.gateway.pool import InstancePool
 from executor.manifests import RenderOptions, render
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.controllers import ready
 from tests.executor.cluster.double import Double
 from tests.executor.cluster.lab import QUICK, DoubleLab, placement, planned

@@ -13,7 +13,7 @@ from scepsy.errors import InputError
 from scepsy.place.exact import pack_exactly
 from scepsy.place.hierarchical import Placement, layout, pack
 from scepsy.plans import Allocation
-from tests.executor import plans
+from tests.builders import plans
 
 DGX1_V100 = """
      GPU0 GPU1 GPU2 GPU3 GPU4 GPU5 GPU6 GPU7

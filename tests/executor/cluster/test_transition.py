@@ -15,7 +15,7 @@ from executor.cluster.snapshot import Snapshot, gpus_of
 from executor.cluster.transition import transition
 from executor.manifests import Rendered, RenderOptions, render
 from scepsy.plans import Plan
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.double import serve
 from tests.executor.cluster.lab import QUICK, DoubleLab, everything, placement, planned
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from executor.manifests import render, to_json, to_yaml
-from tests.executor import plans
+from tests.builders import plans
 
 PLAN = plans.many(1000)
 PROFILES = plans.profiles()

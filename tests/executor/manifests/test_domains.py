@@ -3,7 +3,7 @@ from hypothesis import given
 from executor.manifests.domains import domains, start_waves
 from scepsy.cluster import Gpu
 from scepsy.plans import Plan
-from tests.executor import plans
+from tests.builders import plans
 
 
 def test_instances_that_span_gpus_tie_them_into_one_domain() -> None:

@@ -11,7 +11,7 @@ from scepsy.errors import InputError
 from scepsy.llm import Served
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
-from tests.executor import plans
+from tests.builders import plans
 
 PROFILES, OPTIONS = plans.profiles(), plans.OPTIONS
 

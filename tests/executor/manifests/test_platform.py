@@ -22,7 +22,7 @@ from scepsy.cli import app
 from scepsy.errors import Infeasible, InputError
 from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.schema import structural_fault
 
 PROFILES = plans.profiles()

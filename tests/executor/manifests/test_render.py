@@ -24,7 +24,7 @@ from scepsy.capabilities import TARGETS, refusals
 from scepsy.errors import Infeasible, InputError
 from scepsy.plans import Plan
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
-from tests.executor import plans
+from tests.builders import plans
 from tests.executor.cluster.schema import structural_fault
 
 GOLDEN = Path(__file__).parent / "golden"

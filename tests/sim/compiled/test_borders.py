@@ -9,9 +9,9 @@ import pytest
 from scepsy.backend import Stream, Workload
 from scepsy.profile.share import ContentionLaw
 from scepsy.workload import Arrivals
+from tests.builders.simulated import call, run, trace
 from tests.sim.compiled.both import Case, check
 from tests.sim.compiled.test_long_runs import spec
-from tests.sim.made import call, run, trace
 
 pytest.importorskip("numba")
 

@@ -13,8 +13,8 @@ from scepsy.profile.step import StepModel
 from scepsy.workload import Arrivals
 from sim.engine.clock import TICKS_PER_S, ticks
 from sim.engine.replica import ReplicaSpec
+from tests.builders.simulated import LAW, call, run, trace
 from tests.sim.compiled.both import Case, check
-from tests.sim.made import LAW, call, run, trace
 
 pytest.importorskip("numba")
 

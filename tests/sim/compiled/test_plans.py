@@ -30,7 +30,7 @@ from scepsy.importers.registry import IMPORTERS
 from scepsy.profile.model import EngineLimits
 from scepsy.workload import Arrivals, Trace
 from sim.world.run import simulate
-from tests.sim.made import load, plan, profile, profile_set, single_calls
+from tests.builders.simulated import load, plan, profile, profile_set, single_calls
 
 pytest.importorskip("numba")
 

@@ -20,7 +20,7 @@ from sim.policies.routers import plas as plas_router
 from sim.policies.routers.builtin import RoundRobin
 from sim.world.run import simulate
 from sim.world.timeline import Timeline
-from tests.sim.made import LAW, QWEN_7B_H100, call, load, plan, profile, profile_set, run, trace
+from tests.builders.simulated import LAW, QWEN_7B_H100, call, load, plan, profile, profile_set, run, trace
 
 pytest.importorskip("numba")
 
@@ -117,7 +117,7 @@ def test_without_numba_everything_but_compiled_works():
         sys.modules["numba"] = sys.modules["llvmlite"] = None
         from scepsy.errors import InputError
         from sim.world.run import simulate
-        from tests.sim.made import load, plan, profile, profile_set, single_calls
+        from tests.builders.simulated import load, plan, profile, profile_set, single_calls
         one = profile()
         case = plan((one, 100, 2)), load(single_calls(20), 5.0)
         auto, simpy = (simulate(*case, profiles=profile_set(one), engine=name) for name in ("auto", "simpy"))

@@ -11,10 +11,10 @@ from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
 from sim.engine.budget import Promise, earliest_end, worked_off
 from sim.world.run import simulate
+from tests.builders.simulated import LAW, load, plan, profile, profile_set, run, single_calls, trace
+from tests.builders.simulated import call as one_call
 from tests.sim import reference
 from tests.sim.engine.test_exactness import cases
-from tests.sim.made import LAW, load, plan, profile, profile_set, run, single_calls, trace
-from tests.sim.made import call as one_call
 
 BATCHES_OF_ONE = EngineLimits(max_num_seqs=1, prefix_caching=False)
 

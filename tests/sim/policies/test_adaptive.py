@@ -14,7 +14,7 @@ from scepsy.workload import Piece
 from sim.policies.adaptive import Log, adaptive, switch_to
 from sim.world.control import DRAINING, PENDING, READY, STARTING, STOPPED
 from sim.world.run import simulate
-from tests.sim.made import call, load, plan, profile, profile_set, run, trace
+from tests.builders.simulated import call, load, plan, profile, profile_set, run, trace
 
 ONE = profile("m")
 PROFILES = profile_set(ONE, profile("other"))

@@ -8,7 +8,7 @@ from scepsy.backend import Workload
 from scepsy.errors import Infeasible, InputError
 from sim.policies.engines.aegaeon import simulate_aegaeon
 from sim.policies.engines.aegaeon_rules import Dispatch, Settings, quotas_s, splits, switch_s
-from tests.sim.policies.builders import call, cluster, ends, profiles, replayed, run
+from tests.builders.by_hand import call, cluster, ends, profiles, replayed, run
 
 # 16 GB of weights over 16 GB/s: a switch takes 1 s unless prefetched. KV is 1 kB per token: 100 tokens move in 6.25 us.
 KV_S = 100 * 1000 / 16e9

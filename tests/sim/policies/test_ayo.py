@@ -11,7 +11,7 @@ from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
 from sim.policies.engines.ayo import EARLY, PART, known_blocks, optimised, pieces, pipelined, prefilled_early, without_implied
 from sim.policies.orders.topology import topology
 from sim.world.run import simulate
-from tests.sim.policies.builders import GPU, call, cluster, ends, profiles, replayed, run
+from tests.builders.by_hand import GPU, call, cluster, ends, profiles, replayed, run
 
 
 def plan(llms: dict[str, int]) -> Plan:

@@ -9,7 +9,7 @@ from sim.policies.autoscaling.hpa import HpaSettings, desired, hpa
 from sim.policies.systems import SYSTEMS
 from sim.world.control import DRAINING, PENDING, READY, STARTING, STOPPED
 from sim.world.run import simulate
-from tests.sim.made import NO_SHARE_COST, call, load, plan, profile, profile_set, run, single_calls, trace
+from tests.builders.simulated import NO_SHARE_COST, call, load, plan, profile, profile_set, run, single_calls, trace
 
 STEP = StepModel(base_s=0.010, prefill_s_per_token=0.001, decode_s_per_sequence=0.001)
 ONE = EngineLimits(max_num_seqs=1)

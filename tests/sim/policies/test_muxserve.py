@@ -21,7 +21,7 @@ from sim.policies.engines.muxserve_placement import (
     node_partitions,
     place,
 )
-from tests.sim.policies.builders import call, ends, profiles, replayed, run
+from tests.builders.by_hand import call, ends, profiles, replayed, run
 
 
 def demand(llm: str, rate: float, tokens: float = 100, out: float = 10, copy: int = 0) -> Demand:

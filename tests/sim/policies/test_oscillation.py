@@ -11,7 +11,7 @@ from scepsy.workload import Arrivals, Trace, TraceSource
 from sim.policies.autoscaling.hpa import HpaSettings, hpa
 from sim.world.control import READY, Control
 from sim.world.run import simulate
-from tests.sim.policies.builders import call, profiles, run
+from tests.builders.by_hand import call, profiles, run
 from tests.sim.policies.test_ayo import plan
 
 

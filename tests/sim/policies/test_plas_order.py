@@ -15,8 +15,8 @@ from sim.engine.request import Request
 from sim.policies.orders import QUEUE_ORDERS
 from sim.policies.orders.plas import Plas
 from sim.recorded.replay import one_replica
+from tests.builders.simulated import call, run
 from tests.sim.engine.test_replica import STEP, table
-from tests.sim.made import call, run
 
 MS = TICKS_PER_S // 1000
 

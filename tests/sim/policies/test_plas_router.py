@@ -2,7 +2,7 @@
 
 from sim.policies.routers.plas import SHORT_TOKENS
 from sim.world.run import simulate
-from tests.sim.policies.builders import call, profiles, replayed, run
+from tests.builders.by_hand import call, profiles, replayed, run
 from tests.sim.policies.test_ayo import plan
 
 

@@ -12,7 +12,7 @@ from sim.engine.request import Request
 from sim.policies.orders import QUEUE_ORDERS
 from sim.policies.routers import ROUTERS
 from sim.world.run import simulate
-from tests.sim.made import call, load, plan, profile, profile_set, run, single_calls, trace
+from tests.builders.simulated import call, load, plan, profile, profile_set, run, single_calls, trace
 
 
 class Stub:

@@ -9,7 +9,7 @@ from scepsy.errors import InputError, SimulationError
 from scepsy.metrics import summarise
 from sim.profiling.sweep import grid, sweep
 from sim.world.run import simulate
-from tests.sim.made import load, plan, profile, profile_set, single_calls
+from tests.builders.simulated import load, plan, profile, profile_set, single_calls
 
 
 def latency(rate_per_s: float, seed: int) -> float:

@@ -10,7 +10,7 @@ from sim.world.recorder import RecordWriter
 from sim.world.run import simulate
 from sim.world.stream import RecordsStream
 from tests.builders.memory import PEAK_KIB
-from tests.sim.made import load, plan, profile, profile_set, single_calls
+from tests.builders.simulated import load, plan, profile, profile_set, single_calls
 
 
 def test_streamed_records_equal_kept_ones(tmp_path, monkeypatch):
@@ -40,7 +40,7 @@ import sys
 sys.path.insert(0, {root!r})
 from sim.world.run import simulate
 from sim.world.stream import RecordsStream
-from tests.sim.made import load, plan, profile, profile_set, single_calls
+from tests.builders.simulated import load, plan, profile, profile_set, single_calls
 one = profile()
 with RecordsStream({path!r}) as stream:
     simulate(plan((one, 100, 4)), load(single_calls(), 22.0, runs={runs}, seed=1), profiles=profile_set(one), sink=stream)

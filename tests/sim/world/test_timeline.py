@@ -8,7 +8,7 @@ import pytest
 from scepsy.profile.step import StepModel
 from sim.world.run import simulate
 from sim.world.timeline import OCCUPANCY_SCHEMA, Timeline
-from tests.sim.made import NO_SHARE_COST, call, load, plan, profile, profile_set, run, trace
+from tests.builders.simulated import NO_SHARE_COST, call, load, plan, profile, profile_set, run, trace
 
 STEP = StepModel(base_s=0.010, prefill_s_per_token=0.001, decode_s_per_sequence=0.001)
 
