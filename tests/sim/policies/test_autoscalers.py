@@ -12,7 +12,7 @@ from sim.policies.autoscaling.dynamo import DynamoSettings, decode_tokens_per_s,
 from sim.policies.autoscaling.wva import Need, WvaSettings, arbitrated, saturation, wva
 from sim.world.control import PENDING, READY, STARTING, STOPPED, Control
 from sim.world.run import simulate
-from tests.sim.made import NO_SHARE_COST, call, load, plan, profile, profile_set, run, trace
+from tests.builders.simulated import NO_SHARE_COST, call, load, plan, profile, profile_set, run, trace
 from tests.sim.policies.test_hpa import lives
 
 STEP = StepModel(base_s=0.010, prefill_s_per_token=0.001, decode_s_per_sequence=0.001)

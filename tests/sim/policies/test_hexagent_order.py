@@ -7,7 +7,7 @@ from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
 from sim.policies.orders.hexagent import Hexagent, revealed_s
 from sim.world.run import simulate
-from tests.sim.made import NO_SHARE_COST, call, load, plan, profile, profile_set, run, trace
+from tests.builders.simulated import NO_SHARE_COST, call, load, plan, profile, profile_set, run, trace
 
 ONE = profile(
     step=StepModel(base_s=0.010, prefill_s_per_token=0.001, decode_s_per_sequence=0.001), engine=EngineLimits(max_num_seqs=1)
