@@ -1,5 +1,6 @@
 """Pages of the site that are made from what is elsewhere: every command with its options, and the design notes."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,34 @@ def commands_page() -> str:
     return intro + "\n".join(_section(path, command) for path, command in _commands(typer.main.get_command(app), "scepsy"))
 
 
+def deploy_options_page() -> str:
+    """Every field of the deploy file with its default and meaning, from the value that reads it."""
+    source = (Path(__file__).parents[1] / "executor" / "manifests" / "options.py").read_text(encoding="utf-8")
+    kinds = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    lines = [
+        "# Deploy options",
+        "",
+        "A deploy file (`--options deploy.yaml`) begins with `format: scepsy.deploy` and `version: 1`. Every field is "
+        "optional, except that `gateway_image` must be given here or on the command line.",
+        "",
+    ]
+    for name, title in (
+        ("RenderOptions", "Fields"),
+        ("Resources", "Resources"),
+        ("Toleration", "Toleration"),
+        ("Peer", "Peer"),
+    ):
+        lines += [f"## {title}", "", "| field | default | meaning |", "|---|---|---|"]
+        for field, told in zip(kinds[name].body, kinds[name].body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign):
+                text = ast.literal_eval(told.value) if isinstance(told, ast.Expr) else ""
+                default = "" if field.value is None else ast.unparse(field.value)
+                default = default.replace("msgspec.field(default_factory=dict)", "{}")
+                lines.append(f"| `{ast.unparse(field.target)}` | {f'`{default}`' if default else ''} | {_cell(text)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def design_page() -> str:
     """DESIGN.md with links that work from the site; files outside the docs are named without a link."""
     text = (Path(__file__).parents[1] / "DESIGN.md").read_text(encoding="utf-8")
@@ -69,5 +98,6 @@ def design_page() -> str:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     files.append(File.generated(config, "reference/commands.md", content=commands_page()))
+    files.append(File.generated(config, "reference/deploy-options.md", content=deploy_options_page()))
     files.append(File.generated(config, "background/design.md", content=design_page()))
     return files

@@ -21,6 +21,7 @@ from executor.manifests.pods import (
     scratch_volumes,
     tolerations,
 )
+from executor.manifests.sizing import Needs, needs_of
 from scepsy.errors import InputError
 from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile
@@ -49,6 +50,8 @@ class Engine:
     """Deployments that must serve before this one starts: its neighbours on the same GPUs that come earlier."""
     holder: str
     """Name of the claim or the MPS daemon that holds its GPUs; empty when none does."""
+    start_timeout_s: int
+    """How long it may load before it is restarted."""
     deployment: Manifest
 
 
@@ -81,7 +84,8 @@ def engine(
     """
     _check_args(instance, options)
     tie = binding(plan, domain, instance, options, held_by)
-    spec = _pod_spec(instance, profile, domain.node, tie, options)
+    needs = needs_of(profile, options.models[instance.llm], options)
+    spec = _pod_spec(instance, profile, domain.node, tie, options, needs)
     gpus = gpus_text(plan, instance)
     content = digest([spec, tie.annotations, twin])
     name = f"{options.release}-{slug(instance.llm)}-{content}"
@@ -92,7 +96,7 @@ def engine(
     selector = {"app.kubernetes.io/instance": options.release, "app.kubernetes.io/component": "engine", ENGINE: name}
     template = {"metadata": {"labels": {**mine, ENGINE: name}, **_annotations(tie)}, "spec": spec}
     made = deployment(
-        name, {**mine, ENGINE: name, WAVE: str(wave)}, selector, template, progressDeadlineSeconds=options.start_timeout_s + 60
+        name, {**mine, ENGINE: name, WAVE: str(wave)}, selector, template, progressDeadlineSeconds=needs.start_timeout_s + 60
     )
     made["metadata"]["annotations"] = {INSTANCE: instance.name, GPUS: gpus}
     return Engine(
@@ -107,6 +111,7 @@ def engine(
         wave=wave,
         after=after,
         holder=held_by,
+        start_timeout_s=needs.start_timeout_s,
         deployment=made,
     )
 
@@ -137,7 +142,7 @@ def _annotations(tie: Binding) -> dict[str, Any]:
     return {"annotations": tie.annotations} if tie.annotations else {}
 
 
-def _pod_spec(instance: Instance, profile: Profile, node: str, tie: Binding, options: RenderOptions) -> Manifest:
+def _pod_spec(instance: Instance, profile: Profile, node: str, tie: Binding, options: RenderOptions, needs: Needs) -> Manifest:
     own_shm = any(mount["mountPath"] == "/dev/shm" for mount in tie.mounts)
     volumes, mounts = scratch_volumes("" if own_shm else options.shm, options.cache_claim)
     models = _models(options)
@@ -162,8 +167,8 @@ def _pod_spec(instance: Instance, profile: Profile, node: str, tie: Binding, opt
         "args": args,
         "ports": [{"name": "http", "containerPort": PORT}],
         "env": env,
-        "resources": {"requests": requests(options.engine_resources), **tie.container_resources},
-        **http_probes("/health", options.start_timeout_s),
+        "resources": {"requests": requests(needs.resources, needs.scratch), **tie.container_resources},
+        **http_probes("/health", needs.start_timeout_s),
         "lifecycle": {"preStop": {"sleep": {"seconds": max(1, pre_stop_s(options))}}},
         "securityContext": container_security(),
         "volumeMounts": [*mounts, *tie.mounts],

@@ -41,10 +41,13 @@ class RenderOptions(Value, frozen=True, kw_only=True):
     """Everything about the manifests that is not in the plan."""
 
     target: Target = "dra"
+    """How GPUs are given to pods: dra, mps or hami (docs/kubernetes.md compares them)."""
     release: str = "scepsy"
     """Names one deployed plan within the namespace; another plan rendered under the same release replaces it."""
     namespace: str = "scepsy"
+    """Where everything is created; it must exist."""
     engine_image: str = "vllm/vllm-openai:v0.32.0"
+    """vLLM's image, by tag or (better) by digest."""
     gateway_image: str = ""
     """An image with this package installed; the gateway and the replay Job run in it. There is no public one, so it must be
     given (docs/kubernetes.md says how to build it)."""
@@ -72,17 +75,24 @@ class RenderOptions(Value, frozen=True, kw_only=True):
     """Ask the DRA driver for an MPS daemon that serves several users (``multiUser``); where pods that are not root cannot
     reach a daemon that root has started. Needs a driver that knows the field."""
     device_class: str = "gpu.nvidia.com"
+    """DeviceClass of the claims; target dra only."""
     driver: str = "gpu.nvidia.com"
     """DRA driver; also the prefix of its device attributes."""
     runtime_class: str = "nvidia"
     """RuntimeClass that injects the driver; target mps only (dra and hami inject it themselves)."""
-    engine_resources: Resources = Resources(cpu="1", memory="4Gi")
+    engine_resources: Resources | None = None
+    """CPU and host memory of every engine; absent: by its model's size and degree (``executor.manifests.sizing``)."""
+    scratch: str = ""
+    """Ephemeral storage that every engine asks for; empty: room for what it downloads and compiles, unless ``cache_claim``
+    holds that."""
     gateway_resources: Resources = Resources(cpu="1", memory="512Mi")
+    """CPU and host memory of each gateway."""
     gateway_replicas: int = 1
+    """Gateways behind one Service; from two on they have a PodDisruptionBudget."""
     shm: str = "2Gi"
     """Limit of /dev/shm, through which tensor-parallel ranks talk."""
-    start_timeout_s: int = 600
-    """How long an engine may load before it is restarted."""
+    start_timeout_s: int = 0
+    """How long an engine may load before it is restarted; 0: by its model's size, at least 600."""
     drain_s: int = 30
     """How long an engine that is told to stop may finish what it has begun."""
     tolerations: tuple[Toleration, ...] = ()
@@ -129,5 +139,6 @@ class RenderOptions(Value, frozen=True, kw_only=True):
         )
         require(self.uid >= 1, "uid", self.uid, ">= 1 (engines never run as root)")
         require(self.gateway_replicas >= 1, "gateway_replicas", self.gateway_replicas, ">= 1")
-        require(self.start_timeout_s >= 10, "start_timeout_s", self.start_timeout_s, ">= 10")
+        start = self.start_timeout_s
+        require(start == 0 or start >= 10, "start_timeout_s", start, ">= 10, or 0 for a time by the model's size")
         require(self.drain_s >= 0, "drain_s", self.drain_s, ">= 0")

@@ -49,9 +49,10 @@ def scratch_volumes(shm: str = "", cache_claim: str = "") -> tuple[list[Manifest
     return volumes, mounts
 
 
-def requests(resources: Resources) -> Manifest:
+def requests(resources: Resources, scratch: str = "") -> Manifest:
     """What the scheduler sets aside. No CPU limit: throttling the engine's Python loop stalls the GPU."""
-    return {"cpu": resources.cpu, "memory": resources.memory}
+    storage = {"ephemeral-storage": scratch} if scratch else {}
+    return {"cpu": resources.cpu, "memory": resources.memory, **storage}
 
 
 def http_probes(path: str, start_timeout_s: int) -> Manifest:

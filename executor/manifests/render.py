@@ -57,6 +57,11 @@ class Rendered:
         return tuple(_notes(self.options, [engine.instance for engine in self.engines if engine.share_pct < 100]))
 
     @property
+    def start_timeout_s(self) -> int:
+        """The longest that any of its engines may load."""
+        return max((each.start_timeout_s for each in self.engines), default=0)
+
+    @property
     def unpinned(self) -> tuple[str, ...]:
         """Images that are named by a tag: nodes may run different builds of them."""
         specs = [obj["spec"]["template"]["spec"] for obj in self.objects if obj["kind"] == "Deployment"]

@@ -62,20 +62,36 @@ def render(
     gateway_image: GatewayImage = None,
     profiles: Profiles = None,
     kustomize: Annotated[Path | None, typer.Option(help="Folder to write a Kustomize base into, instead of printing.")] = None,
+    example: Annotated[
+        bool,
+        typer.Option("--example-cluster", help="No cluster yet: with made-up GPU UUIDs, every object marked as an example."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Print a plan's Kubernetes manifests, for `kubectl apply -f -`, or write them as a Kustomize base.
+
+    With --example-cluster a plan for a preset or `--gpus N` can be rendered as well, to see what one would get.
 
     Example: `scepsy render rag.plan.yaml --target dra | kubectl apply --server-side -f -`
     """
     from executor.manifests import to_json, to_yaml
 
     chosen = read_options(options, target, namespace, release, models, gateway_image)
-    made = _render(*read_plan(plan, profiles), chosen)
+    result, known = read_plan(plan, profiles)
+    if example:
+        from executor.manifests.example import MARK, WARNING, example_options, example_plan, mark
+
+        made = _render(example_plan(result), known, example_options(result, known, chosen))
+        mark(made.objects)
+        _note(f"{WARNING}; every object has the annotation {MARK}")
+    else:
+        made = _render(result, known, chosen)
     if kustomize is not None:
         write_base(kustomize, made, as_json=as_json)
         return
     as_text = to_json if as_json or output == "json" else to_yaml
+    if example and as_text is to_yaml:
+        typer.echo(f"# EXAMPLE: {WARNING}")
     typer.echo(as_text(made.objects, chosen.namespace), nl=False)
 
 
@@ -124,7 +140,10 @@ def apply(
     validate: Annotated[bool, typer.Option(help="Simulate the plan at its target rates first.")] = True,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", help="Seconds that one instance may take to start [default: 900; local: start_timeout_s]."),
+        typer.Option(
+            "--timeout",
+            help="Seconds that an instance may take to start [900, large models more; local: start_timeout_s].",
+        ),
     ] = None,
     gate: Gate = "ready",
     as_json: Json = False,
@@ -159,7 +178,8 @@ def apply(
         return
     from executor.cluster.apply import apply as bring
 
-    done = bring(api, made, limits=read_limits(900.0 if timeout is None else timeout, gate), on_event=event_printer())
+    patience = max(900.0, made.start_timeout_s + 60.0) if timeout is None else timeout
+    done = bring(api, made, limits=read_limits(patience, gate), on_event=event_printer())
     warn_unpinned(made)
     document = {
         "plan": done.plan_hash,

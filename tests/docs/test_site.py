@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import scepsy
+from executor.manifests import RenderOptions
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -20,7 +21,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "DESIGN.md", *DOCS.rglob("*.md")]:
         for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            made = link.endswith(("commands.md", "design.md"))
+            made = link.endswith(("commands.md", "design.md", "deploy-options.md"))
             assert made or (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
 
 
@@ -29,3 +30,11 @@ def test_the_command_reference_has_every_command() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     for command in ("scepsy plan", "scepsy trace import", "scepsy simulate", "scepsy apply"):
         assert f"## {command}\n" in done.stdout
+
+
+def test_every_deploy_option_is_documented_with_its_default() -> None:
+    code = "import sys; sys.path.insert(0, 'docs'); import hooks; print(hooks.deploy_options_page())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", done.stdout, flags=re.MULTILINE))
+    for field in RenderOptions.__struct_fields__:
+        assert len(rows[field]) > 10, field

@@ -10,7 +10,7 @@ PROFILES = plans.profiles()
 
 
 def test_render_1000_instances(benchmark: Any) -> None:
-    rendered = benchmark(render, PLAN, PROFILES)
+    rendered = benchmark(render, PLAN, PROFILES, plans.OPTIONS)
     assert len(rendered.engines) == 1000
 
 
