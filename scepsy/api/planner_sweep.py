@@ -111,7 +111,7 @@ def simulated_rows(
     one: Planned, stream: Stream, problem: Problem, *, runs: int, seed: int, most_calls: int | None = None
 ) -> list[dict[str, Any]]:
     """One simulated point of a plan at its rate: ``runs`` runs, and with ``most_calls`` more until it is settled."""
-    replay = simulator(problem.profiles, engine="auto")
+    replay = simulator(problem.profiles)
     rows = measure(one.plan, [at_rate(stream, one.rate_per_s)], replay, runs=runs, seed=seed, most_calls=most_calls)
     extra = {"planner": one.planner, "load": one.load, "gpus": len(one.plan.gpu_shares)}
     return [extra | row for row in rows]

@@ -147,6 +147,7 @@ def measurements(found: Settled) -> dict[str, Any]:
     joined = Sample(*(np.concatenate([getattr(part, field) for part in parts]) for field in ("arrival_s", "end_s", "work")))
     return numbers(measured(joined)) | {
         "engine": found.records.meta.get("engine", "simpy"),
+        "engine_why": found.records.meta.get("engine_why", ""),
         "stable": found.stable,
         "settled": found.settled,
         "verdict": UNSTABLE if found.unstable else STABLE if found.stable else UNDECIDED,

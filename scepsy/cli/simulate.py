@@ -53,7 +53,7 @@ def simulate(
     records: Annotated[Path | None, typer.Option(help="Write PREFIX.runs.parquet and PREFIX.calls.parquet.")] = None,
     engine: Annotated[
         EngineName, typer.Option(help="compiled (fast, static plans only), simpy (everything) or auto. Results are equal.")
-    ] = "simpy",
+    ] = "auto",
     as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
@@ -147,7 +147,7 @@ def _replay(
     system: str = "static",
     drain_s: float | None = None,
     timeline: Path | None = None,
-    engine: str = "simpy",
+    engine: str = "auto",
 ) -> "tuple[Settled, float]":
     """Simulate by the measuring rule; with the wall seconds of the last round. The spinner is on stderr."""
     import msgspec

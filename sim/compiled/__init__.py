@@ -9,11 +9,11 @@ from importlib.util import find_spec
 
 
 def unusable() -> str | None:
-    """Why there is no compiled core here: numba is missing, or does not load (a wrong numpy, say); none: there is one."""
+    """Why there is no compiled core here: llvmlite is missing, or does not load; none: there is one."""
     try:
-        import_module("sim.compiled.memory")
-    except (ImportError, OSError) as error:  # llvmlite says OSError where its shared library is broken
-        if find_spec("numba") is None:
-            return "numba is not installed (pip install numba)"
-        return f"numba does not load: {str(error).strip().partition(chr(10))[0]}"
+        import_module("llvmlite.binding")
+    except (ImportError, OSError) as error:  # it says OSError where its shared library is broken
+        if find_spec("llvmlite") is None:
+            return "llvmlite is not installed (pip install llvmlite)"
+        return f"llvmlite does not load: {str(error).strip().partition(chr(10))[0]}"
     return None

@@ -1,7 +1,6 @@
 """The loop: the next event happens, until the simulation is over or the core needs something from Python."""
 
-from collections.abc import Callable
-
+from sim.compiled.ahead import on_end_ahead, on_wake_ahead
 from sim.compiled.blocks import move_table
 from sim.compiled.entrance import on_promote
 from sim.compiled.events import drop_first, next_epoch, skip_epochs
@@ -26,6 +25,7 @@ from sim.compiled.layout import (
     HEAP,
     HEAP_ROOM,
     HEAP_SIZE,
+    I_AHEAD,
     I_ALARM,
     IS_DONE,
     KIND_BITS,
@@ -71,7 +71,7 @@ from sim.compiled.layout import (
     USERS_EMPTY,
     WAKES,
 )
-from sim.compiled.memory import cached, get, jit, put
+from sim.compiled.memory import get, jit, put
 from sim.compiled.runs import NODE_BITS, arrive, check_done, issue, leave_run, next_arrival, next_of_user, stop, user_arrives
 
 
@@ -111,14 +111,14 @@ def _happens(m: int, kind: int, record: int, more: int, number: int) -> int:
     """One event; an error's code, or 0."""
     if kind == ENDS:
         if get(m, record + I_ALARM) == number:  # else the span was cut: this was its former end
-            return on_end(m, record)
+            return on_end_ahead(m, record) if get(m, record + I_AHEAD) else on_end(m, record)
     elif kind == ARRIVE:
         if not arrive(m):
             return NEVER_FITS_HERE
         if not next_arrival(m):
             return BACKWARDS
     elif kind == WAKES:
-        return on_wake(m, record)
+        return on_wake_ahead(m, record) if get(m, record + I_AHEAD) else on_wake(m, record)
     elif kind == GAP_OVER:
         if not issue(m, record, more >> NODE_BITS, more & ((1 << NODE_BITS) - 1)):
             return NEVER_FITS_HERE
@@ -134,52 +134,45 @@ def _happens(m: int, kind: int, record: int, more: int, number: int) -> int:
     return 0
 
 
-def make_advance(sources: str) -> Callable[[int, int], int]:
-    """The compiled core. ``sources`` tells versions of its source files apart: numba's cache looks only at this one."""
-
-    @cached
-    def advance(m: int, begin: int) -> int:
-        """Let things happen, with ``begin`` from the very start; return what is needed, or how it ended (``layout``)."""
-        if sources == "":
+@jit
+def advance(m: int, begin: int) -> int:
+    """Let things happen, with ``begin`` from the very start; return what is needed, or how it ended (``layout``)."""
+    if get(m, OLD_TABLE):
+        move_table(m)
+    if begin:
+        if not next_arrival(m):
+            return BACKWARDS
+        for number in range(get(m, USERS_COUNT)):
+            next_of_user(m, number)
+        check_done(m)
+        if get(m, DONE):
             return FINISHED
-        if get(m, OLD_TABLE):
-            move_table(m)
-        if begin:
-            if not next_arrival(m):
-                return BACKWARDS
-            for number in range(get(m, USERS_COUNT)):
-                next_of_user(m, number)
-            check_done(m)
-            if get(m, DONE):
-                return FINISHED
-        while True:
-            code = _needs(m)
-            if code:
-                return code
-            heap = get(m, HEAP)
-            if get(m, HEAP_SIZE) == 0:
-                if get(m, FAR_SIZE) == 0:
-                    return STALLED
-                skip_epochs(m)
-                continue
-            if get(heap, 0) >= EPOCH:
-                next_epoch(m)
-                continue
-            put(m, NOW, get(heap, 0))
-            number = get(heap, 1) & ((1 << NUMBER_BITS) - 1)
-            what, more = get(heap, 2), get(heap, 3)
-            drop_first(m)
-            kind = what & ((1 << KIND_BITS) - 1)
-            if kind == IS_DONE:
-                return FINISHED
-            code = _happens(m, kind, what >> KIND_BITS, more, number)
-            if code == NEVER_FITS_HERE:
-                return NEVER_FITS
-            if code == STUCK:
-                return CANNOT_ADMIT
-            if code == SPAN_TOO_LONG:
-                return TOO_LONG
-            if code:
-                return code
-
-    return advance
+    while True:
+        code = _needs(m)
+        if code:
+            return code
+        heap = get(m, HEAP)
+        if get(m, HEAP_SIZE) == 0:
+            if get(m, FAR_SIZE) == 0:
+                return STALLED
+            skip_epochs(m)
+            continue
+        if get(heap, 0) >= EPOCH:
+            next_epoch(m)
+            continue
+        put(m, NOW, get(heap, 0))
+        number = get(heap, 1) & ((1 << NUMBER_BITS) - 1)
+        what, more = get(heap, 2), get(heap, 3)
+        drop_first(m)
+        kind = what & ((1 << KIND_BITS) - 1)
+        if kind == IS_DONE:
+            return FINISHED
+        code = _happens(m, kind, what >> KIND_BITS, more, number)
+        if code == NEVER_FITS_HERE:
+            return NEVER_FITS
+        if code == STUCK:
+            return CANNOT_ADMIT
+        if code == SPAN_TOO_LONG:
+            return TOO_LONG
+        if code:
+            return code

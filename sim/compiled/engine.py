@@ -1,7 +1,9 @@
 """A plan and a workload through the compiled core; and what it does not model, said in words."""
 
 import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from math import fsum
 
 from scepsy.arrivals import stream_names
 from scepsy.backend import Workload
@@ -84,14 +86,27 @@ def refusal(case: SimulationInputs, *, policies: bool = False, timeline: bool = 
         return f"router {case.router!r} is not one of its own"
     if queue_number(case.queue_order) is None:
         return f"queue order {case.queue_order!r} is not one of its own"
-    if any(spec.engine.async_scheduling for spec in case.specs):
-        return "instances schedule asynchronously"
-    if any(spec.step.experts_s for spec in case.specs):
-        return "a mixture of experts reads other weights with each batch"
-    tenants = [gpu for instance in case.plan.instances for gpu in instance.gpus]
-    if max(map(tenants.count, set(tenants)), default=0) > MOST_TENANTS:
+    tenants = Counter(gpu for instance in case.plan.instances for gpu in instance.gpus)
+    if max(tenants.values(), default=0) > MOST_TENANTS:
         return f"more than {MOST_TENANTS} instances share a GPU"
-    return _sessions_look_like_runs(case) or unusable()  # last: it takes half a second to load numba
+    return _sessions_look_like_runs(case) or unusable()  # last: it loads the compiler
+
+
+def longest_span_s(case: SimulationInputs) -> float:
+    """More than any instance can decode for without anything to decide: the longest output, every iteration the slowest."""
+    longest = max(call.output_tokens for item in case.workload.streams for run in item.trace.runs for call in run.calls)
+    drawn: dict[object, list[float]] = defaultdict(list)
+    for spec, instance in zip(case.specs, case.plan.instances, strict=True):
+        for gpu in instance.gpus:
+            drawn[gpu].append(spec.bandwidth_demand)
+    demand, law = max(map(fsum, drawn.values())), case.profiles.contention
+    return max(longest * law.slowdown(demand, demand) * _slowest_iteration_s(spec) for spec in case.specs)
+
+
+def _slowest_iteration_s(spec: ReplicaSpec) -> float:
+    sequences, step = spec.engine.max_num_seqs, spec.step
+    factor = max(spec.share_law.decode_factor(batch, spec.share_pct) for batch in (1, sequences))
+    return factor * step.step_s(0, 0.0, sequences, spec.kv_blocks * spec.engine.block_tokens)
 
 
 def _sessions_look_like_runs(case: SimulationInputs) -> str | None:

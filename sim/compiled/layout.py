@@ -314,6 +314,9 @@ N_CLASS = 3
     I_ENDS_SIZE,
     I_ENDS_ROOM,
     I_AHEAD,
+    I_BEGINS,
+    I_LEAVING,
+    I_WEIGHTS,
     # what it costs (floats)
     I_BASE,
     I_PREFILL,
@@ -356,6 +359,16 @@ N_CLASS = 3
     I_FINISHING_COUNT,
     I_DECODERS,
     I_DECODERS_LAST,
+    # what is scheduled ahead, and what the iteration under way brings
+    I_NEXT,
+    I_NEXT_DECODING,
+    I_NEXT_CONTEXT,
+    I_NEXT_TOKENS,
+    I_NEXT_AREA,
+    I_PREEMPTED,
+    I_RAN_DECODING,
+    I_BEGINS_SIZE,
+    I_LEAVING_SIZE,
     # waiting calls
     I_WAITING,
     I_WAITING_TOKENS,
@@ -380,8 +393,10 @@ N_CLASS = 3
     I_END_2,
     I_END_3,
     I_END_4,
-) = range(81)
+) = range(93)
 I_WORDS = 96
+LEAVING_WORDS = 2
+"""A call that leaves, and the blocks that it holds."""
 METER_BITS = 60
 KV_BITS = 30
 

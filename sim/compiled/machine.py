@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from scepsy.errors import SimulationError
 from scepsy.profile.share import ContentionLaw
+from scepsy.profile.step import StepModel
 from scepsy.rng import stream
 from sim.compiled import layout as at
+from sim.compiled.build import advance
 from sim.compiled.templates import Templates, Words, split
 from sim.engine.clock import TICKS_PER_S
 from sim.engine.replica import ReplicaSpec, check_fits, stalled
@@ -24,17 +24,6 @@ Floats = npt.NDArray[np.float64]
 
 ROWS = 1 << 14
 """Rows handed over at once."""
-
-
-@cache
-def advance() -> Callable[[int, int], int]:
-    """The compiled core, from the disk when it was compiled before."""
-    from sim.compiled.core import make_advance
-
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return make_advance(digest.hexdigest())
 
 
 class TooLong(SimulationError):
@@ -202,8 +191,10 @@ class Machine:
     def _lay_out_instance(self, number: int, gpus: Sequence[int], counter: int) -> int:
         spec, places = self._setup.specs[number], self._setup.places[number]
         engine, step, law = spec.engine, spec.step, spec.share_law
-        ends = 2 * min(engine.max_num_seqs, spec.kv_blocks) + 16
-        i = self._more(at.I_WORDS + 2 * len(places) + engine.block_tokens + 3 * ends)
+        running = min(engine.max_num_seqs, spec.kv_blocks) + 16
+        ends = 2 * running
+        ahead = running * (1 + at.LEAVING_WORDS) if engine.async_scheduling else 0
+        i = self._more(at.I_WORDS + 2 * len(places) + engine.block_tokens + 3 * ends + ahead)
         m, f = self._m, self._m.view(np.float64)
         behind = i + at.I_WORDS
         whole = {
@@ -226,6 +217,9 @@ class Machine:
             at.I_RESIDUES: behind + 2 * len(places),
             at.I_ENDS: behind + 2 * len(places) + engine.block_tokens,
             at.I_ENDS_ROOM: ends,
+            at.I_BEGINS: behind + 2 * len(places) + engine.block_tokens + 3 * ends,
+            at.I_LEAVING: behind + 2 * len(places) + engine.block_tokens + 3 * ends + running,
+            at.I_WEIGHTS: self._weights(spec),
             at.I_PREFILL_TOKENS: law.prefill_tokens,
             at.I_ALARM: -1,
             at.I_FREE: spec.kv_blocks,
@@ -254,6 +248,14 @@ class Machine:
             m[behind + 2 * place] = gpus[gpu]
             m[behind + 2 * place + 1] = self._tenants[gpu].index(number)
         return i
+
+    def _weights(self, spec: ReplicaSpec) -> int:
+        """Address of the seconds that weights take by the tokens of an iteration; 0: always the same."""
+        if not spec.step.experts_s:
+            return 0
+        most = max(spec.engine.max_num_batched_tokens, spec.engine.max_num_seqs)
+        table = self._keep[f"weights of {spec.name}"] = _weights_s(spec.step, most)
+        return int(table.ctypes.data)
 
     def _finish_lists(self) -> None:
         """Fill in who is where, now that all have places."""
@@ -528,6 +530,10 @@ class Machine:
             found += self._linked(int(self._m[i + at.I_DECODERS]), at.C_AFTER)
             found += self._linked(int(self._m[i + at.I_FINISHING]), at.C_NEXT)
             found += [int(self._m[i + at.I_PARTIAL])] if self._m[i + at.I_PARTIAL] else []
+            leaving = int(self._m[i + at.I_LEAVING])
+            found += self._m[
+                leaving : leaving + at.LEAVING_WORDS * int(self._m[i + at.I_LEAVING_SIZE]) : at.LEAVING_WORDS
+            ].tolist()
             found += self._waiting(i)
         return found
 
@@ -562,6 +568,12 @@ class Machine:
             run = int(m[run + at.R_NEXT])
         if open_rows:
             self._rows("runs", np.array(open_rows))
+
+
+@lru_cache(maxsize=64)
+def _weights_s(step: StepModel, most: int) -> Words:
+    """``step.weights_s`` of 0 to ``most`` tokens, floats, by Python's own power."""
+    return np.array([step.weights_s(tokens) for tokens in range(most + 1)]).view(np.int64)
 
 
 def _class_of(words: int) -> int:

@@ -15,7 +15,8 @@ from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.records import CALL_SCHEMA, RUN_SCHEMA, Records
 from scepsy.version import __version__
-from sim.compiled.engine import SimulationInputs, refusal, simulate_compiled
+from sim.compiled.build import NotLoaded
+from sim.compiled.engine import SimulationInputs, simulate_compiled
 from sim.compiled.machine import TooLong
 from sim.engine.ahead import make_replica
 from sim.engine.clock import TICKS_PER_S, Kernel
@@ -26,6 +27,7 @@ from sim.engine.replica import ReplicaSpec
 from sim.engine.spec import replica_spec, spec_of
 from sim.policies.orders import QUEUE_ORDERS
 from sim.policies.routers import ROUTERS
+from sim.world.choice import Choice, choose
 from sim.world.control import Control, Policy
 from sim.world.recorder import RecordWriter, Sink
 from sim.world.timeline import Timeline, watch
@@ -34,8 +36,6 @@ from sim.world.world import World
 __all__ = ["build", "instance_use", "queue_maker", "run_to_the_end", "simulate", "spec_of"]
 
 T = TypeVar("T")
-
-ENGINES = ("auto", "simpy", "compiled")
 
 
 class Metered(Protocol):
@@ -71,14 +71,15 @@ def simulate(
     policies: Sequence[Policy] = (),
     timeline: Timeline | None = None,
     sink: Sink | None = None,
-    engine: str = "simpy",
+    engine: str = "auto",
 ) -> Records:
     """Replay the workload on the plan's instances; bind the keyword arguments with ``partial`` to get a ``Backend``.
 
     ``engine``: "simpy" models everything; "compiled" (``sim.compiled``) is faster, has the same results, and raises
-    ``InputError`` for what it does not model; "auto" takes it where it models the case and numba is there. The metadata
-    say which. ``policies`` act on the running cluster (``sim.world.control``), ``timeline`` watches it
-    (``sim.world.timeline``). With ``sink``, batches of records go there as they come and the returned tables are empty.
+    ``InputError`` for what it does not model; "auto" takes it where it models the case and can be had (``sim.world.choice``).
+    The metadata say which ("engine") and why ("engine_why"). ``policies`` act on the running cluster
+    (``sim.world.control``), ``timeline`` watches it (``sim.world.timeline``). With ``sink``, batches of records go there as
+    they come and the returned tables are empty.
 
     Raises ``InputError`` for an unknown name, an LLM without profile or a plan that cannot be built, ``SimulationError``
     when the simulated system cannot go on.
@@ -91,16 +92,17 @@ def simulate(
     _named(ROUTERS, "router", router)
     queue_maker(queue_order)
     case = SimulationInputs(plan, workload, profiles, router, queue_order)
-    chosen = _engine(engine, case, policies=bool(policies), timeline=timeline is not None)
+    _check_llms(plan, workload)
+    chosen = choose(engine, case, policies=bool(policies), timeline=timeline is not None, streamed=sink is not None)
     meters: Sequence[Metered] = ()
-    if chosen == "compiled":
+    if chosen.engine == "compiled":
         try:
             now, meters = simulate_compiled(case, sink or keep)
-        except TooLong:
-            if engine != "auto" or sink is not None:
+        except (NotLoaded, TooLong) as error:
+            if engine != "auto":
                 raise
-            chosen, kept = "simpy", {"runs": [], "calls": []}
-    if chosen == "simpy":
+            chosen, kept = Choice("simpy", str(error)), {"runs": [], "calls": []}
+    if chosen.engine == "simpy":
         now, meters = _with_simpy(case, policies, timeline, sink or keep)
     meta = {
         "source": "simulated",
@@ -108,7 +110,8 @@ def simulate(
         "planner": plan.planner,
         "router": router,
         "queue_order": queue_order,
-        "engine": chosen,
+        "engine": chosen.engine,
+        "engine_why": chosen.why,
         "version": __version__,
         "simulated_s": repr(now / TICKS_PER_S),
         "instances": json.dumps([instance_use(each, now) for each in meters]),
@@ -116,22 +119,6 @@ def simulate(
     return Records(
         runs=pa.Table.from_batches(kept["runs"], RUN_SCHEMA), calls=pa.Table.from_batches(kept["calls"], CALL_SCHEMA), meta=meta
     )
-
-
-def _engine(engine: str, case: SimulationInputs, *, policies: bool, timeline: bool) -> str:
-    """The engine to use. Raises ``InputError`` for an unknown name, or when the compiled core does not model the case."""
-    if engine not in ENGINES:
-        raise InputError(f"engine is {engine!r}: must be one of {', '.join(ENGINES)}")
-    if engine == "simpy":
-        return "simpy"
-    _check_llms(case.plan, case.workload)
-    case.specs = [replica_spec(case.plan, instance, case.profiles) for instance in case.plan.instances]
-    why = refusal(case, policies=policies, timeline=timeline)
-    if why is None:
-        return "compiled"
-    if engine == "compiled":
-        raise InputError(f"engine is 'compiled', which does not model this case: {why} (use 'simpy' or 'auto')")
-    return "simpy"
 
 
 def _with_simpy(

@@ -31,7 +31,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         scepsy.plna  # noqa: B018
 
 
-HEAVY = ("numpy", "pandas", "simpy", "scipy", "numba", "matplotlib", "typer", "msgspec")
+HEAVY = ("numpy", "pandas", "simpy", "scipy", "llvmlite", "matplotlib", "typer", "msgspec")
 
 
 def test_the_import_loads_nothing_heavy() -> None:

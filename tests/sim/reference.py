@@ -214,11 +214,12 @@ class Engine:
         slow = law.decode_factor(sequences, share) * slowdown
         work = step.prefill_s_per_token * tokens + step.attention_s_per_token2 * area
         if not prefill:
-            fixed = max(1, round(slow * (step.base_s + step.decode_s_per_sequence * sequences) * FS))
+            fixed = max(1, round(slow * (step.weights_s(sequences) + step.decode_s_per_sequence * sequences) * FS))
             return fixed + round(slow * step.context_s_per_token * FS) * context, True
         if not decoding:
-            return max(1, round(law.prefill_factor(tokens, share) * (step.base_s + work) * FS)), False
-        decode = step.base_s + step.decode_s_per_sequence * sequences + step.context_s_per_token * context
+            return max(1, round(law.prefill_factor(tokens, share) * (step.weights_s(tokens) + work) * FS)), False
+        weights = step.weights_s(tokens + sequences)
+        decode = weights + step.decode_s_per_sequence * sequences + step.context_s_per_token * context
         return max(1, round((slow * decode + law.prefill_factor(tokens, share) * work) * FS)), True
 
     def prompt_work(self) -> int:

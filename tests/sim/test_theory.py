@@ -104,11 +104,13 @@ def test_littles_law_on_every_instance(engine):
         assert area == pytest.approx(float((mine.end_s - mine.issued_s).sum()), rel=1e-9)
 
 
+@on_both_engines
 @pytest.mark.parametrize("seed", range(8))
-def test_work_and_tokens_are_conserved(seed):
+def test_work_and_tokens_are_conserved(seed, engine):
     step = StepModel(base_s=0.0, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-3)
     one = profile(step=step, engine=EngineLimits(max_num_seqs=64, prefix_caching=False))
-    records = simulate(plan((one, 100, 2)), load(single_calls(300), 3.0, runs=1500, seed=seed), profiles=profile_set(one))
+    case = plan((one, 100, 2)), load(single_calls(300), 3.0, runs=1500, seed=seed)
+    records = simulate(*case, profiles=profile_set(one), engine=engine)
     calls = records.calls.to_pandas()
     use = json.loads(records.meta["instances"])
     for item in use:
@@ -119,25 +121,27 @@ def test_work_and_tokens_are_conserved(seed):
     assert len(calls) == 1500
 
 
-def test_latency_is_monotone_in_rate():
+@on_both_engines
+def test_latency_is_monotone_in_rate(engine):
     # the same runs at the same relative times, closer together: no run can leave the system later relative to its arrival
     # on average
     one = profile()
     what = single_calls(500)
     means = []
     for rate in (2.0, 4.0, 8.0, 16.0, 24.0):
-        records = simulate(plan((one, 100, 2)), load(what, rate, runs=3000, seed=1), profiles=profile_set(one))
+        records = simulate(plan((one, 100, 2)), load(what, rate, runs=3000, seed=1), profiles=profile_set(one), engine=engine)
         means.append(float((records.runs["end_s"].to_numpy() - records.runs["arrival_s"].to_numpy()).mean()))
     assert means == sorted(means)
 
 
-def test_replicas_under_round_robin_are_independent_engines():
+@on_both_engines
+def test_replicas_under_round_robin_are_independent_engines(engine):
     # r whole-GPU replicas behind round robin equal r engines that each get every r-th call, to the last digit
     one = profile()
     what = single_calls(400)
     arrivals = load(what, 15.0, runs=600, seed=4)
     together = (
-        simulate(plan((one, 100, 3)), arrivals, profiles=profile_set(one), router="round-robin")
+        simulate(plan((one, 100, 3)), arrivals, profiles=profile_set(one), router="round-robin", engine=engine)
         .runs.to_pandas()
         .set_index("run")
     )
@@ -151,16 +155,22 @@ def test_replicas_under_round_robin_are_independent_engines():
                 for name, row in mine.iterrows()
             )
         )
-        records = simulate(plan((one, 100, 1)), load(alone), profiles=profile_set(one)).runs.to_pandas().set_index("template")
+        records = (
+            simulate(plan((one, 100, 1)), load(alone), profiles=profile_set(one), engine=engine)
+            .runs.to_pandas()
+            .set_index("template")
+        )
         sojourn = (records.end_s - records.arrival_s).loc[list(mine.index)].to_numpy()
         assert sojourn == pytest.approx((mine.end_s - mine.arrival_s).to_numpy(), abs=1e-9)
 
 
-def test_the_same_seed_gives_the_same_records_and_another_seed_does_not():
+@on_both_engines
+def test_the_same_seed_gives_the_same_records_and_another_seed_does_not(engine):
     one = profile()
     what = single_calls(300)
     first, again, other = (
-        simulate(plan((one, 100, 2)), load(what, 8.0, runs=400, seed=seed), profiles=profile_set(one)) for seed in (5, 5, 6)
+        simulate(plan((one, 100, 2)), load(what, 8.0, runs=400, seed=seed), profiles=profile_set(one), engine=engine)
+        for seed in (5, 5, 6)
     )
     assert first.calls.equals(again.calls)
     assert first.runs.equals(again.runs)

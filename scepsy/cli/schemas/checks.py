@@ -14,6 +14,7 @@ _STANDING = {
     "latency_s": _LATENCY,
 }
 _VERDICT = {"verdict": TEXT, "why": TEXT}
+_WHY = {**_VERDICT, "engine_why": TEXT}
 _MEASURED = {**_STANDING, "engine": TEXT, "workflows": by_name(record(_STANDING, _VERDICT))}
 _LLM = record({"calls": _COUNTS, **{name: record(_QUANTILES) for name in ("latency_s", "queue_s", "ttft_s", "tpot_s")}})
 
@@ -87,7 +88,7 @@ DOCUMENTS: dict[str, Shape] = {
             "calls_per_wall_s": maybe(NUMBER),
         },
         {
-            **_VERDICT,
+            **_WHY,
             "by_workflow": by_name(record({"runs": _COUNTS, "latency_s": record(_QUANTILES)})),
             "by_llm": by_name(_LLM),
             "instances": rows(record({"instance": TEXT, "llm": TEXT})),
@@ -105,7 +106,7 @@ DOCUMENTS: dict[str, Shape] = {
             "runs": _COUNTS,
             **_MEASURED,
         },
-        _VERDICT,
+        _WHY,
     ),
     "report": record({"report": TEXT, "pictures": rows(TEXT), "rows": rows(_ROW)}),
     "compare": either(

@@ -13,7 +13,7 @@ from tests.builders.simulated import call, run, trace
 from tests.sim.compiled.both import Case, check
 from tests.sim.compiled.test_long_runs import spec
 
-pytest.importorskip("numba")
+pytest.importorskip("llvmlite")
 
 
 @pytest.mark.parametrize("neighbours", [2, 3])

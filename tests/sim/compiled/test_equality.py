@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from scepsy.backend import Stream, Workload
 from scepsy.profile.share import ContentionLaw
 from scepsy.workload import Arrivals, Call, Piece, Run, Trace, TraceSource
-from sim.engine.replica import ReplicaSpec
 from sim.policies.orders import QUEUE_ORDERS
 from sim.policies.orders.plas import Plas
 from sim.policies.routers import ROUTERS
 from tests.sim.compiled.both import Case, check
 from tests.sim.engine.test_exactness import specs_and_places
 
-pytest.importorskip("numba")
+pytest.importorskip("llvmlite")
 
 ROUTER_NAMES = sorted(set(ROUTERS) - {"ayo"})
 
@@ -79,11 +78,6 @@ def some_arrivals(draw) -> Arrivals:
     return Arrivals(kind=kind, rate_per_s=rate, **({"cv": 2.0} if kind == "gamma" else {}))
 
 
-def synchronous(spec: ReplicaSpec, llm: str, number: int) -> ReplicaSpec:
-    engine = msgspec.structs.replace(spec.engine, async_scheduling=False)
-    return replace(spec, engine=engine, llm=llm, name=f"{llm}-{number}")
-
-
 @st.composite
 def cases(draw) -> Case:
     specs, places = draw(specs_and_places())
@@ -91,7 +85,7 @@ def cases(draw) -> Case:
     if twins:
         specs, places = [specs[0]] * 2, [places[0]] * 2
     llms = ["m", "k"][: draw(st.integers(1, 2))]
-    named = [synchronous(spec, llms[n % len(llms)], n) for n, spec in enumerate(specs)]
+    named = [replace(spec, llm=(llm := llms[n % len(llms)]), name=f"{llm}-{n}") for n, spec in enumerate(specs)]
     used = sorted({spec.llm for spec in named})
     streams = []
     for place in range(draw(st.integers(1, 2))):
@@ -122,9 +116,33 @@ def test_compiled_equals_simpy(case):
     check(case)
 
 
+@st.composite
+def ahead(draw) -> Case:
+    """Instances that schedule ahead and have few blocks for many calls: who is about to leave is preempted too."""
+    case = draw(cases())
+    specs = []
+    for spec in case.specs:
+        engine = msgspec.structs.replace(
+            spec.engine,
+            async_scheduling=True,
+            prefix_caching=True,
+            max_num_seqs=8,
+            max_num_batched_tokens=60,
+            max_num_queued=None,
+        )
+        specs.append(replace(spec, engine=engine, kv_blocks=-(-96 // engine.block_tokens) + draw(st.integers(0, 8))))
+    return replace(case, specs=specs)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ahead())
+def test_compiled_equals_simpy_where_calls_are_scheduled_ahead(case):
+    check(case)
+
+
 @pytest.mark.slow
 @settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(cases())
+@given(st.one_of(cases(), ahead()))
 def test_compiled_equals_simpy_thousands_of_times(case):
     check(case)
 

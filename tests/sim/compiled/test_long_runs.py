@@ -16,7 +16,7 @@ from sim.engine.replica import ReplicaSpec
 from tests.builders.simulated import LAW, call, run, trace
 from tests.sim.compiled.both import Case, check
 
-pytest.importorskip("numba")
+pytest.importorskip("llvmlite")
 
 STEP = StepModel(base_s=0.5, prefill_s_per_token=1e-2, decode_s_per_sequence=1e-2, context_s_per_token=1e-4)
 """Slow, so that thousands of seconds take few events."""

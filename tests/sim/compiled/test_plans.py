@@ -32,7 +32,7 @@ from scepsy.workload import Arrivals, Trace
 from sim.world.run import simulate
 from tests.builders.simulated import load, plan, profile, profile_set, single_calls
 
-pytest.importorskip("numba")
+pytest.importorskip("llvmlite")
 
 PLANS = sorted((Path(__file__).parent / "plans").glob("*.plan.yaml"))
 
@@ -75,10 +75,13 @@ def test_the_command_says_which_engine_ran_and_refuses_in_one_line():
 
     found = {name: json.loads(command("--engine", name, "--json").stdout) for name in ("simpy", "compiled", "auto")}
     assert [found[name].pop("engine") for name in found] == ["simpy", "compiled", "compiled"]
+    assert [found[name].pop("engine_why") for name in found] == ["asked for", "asked for", "it models this case"]
     for one in found.values():
         del one["wall_s"], one["calls_per_wall_s"]
     assert found["simpy"] == found["compiled"] == found["auto"]
-    assert json.loads(command("--engine", "auto", "--router", "ayo", "--json").stdout)["engine"] == "simpy"
+    assert json.loads(command("--json").stdout)["engine"] == "compiled", "auto is the default"
+    other = json.loads(command("--router", "ayo", "--json").stdout)
+    assert (other["engine"], other["engine_why"]) == ("simpy", "router 'ayo' is not one of its own")
     for words, why in (
         (("--engine", "compiled", "--router", "ayo"), "router 'ayo' is not one of its own"),
         (("--engine", "compiled", "--queue-order", "topology"), "queue order 'topology' is not one of its own"),

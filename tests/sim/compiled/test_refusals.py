@@ -6,7 +6,6 @@ import subprocess
 import sys
 from functools import partial
 
-import msgspec
 import pytest
 
 from scepsy.errors import InputError, SimulationError
@@ -20,9 +19,9 @@ from sim.policies.routers import plas as plas_router
 from sim.policies.routers.builtin import RoundRobin
 from sim.world.run import simulate
 from sim.world.timeline import Timeline
-from tests.builders.simulated import LAW, QWEN_7B_H100, call, load, plan, profile, profile_set, run, trace
+from tests.builders.simulated import LAW, call, load, plan, profile, profile_set, run, trace
 
-pytest.importorskip("numba")
+pytest.importorskip("llvmlite")
 
 
 def some_runs(**fields):
@@ -39,8 +38,6 @@ class FromElsewhere(RoundRobin):
     """Even one that only inherits."""
 
 
-async_scheduling = profile(engine=EngineLimits(async_scheduling=True))
-experts = profile(step=msgspec.structs.replace(QWEN_7B_H100, experts_s=0.01, expert_part=0.25))
 tiny = profile(weight_bytes=10**6, kv_bytes_per_token=1000, engine=EngineLimits(activation_bytes=0))
 
 
@@ -49,8 +46,6 @@ def idle(control):
 
 
 REFUSED = {
-    "asynchronous scheduling": (lambda: a_case(async_scheduling), "instances schedule asynchronously"),
-    "mixture of experts": (lambda: a_case(experts), "a mixture of experts reads other weights with each batch"),
     "router ayo": (lambda: partial(a_case(), router="ayo"), "router 'ayo' is not one of its own"),
     "router from elsewhere": (lambda: partial(a_case(), router="mine"), "router 'mine' is not one of its own"),
     "order topology": (lambda: partial(a_case(), queue_order="topology"), "queue order 'topology' is not one of its own"),
@@ -80,7 +75,7 @@ def test_refused_in_one_line_or_left_to_simpy(what):
     auto, simpy = make()(engine="auto"), make()(engine="simpy")
     assert auto.meta["engine"] == simpy.meta["engine"] == "simpy"
     assert auto.calls.equals(simpy.calls)
-    assert auto.meta == simpy.meta
+    assert auto.meta == simpy.meta | {"engine_why": why}
 
 
 def test_what_it_models_runs_compiled_and_says_so():
@@ -90,6 +85,7 @@ def test_what_it_models_runs_compiled_and_says_so():
     assert compiled.calls.equals(simpy.calls)
     assert auto.calls.equals(simpy.calls)
     assert compiled.meta == simpy.meta | {"engine": "compiled"}
+    assert auto.meta == compiled.meta | {"engine_why": "it models this case"}
 
 
 def test_an_unknown_engine_is_answered_with_the_known_ones():
@@ -104,17 +100,21 @@ def test_a_span_too_long_to_count_is_refused_or_done_again_with_simpy():
         case(engine="compiled")
     auto, simpy = case(engine="auto"), case(engine="simpy")
     assert auto.meta["engine"] == "simpy"
+    assert "decodes for 4612 s" in auto.meta["engine_why"]
     assert auto.calls.equals(simpy.calls)
     assert auto.calls.num_rows == 6
-    rows = []
-    with pytest.raises(machine.TooLong):  # rows may have gone out: they cannot be taken back
-        case(engine="auto", sink=lambda table, batch: rows.append(table))
+    rows = []  # they cannot be taken back, so the case is left to SimPy at once
+    streamed = case(engine="auto", sink=lambda table, batch: rows.append(batch.num_rows))
+    assert (streamed.meta["engine"], sum(rows)) == ("simpy", 12)
+    assert streamed.meta["engine_why"] == "an instance might decode for 4612 s without anything to decide"
+    with pytest.raises(machine.TooLong):
+        case(engine="compiled", sink=lambda table, batch: None)
 
 
-def test_without_numba_everything_but_compiled_works():
+def test_without_the_compiler_everything_but_compiled_works():
     script = """if True:
         import sys
-        sys.modules["numba"] = sys.modules["llvmlite"] = None
+        sys.modules["llvmlite"] = None
         from scepsy.errors import InputError
         from sim.world.run import simulate
         from tests.builders.simulated import load, plan, profile, profile_set, single_calls
@@ -122,7 +122,7 @@ def test_without_numba_everything_but_compiled_works():
         case = plan((one, 100, 2)), load(single_calls(20), 5.0)
         auto, simpy = (simulate(*case, profiles=profile_set(one), engine=name) for name in ("auto", "simpy"))
         assert auto.calls.equals(simpy.calls) and auto.calls.num_rows == 20
-        print(auto.meta["engine"], simpy.meta["engine"])
+        print(auto.meta["engine"], simpy.meta["engine"], auto.meta["engine_why"])
         try:
             simulate(*case, profiles=profile_set(one), engine="compiled")
         except InputError as error:
@@ -131,20 +131,20 @@ def test_without_numba_everything_but_compiled_works():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "simpy simpy",
-        "engine is 'compiled', which does not model this case: numba is not installed (pip install numba) "
+        "simpy simpy llvmlite is not installed (pip install llvmlite)",
+        "engine is 'compiled', which does not model this case: llvmlite is not installed (pip install llvmlite) "
         "(use 'simpy' or 'auto')",
     ]
 
 
-def test_a_numba_that_does_not_load_is_said_in_one_line(monkeypatch):
+def test_a_compiler_that_does_not_load_is_said_in_one_line(monkeypatch):
     def broken(name):
-        raise ImportError("Numba needs NumPy 2.5 or less. Got NumPy 2.9.\nSee the manual.")
+        raise OSError("Could not find/load shared object file\n Error was: libz.so.1")
 
     monkeypatch.setattr("sim.compiled.import_module", broken)
     with pytest.raises(InputError) as refused:
         a_case()(engine="compiled")
-    assert "numba does not load: Numba needs NumPy 2.5 or less. Got NumPy 2.9. (use" in str(refused.value)
+    assert "llvmlite does not load: Could not find/load shared object file (use" in str(refused.value)
     assert a_case()(engine="auto").meta["engine"] == "simpy"
 
 
@@ -155,4 +155,4 @@ def test_the_copy_of_the_plas_routers_limit_is_the_limit():
 def test_every_registered_router_and_order_is_known_or_refused_by_name():
     """A new one must be thought of here: it is refused until the core has it."""
     assert {name for name in ROUTERS if engine.router_number(name) is None} == {"ayo", "mine"}
-    assert {name for name in QUEUE_ORDERS if engine.queue_number(name) is None} == {"topology", "mine"}
+    assert {name for name in QUEUE_ORDERS if engine.queue_number(name) is None} == {"hexagent", "topology", "mine"}

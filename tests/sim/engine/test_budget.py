@@ -89,6 +89,7 @@ ONLY_WORK = StepModel(base_s=0.0, prefill_s_per_token=1e-4)
 HALF_BASE = StepModel(base_s=0.06, prefill_s_per_token=1e-4)
 
 
+@pytest.mark.usefixtures("on_both_engines")
 @pytest.mark.parametrize(("share_pct", "replicas"), [(50, 2), (25, 4), (10, 10)])
 def test_however_a_gpu_is_divided_it_does_the_same_prompt_work(share_pct: int, replicas: int) -> None:
     # without a base, k = 0.69 would give ten instances at 10 % 1.39 times the whole GPU's prompts
@@ -97,6 +98,7 @@ def test_however_a_gpu_is_divided_it_does_the_same_prompt_work(share_pct: int, r
     assert prompts_per_s(share_pct, replicas, ONLY_WORK) <= whole * (1 + 1e-9)
 
 
+@pytest.mark.usefixtures("on_both_engines")
 def test_the_base_overlaps_and_no_more_than_the_base() -> None:
     # half of a step is launches and host time: two instances fill each other's gaps, ten fill the GPU
     whole, work_alone = prompts_per_s(100, 1, HALF_BASE), 1 / (600 * 1e-4)
@@ -107,6 +109,7 @@ def test_the_base_overlaps_and_no_more_than_the_base() -> None:
     assert ten > 1.25 * whole
 
 
+@pytest.mark.usefixtures("on_both_engines")
 def test_instances_that_start_together_are_held_up_one_after_the_other() -> None:
     # three prompts of 60 ms at once on three shares of 30 % (alone 60 · 2.61 = 156.6 ms): the third cannot end before 180 ms
     one = profile(step=ONLY_WORK, engine=BATCHES_OF_ONE, weight_bytes=10**9)
@@ -115,6 +118,7 @@ def test_instances_that_start_together_are_held_up_one_after_the_other() -> None
     assert sorted(records.calls["end_s"].to_pylist()) == pytest.approx([0.1566, 0.1566, 0.18])
 
 
+@pytest.mark.usefixtures("on_both_engines")
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     one = profile(step=ONLY_WORK, engine=BATCHES_OF_ONE, weight_bytes=10**9)
     what = trace(
@@ -124,6 +128,7 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     assert min(records.calls["end_s"].to_pylist()) == pytest.approx(0.1 + 0.06 * 1.69)
 
 
+@pytest.mark.usefixtures("on_both_engines")
 @pytest.mark.parametrize("seed", range(3))
 def test_prompt_work_of_a_shared_gpu_never_exceeds_its_time(seed: int) -> None:
     step = StepModel(base_s=2e-3, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-4)

@@ -72,7 +72,8 @@ def run_spans(specs, places, interference, jobs, everyone):
 
 @st.composite
 def specs_and_places(draw):
-    count = draw(st.integers(1, 3))
+    crowded = draw(st.integers(0, 3)) == 0  # nothing but prompt work, all on one GPU: its compute budget binds
+    count = draw(st.integers(2 if crowded else 1, 3))
     specs, places = [], []
     for number in range(count):
         seqs = draw(st.integers(1, 6))
@@ -86,11 +87,13 @@ def specs_and_places(draw):
             max_num_queued=draw(st.sampled_from([None, None, None, 0, 3])),
         )
         step = StepModel(
-            base_s=draw(st.sampled_from([0.0, 0.01, 0.0117])),
-            prefill_s_per_token=draw(st.sampled_from([1e-4, 1.37e-4, 2e-3])),
+            base_s=0.0 if crowded else draw(st.sampled_from([0.0, 0.01, 0.0117])),
+            prefill_s_per_token=2e-3 if crowded else draw(st.sampled_from([1e-4, 1.37e-4, 2e-3])),
             decode_s_per_sequence=draw(st.sampled_from([0.0, 1e-3])),
             context_s_per_token=draw(st.sampled_from([0.0, 1.3e-5])),
             attention_s_per_token2=draw(st.sampled_from([0.0, 1e-7])),
+            experts_s=draw(st.sampled_from([0.0, 0.0, 0.013])),
+            expert_part=0.3,
         )
         specs.append(
             ReplicaSpec(
@@ -105,7 +108,7 @@ def specs_and_places(draw):
                 bandwidth_demand=draw(st.sampled_from([0.2, 0.6])),
             )
         )
-        places.append(draw(st.sampled_from([[0], [0], [1], [0, 1]])))
+        places.append([0] if crowded else draw(st.sampled_from([[0], [0], [1], [0, 1]])))
     return specs, places
 
 

@@ -9,6 +9,8 @@ from scepsy.workload import Arrivals
 from sim.world.run import simulate
 from tests.builders.simulated import NO_SHARE_COST, call, load, plan, profile, profile_set, run, trace
 
+pytestmark = pytest.mark.usefixtures("on_both_engines")
+
 STEP = StepModel(base_s=0.010, prefill_s_per_token=0.001, decode_s_per_sequence=0.001)
 
 
@@ -193,14 +195,16 @@ def test_time_cannot_go_backwards(monkeypatch):
     one = profile()
     monkeypatch.setattr("sim.world.run.issue", lambda workload: iter([(1.0, "a", run([call(5)])), (0.5, "b", run([call(5)]))]))
     with pytest.raises(SimulationError, match=r"time goes backwards: run b arrives at 0.5 s, after 1.0 s"):
-        simulate(plan((one, 100, 1)), load(trace(run([call(5)], arrival_s=0.0)), runs=2), profiles=profile_set(one))
+        simulate(
+            plan((one, 100, 1)), load(trace(run([call(5)], arrival_s=0.0)), runs=2), profiles=profile_set(one), engine="simpy"
+        )
 
 
 def test_a_stall_raises_instead_of_ending_quietly(monkeypatch):
     one = profile()
     monkeypatch.setattr("sim.engine.replica.Replica._wake", lambda self: None)
     with pytest.raises(SimulationError, match=r"stalled at 0.000000 s with 1 of 1 runs open and 1 calls in flight"):
-        simulate(plan((one, 100, 1)), load(trace(run([call(5)], arrival_s=0.0))), profiles=profile_set(one))
+        simulate(plan((one, 100, 1)), load(trace(run([call(5)], arrival_s=0.0))), profiles=profile_set(one), engine="simpy")
 
 
 def test_names_that_do_not_exist_are_refused():

@@ -110,11 +110,16 @@ def test_a_router_without_instances_raises(name):
         made(name)(Request(None, 0, 1, 1, [], 0), "")
 
 
+@pytest.mark.parametrize("engine", ["simpy", "auto"])
 @pytest.mark.parametrize("name", sorted(ROUTERS))
-def test_every_router_serves_every_call(name):
+def test_every_router_serves_every_call(name, engine):
     one = profile()
     records = simulate(
-        plan((one, 100, 3)), load(single_calls(200), 10.0, runs=300, seed=2), profiles=profile_set(one), router=name
+        plan((one, 100, 3)),
+        load(single_calls(200), 10.0, runs=300, seed=2),
+        profiles=profile_set(one),
+        router=name,
+        engine=engine,
     )
     assert set(records.runs["status"].to_pylist()) == {"completed"}
     assert len(set(records.calls["instance"].to_pylist())) == 3
@@ -149,6 +154,7 @@ def test_preempted_calls_go_first_in_every_order():
         assert [queue.take(), queue.take(), queue.take()] == [second, first, new]
 
 
+@pytest.mark.usefixtures("on_both_engines")
 def test_short_runs_overtake_under_least_attained_service():
     one = profile(step=StepModel(base_s=0.01, prefill_s_per_token=1e-5), engine=EngineLimits(max_num_seqs=1))
     chain = [call(500, 600, id=f"c{n}", parents=(f"c{n - 1}",) if n else ()) for n in range(6)]

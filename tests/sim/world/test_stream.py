@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from scepsy.files.records import load_records
+from sim.compiled import machine
 from sim.world.recorder import RecordWriter
 from sim.world.run import simulate
 from sim.world.stream import RecordsStream
@@ -13,8 +14,10 @@ from tests.builders.memory import PEAK_KIB
 from tests.builders.simulated import load, plan, profile, profile_set, single_calls
 
 
+@pytest.mark.usefixtures("on_both_engines")
 def test_streamed_records_equal_kept_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(RecordWriter.__init__, "__defaults__", (100,))  # many small batches
+    monkeypatch.setattr(machine, "ROWS", 100)
     one = profile()
     arguments = (plan((one, 100, 2)), load(single_calls(100), 8.0, runs=550, seed=1))
     kept = simulate(*arguments, profiles=profile_set(one))
@@ -43,14 +46,18 @@ from sim.world.stream import RecordsStream
 from tests.builders.simulated import load, plan, profile, profile_set, single_calls
 one = profile()
 with RecordsStream({path!r}) as stream:
-    simulate(plan((one, 100, 4)), load(single_calls(), 22.0, runs={runs}, seed=1), profiles=profile_set(one), sink=stream)
+    simulate(plan((one, 100, 4)), load(single_calls(), 22.0, runs={runs}, seed=1), profiles=profile_set(one), sink=stream,
+             engine={engine!r})
 print({peak})
 """
 
 
 @pytest.mark.slow
-def test_a_million_calls_fit_one_gibibyte(tmp_path, pytestconfig):
-    code = _MILLION.format(root=str(pytestconfig.rootpath), path=str(tmp_path / "x"), runs=1_000_000, peak=PEAK_KIB)
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+def test_a_million_calls_fit_400_mebibytes(tmp_path, pytestconfig, engine):
+    code = _MILLION.format(
+        root=str(pytestconfig.rootpath), path=str(tmp_path / "x"), runs=1_000_000, peak=PEAK_KIB, engine=engine
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1024 * 1024  # KiB
+    assert int(done.stdout) < 400 * 1024  # KiB
     assert load_records(tmp_path / "x").calls.num_rows == 1_000_000

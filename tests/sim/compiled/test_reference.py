@@ -1,0 +1,79 @@
+"""The compiled core against the tick-by-tick reference itself: to the femtosecond, with nothing of the SimPy engine between."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from scepsy.backend import Stream, Workload
+from scepsy.profile.share import ContentionLaw
+from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
+from sim.engine.clock import TICKS_PER_S, ticks
+from tests.sim import reference
+from tests.sim.compiled.both import Case, with_compiled
+from tests.sim.engine.test_exactness import cases
+from tests.sim.reference import Job
+
+pytest.importorskip("llvmlite")
+
+BLOCK_TOKENS = 4
+
+
+def as_calls(job: Job, parents: tuple[str, ...] = (), gap: int = 0) -> list[Call]:
+    one = Call(
+        id=f"c{job.name}",
+        llm=f"m{job.instance}",
+        input_tokens=job.prompt,
+        output_tokens=job.output,
+        kind="generate" if job.output else "embed",
+        parents=parents,
+        gap_s=gap / TICKS_PER_S,
+        prefix_hashes=tuple(job.keys),
+    )
+    return [one, *(call for wait, child in job.children for call in as_calls(child, (one.id,), wait))]
+
+
+def as_case(specs, places, interference, jobs) -> Case:
+    """Every instance is the only one of its LLM, so that a call's LLM says where it goes."""
+    runs = []
+    for job in jobs:
+        arrival_s = job.arrival / TICKS_PER_S
+        job.arrival = ticks(arrival_s)
+        runs.append(Run(id=f"r{job.name}", workflow="w", calls=tuple(as_calls(job)), arrival_s=arrival_s))
+    trace = Trace(source=TraceSource(origin="test"), runs=tuple(runs), prefix_block_tokens=BLOCK_TOKENS)
+    workload = Workload(streams=(Stream(trace=trace, arrivals=Arrivals(kind="trace")),), runs=len(runs))
+    return Case(specs, places, ContentionLaw(interference=interference), workload)
+
+
+def prepared(case):
+    """Prefix keys of one block size, and no rejections: a rejected call ends its run, which the reference does not know."""
+    specs, places, interference, jobs, everyone = case
+    alike = []
+    for number, spec in enumerate(specs):
+        engine = msgspec.structs.replace(spec.engine, block_tokens=BLOCK_TOKENS, max_num_queued=None)
+        blocks = -(-spec.kv_blocks * spec.engine.block_tokens // BLOCK_TOKENS)
+        alike.append(replace(spec, engine=engine, kv_blocks=blocks, llm=f"m{number}", name=f"m{number}-0"))
+    for job in everyone:
+        job.keys = job.keys[: job.prompt // BLOCK_TOKENS]
+    return alike, places, interference, jobs, everyone
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases())
+def test_compiled_equals_ticks(case):
+    specs, places, interference, jobs, everyone = prepared(case)
+    first = min(job.arrival for job in jobs)
+    for job in jobs:
+        job.arrival -= first  # recorded arrivals begin with the first
+    found = with_compiled(as_case(specs, places, interference, jobs))
+    reference.run(specs, places, interference, jobs)
+    rows = {row["call"]: row for row in found.calls.to_pylist()}
+    assert len(rows) == len(everyone)
+    for job in everyone:
+        row = rows[f"c{job.name}"]
+        times = [row[name] for name in ("scheduled_s", "first_token_s", "end_s")]
+        assert times == [float(tick) / TICKS_PER_S for tick in (job.scheduled, job.first, job.end)], job.name
+        assert (row["preemptions"], row["cached_tokens"]) == (job.preemptions, job.cached), job.name
