@@ -116,13 +116,16 @@ class Stack:
 
     def _at(self, kind: Integers, count: Integers, load: Floats) -> Floats:
         """One replica count's column: as ``read_curve`` below capacity."""
-        last = self.utilisation[-1]
+        first = self.utilisation[0]
         position = np.interp(load, self.utilisation, np.arange(len(self.utilisation), dtype=float))
-        lower = np.minimum(position.astype(np.int64), len(self.utilisation) - 2)
+        lower = np.minimum(position.astype(np.int64), max(len(self.utilisation) - 2, 0))
         weight = position - lower
-        value = self.busy_s[kind, count, lower] * (1 - weight) + self.busy_s[kind, count, lower + 1] * weight
-        beyond = self.busy_s[kind, count, -1] * (1.0 - last) / np.maximum(1.0 - load, 1e-12)
-        return np.asarray(np.where(load > last, beyond, value))
+        free = 1.0 - self.utilisation
+        value = self.busy_s[kind, count, lower] * free[lower] * (1 - weight)
+        upper = np.minimum(lower + 1, len(self.utilisation) - 1)
+        value += self.busy_s[kind, count, upper] * free[upper] * weight
+        value /= np.maximum(1.0 - load, 1e-12)
+        return np.asarray(np.where(load <= first, self.busy_s[kind, count, 0], value))
 
 
 class CurveIndex:
@@ -153,14 +156,15 @@ class CurveIndex:
         first = families[0]
         counts = sorted(first)
         grid = first[counts[0]].utilisation
+        seen = sum(1 for point in grid if point < 1.0)
         if any(sorted(family) != counts or any(c.utilisation != grid for c in family.values()) for family in families):
             return None
         return Stack(
             kinds=tuple(kinds),
             counts=np.array(counts, dtype=float),
-            utilisation=np.array(grid),
+            utilisation=np.array(grid[:seen]),
             capacity_per_s=np.array([[family[count].capacity_per_s for count in counts] for family in families]),
-            busy_s=np.array([[family[count].busy_s for count in counts] for family in families]),
+            busy_s=np.array([[family[count].busy_s[:seen] for count in counts] for family in families]),
         )
 
     def kinds(self, llm: str) -> list[tuple[str, int, int]]:

@@ -29,6 +29,8 @@ class Paths:
         number_of = {llm: m for m, llm in enumerate(self.llms)}
         self.llm: Integers = np.array([number_of[call.llm] for call in calls], dtype=np.int64)
         self.run: Integers = np.array([number for _, number, _ in entries], dtype=np.int64)
+        self.index: Integers = np.array([index for _, _, index in entries], dtype=np.int64)
+        """Place of each call in its run's ``calls``."""
         self.input_tokens: Floats = np.array([call.input_tokens for call in calls], dtype=float)
         self.output_tokens: Floats = np.array([call.output_tokens for call in calls], dtype=float)
         self.gap_s: Floats = np.array([call.gap_s for call in calls], dtype=float)
@@ -49,6 +51,13 @@ class Paths:
 
     def __len__(self) -> int:
         return len(self.llm)
+
+    @property
+    def stages(self) -> float:
+        """Mean levels of a run."""
+        depth = np.zeros(self.runs)
+        np.maximum.at(depth, self.run, self.level + 1.0)
+        return float(depth.mean())
 
     def walk(self, durations_s: Floats) -> tuple[Floats, Floats]:
         """Start and end of every call, in seconds after its run's arrival; shape (…, calls) in and out."""

@@ -52,6 +52,10 @@ class Curve(Value, frozen=True, kw_only=True):
     """Part of an instance's busy time in which it decodes, so that neighbours on its GPUs feel it."""
     stretchable: tuple[float, ...] = ()
     """Part of an instance's busy time that neighbours' decoding stretches: all but prompt processing."""
+    mean_error_s: tuple[float, ...] = ()
+    """Standard error of ``mean_s``. Empty where it is not known."""
+    busy_error_s: tuple[float, ...] = ()
+    """Standard error of ``busy_s``. Empty where it is not known."""
 
     def __post_init__(self) -> None:
         require(1 <= self.share_pct <= 100, "share_pct", self.share_pct, "1 to 100")
@@ -76,16 +80,15 @@ class Curve(Value, frozen=True, kw_only=True):
 def read_curve(curve: Curve, field: str, rate_per_instance_per_s: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Read one of the ``*_s`` columns at the given call rates per instance; infinite at or beyond capacity.
 
-    Linear interpolation between the profiled points; below the first point, the first value (nearly unloaded).
-    Between the last point and capacity the time grows as 1/(1 − utilisation), the form every open queue has near
-    saturation. Shape in = shape out. Unit: seconds.
+    Between the profiled points ``(1 − utilisation) · value`` is linear: so is that of an M/G/1 queue, and of calls that share
+    an instance's speed. Below the first point, the first value (nearly unloaded); between the last point and capacity the
+    time grows as 1/(1 − utilisation), the form every open queue has near saturation. Shape in = shape out. Unit: seconds.
     """
     utilisation = np.asarray(rate_per_instance_per_s, dtype=float) / curve.capacity_per_s
     xs, ys = np.asarray(curve.utilisation), np.asarray(getattr(curve, field))
-    value = np.interp(utilisation, xs, ys)
-    last = xs[-1]
-    if last < 1.0:
-        with np.errstate(divide="ignore"):
-            beyond = ys[-1] * (1.0 - last) / np.maximum(1.0 - utilisation, 0.0)
-        value = np.where(utilisation > last, beyond, value)
+    xs, ys = xs[xs < 1.0], ys[xs < 1.0]
+    free = np.maximum(1.0 - utilisation, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = np.interp(utilisation, xs, ys * (1.0 - xs)) / free
+    value = np.where(utilisation <= xs[0], ys[0], value)
     return np.where(utilisation >= 1.0, np.inf, value)

@@ -128,7 +128,9 @@ class Machine:
         self._finish_lists()
         self._m[at.TOP] = len(self._m)
         self._room(1 << 14)
-        for name, room in (("heap", 1 << 10), ("far", 1 << 7), ("calls", ROWS), ("runs", ROWS)):
+        # Every user's first arrival is set before the core first asks for room.
+        users = len(self._users)
+        for name, room in (("heap", (1 << 10) + users), ("far", (1 << 7) + users), ("calls", ROWS), ("runs", ROWS)):
             self._grow(name, room)
         self._new_table(1 << 12)
         self._m[at.MOST_RUNNING] = max(min(s.engine.max_num_seqs, s.kv_blocks) for s in setup.specs)

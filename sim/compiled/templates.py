@@ -102,6 +102,41 @@ class Templates:
         self._append(words + tail)
         return start
 
+    def place_part(self, part: Run, whole: Run) -> int:
+        """Where the template of some calls of a run is, without those that they waited for; their text is the whole run's."""
+        place = self._places.get(id(part))
+        if place is None:
+            place = self._places[id(part)] = self._add_part(part, self.place(whole), whole)
+        return place
+
+    def _add_part(self, part: Run, whole_at: int, whole: Run) -> int:
+        calls, start = part.calls, self.size
+        index = {call.id: number for number, call in enumerate(calls)}
+        there = {call.id: number for number, call in enumerate(whole.calls)}
+        parents = [sorted({index[parent] for parent in call.parents}) for call in calls]
+        children: list[list[int]] = [[] for _ in calls]
+        for node, mine in enumerate(parents):
+            for parent in mine:
+                children[parent].append(node)
+        roots = [node for node, mine in enumerate(parents) if not mine]
+        behind = start + at.T_WORDS + at.S_WORDS * len(calls)
+        words = self.words[whole_at : whole_at + at.T_WORDS].tolist()
+        words[at.T_CALLS], words[at.T_ROOTS], words[at.T_ROOTS_AT] = len(calls), len(roots), behind
+        words[at.T_TOKENS] = sum(call.input_tokens + call.output_tokens for call in calls)
+        tail = list(roots)
+        for node, call in enumerate(calls):
+            step = whole_at + at.T_WORDS + at.S_WORDS * there[call.id]
+            fields = self.words[step : step + at.S_WORDS].tolist()
+            fields[at.S_GAP_EPOCHS], fields[at.S_GAP] = split(ticks(call.gap_s))
+            fields[at.S_PARENTS], fields[at.S_CHILDREN] = len(parents[node]), len(children[node])
+            fields[at.S_CHILDREN_AT] = behind + len(tail)
+            words += fields
+            tail += children[node]
+            self.most_children = max(self.most_children, len(children[node]))
+        self.most_children = max(self.most_children, len(roots))
+        self._append(words + tail)
+        return start
+
     def _numbers(self, keys: Sequence[int]) -> list[int]:
         known = self._key_numbers
         return [known.setdefault(key, len(known)) for key in keys]

@@ -43,6 +43,13 @@ class PrefixKeys:
             for call in run.calls:
                 self._uses.update(call.prefix_hashes)
 
+    def add_part(self, part: Run, whole: Run) -> None:
+        """Know a run that consists of some calls of a known one: its text is the whole run's."""
+        if id(whole) in self._id_tokens:
+            self._id_tokens[id(part)] = self._id_tokens[id(whole)]
+        if id(whole) in self._salted:
+            self._salted.add(id(part))
+
     def of(self, run: Run) -> list[Keys]:
         """Keys of each call of a run, in order; both lists empty for calls without hashes."""
         id_tokens = self._id_tokens.get(id(run), 0)

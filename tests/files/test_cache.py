@@ -7,18 +7,18 @@ import pytest
 
 from scepsy.files import sources
 from scepsy.files.cache import cache_key, settings_of
-from sim.profiling import bench, curves
+from sim.profiling import curves, points
 
 
-@pytest.mark.parametrize("module", [curves, bench], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [curves, points], ids=lambda module: module.__name__)
 def test_each_setting_is_part_of_the_key(module: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = cache_key([1], (curves, bench))
+    before = cache_key([1], (curves, points))
     names = [name for name in settings_of(module) if not isinstance(getattr(module, name), type)]
     for name in names:
         with monkeypatch.context() as patch:
             patch.setattr(module, name, "another value")
-            assert cache_key([1], (curves, bench)) != before, name
-    assert cache_key([1], (curves, bench)) == before
+            assert cache_key([1], (curves, points)) != before, name
+    assert cache_key([1], (curves, points)) == before
 
 
 def test_inputs_are_told_apart_where_one_ends() -> None:

@@ -1,5 +1,6 @@
 """The aggregate: sums by hand, and the stacked reading against the plain one."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from scepsy.plans import Allocation
 from scepsy.predictors.aggregate import CurveIndex, capacity_calls_per_s, predict, read_replicas, sum_choices
-from scepsy.profile.curve import Curve
+from scepsy.profile.curve import Curve, read_curve
 from scepsy.search.random_problems import Size, random_problem
 from scepsy.stats.use import LlmUse, WorkflowUse
 
@@ -36,15 +37,16 @@ USE = WorkflowUse(
 def test_latency_is_tool_time_plus_busy_seconds_and_the_first_llm_to_saturate_sets_the_rate() -> None:
     index = CurveIndex([curve("a", (1.0, 2.0, 9.0)), curve("b", (3.0, 4.0, 9.0))])
     (found,) = predict([USE], [1.0], index, [allocation("a"), allocation("b")])
-    # a: 2 calls/s of 10 → utilisation 0.2, a quarter of the way from 1 to 2; b: 0.4, three quarters from 3 to 4.
-    assert found.latency_s == pytest.approx(0.5 + 1.25 + 3.75)
+    # Free part times seconds is linear. a: 2 calls/s of 10 → utilisation 0.2, a quarter of the way from 0.9 · 1 to 0.5 · 2;
+    # b: 0.4, three quarters from 0.9 · 3 to 0.5 · 4.
+    assert found.latency_s == pytest.approx(0.5 + (0.75 * 0.9 + 0.25 * 1.0) / 0.8 + (0.25 * 2.7 + 0.75 * 2.0) / 0.6)
     assert found.throughput_per_s == pytest.approx(10.0 / 4.0)
 
 
 def test_the_papers_formula_divides_by_the_traces_parallelism() -> None:
     index = CurveIndex([curve("a", (1.0, 2.0, 9.0)), curve("b", (3.0, 4.0, 9.0))])
     (found,) = predict([USE], [1.0], index, [allocation("a"), allocation("b")], formula="paper")
-    assert found.latency_s == pytest.approx(0.5 + 1.25 / 2 * 2.0 / 1.0 + 3.75 / 2 * 4.0 / 2.0)
+    assert found.latency_s == pytest.approx(0.5 + 1.15625 / 2 * 2.0 / 1.0 + 3.625 / 2 * 4.0 / 2.0)
 
 
 def test_a_saturated_llm_makes_the_latency_infinite() -> None:
@@ -97,3 +99,15 @@ def test_many_choices_are_summed_at_once() -> None:
     choices = np.column_stack([rng.integers(len(column), size=100) for column in columns])
     slow = [0.25 + sum(column[n] for column, n in zip(columns, row, strict=True)) for row in choices]
     np.testing.assert_allclose(sum_choices(columns, choices, 0.25), slow)
+
+
+@given(base=st.floats(0.0, 5.0), wait=st.floats(0.01, 5.0), load=st.floats(0.05, 0.99))
+def test_a_queue_is_read_exactly_between_its_points_and_beyond_them(base: float, wait: float, load: float) -> None:
+    points = (0.05, 0.3, 0.8)
+    seconds = tuple(base + wait / (1 - u) for u in points)
+    one = msgspec.structs.replace(curve("a", (1.0, 1.0, 1.0)), utilisation=points, mean_s=seconds)
+    found = float(read_curve(one, "mean_s", load * one.capacity_per_s))
+    if load <= 0.8:
+        assert found == pytest.approx(base + wait / (1 - load), rel=1e-9)
+    else:  # what does not grow with the load is taken to grow too: on the safe side
+        assert found >= base + wait / (1 - load) * (1 - 1e-9)

@@ -5,6 +5,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scepsy.backend import Stream
 from scepsy.cluster import GpuType
@@ -15,8 +17,11 @@ from scepsy.profile.model import EngineLimits, Profile, ProfileSet
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
-from sim.profiling.bench import Bench, LlmLoad, fit_latency, shared_part
+from sim.profiling import points
+from sim.profiling.bench import Bench
 from sim.profiling.curves import profile_curves
+from sim.profiling.load import LlmLoad
+from sim.profiling.regression import fit_latency, shared_part, standard_error
 
 GIB = 1024**3
 GPU = GpuType(name="G", memory_bytes=40 * GIB, bandwidth_bytes_per_s=2e12, flops_per_s=3e14)
@@ -78,7 +83,7 @@ def test_latency_under_load_is_that_of_a_single_server_queue_with_fixed_service(
     found = pick(single)
     for load, mean in zip(found.utilisation, found.mean_s, strict=True):
         if 0.1 < load <= 0.8:  # Pollaczek-Khinchine, coefficient of variation 0
-            assert mean == pytest.approx(0.1 * (1 + load / (2 * (1 - load))), rel=0.2)
+            assert mean == pytest.approx(0.1 * (1 + load / (2 * (1 - load))), rel=0.1)
 
 
 def test_more_replicas_at_the_same_load_wait_less(single: list[Curve]) -> None:
@@ -127,10 +132,130 @@ def test_the_offered_work_is_exactly_what_was_asked_for() -> None:
     trace = Trace(source=TraceSource(origin="test"), runs=runs)
     load = LlmLoad("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0)
     bench = Bench(load, profiles().of("m", "G", 1), 100, profiles())
-    workload = load.offering(6.0, 60, lambda inputs, outputs: float(inputs.sum()))
-    calls, _ = bench.replay(workload, 1)
-    offered = calls.input_tokens.sum() / calls.issued_s.max()
-    assert offered == pytest.approx(6.0 * 50.0, rel=1e-6)
+    source = load.steady(6.0, 50.0, [np.zeros(2)], lambda inputs, outputs: inputs)
+    calls, _ = bench.replay(source, 1)
+    assert calls.input_tokens.sum() == pytest.approx(6.0 * 50.0 * 50.0, rel=0.01)  # but for a run at the border
+
+
+def chain(length: int, gap_s: float, runs: int = 20) -> Stream:
+    calls = [one("c0")]
+    calls += [one(f"c{n}", f"c{n - 1}", gap_s=gap_s) for n in range(1, length)]
+    return stream(*calls, runs=runs)
+
+
+def test_a_replay_begins_with_as_many_runs_under_way_as_the_steady_state_has() -> None:
+    load = LlmLoad("m", [chain(8, 5.0)], 16, 0)
+    source = load.steady(40.0, 10.0, [np.full(160, 0.1)], lambda inputs, outputs: inputs)
+    whole = np.array([len(load.parts[part].calls) == 8 for part in source.part])
+    # Little's law: 5 runs/s, each with calls to come for 35.7 s after its first one's start
+    assert (~whole).sum() == pytest.approx(5 * 35.7, rel=0.15)
+    assert whole.sum() == pytest.approx(50, rel=0.3)
+    issued = [t + g for t, part in zip(source.time_s, source.part, strict=True) for g in starts(load.parts[part])]
+    in_time = np.histogram(issued, bins=4, range=(0.0, 10.0))[0]
+    np.testing.assert_allclose(in_time, 100, rtol=0.35)  # calls come as often from the first second on
+
+
+def starts(run: Run) -> list[float]:
+    from scepsy.dag import walk
+
+    return walk(run, [0.1] * len(run.calls))[0]
+
+
+@given(
+    length=st.integers(1, 4), wide=st.integers(1, 3), gap_s=st.sampled_from([0.0, 0.3]), replicas=st.integers(1, 3),
+    share=st.sampled_from([50, 100]), seed=st.integers(0, 50), caching=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_both_engines_replay_the_same(
+    length: int, wide: int, gap_s: float, replicas: int, share: int, seed: int, caching: bool
+) -> None:
+    calls = []
+    for n in range(length):
+        parents = tuple(f"c{n - 1}.{k}" for k in range(wide)) if n else ()
+        calls += [
+            Call(
+                id=f"c{n}.{k}", llm="m", input_tokens=40 * (n + 1), output_tokens=3 + k, parents=parents, gap_s=gap_s,
+                prefix_hashes=tuple(range(n + 1)),
+            )
+            for k in range(wide)
+        ]  # fmt: skip
+    runs = tuple(Run(id=f"r{n}", workflow="w", calls=tuple(calls)) for n in range(3))
+    trace = Trace(source=TraceSource(origin="test"), runs=runs, prefix_block_tokens=40)
+    known = profiles(seqs=4)
+    made = tuple(
+        msgspec.structs.replace(
+            p,
+            step=msgspec.structs.replace(p.step, base_s=0.01),
+            engine=msgspec.structs.replace(p.engine, prefix_caching=caching),
+        )
+        for p in known.profiles
+    )
+    known = msgspec.structs.replace(known, profiles=made)
+    seen = []
+    for engine in ("compiled", "simpy"):
+        load = LlmLoad("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, seed)
+        bench = Bench(load, known.of("m", "G", 1), share, known, engine=engine)
+        source = load.steady(4.0 * replicas, 20.0, [np.full(3 * len(calls), 0.1)], lambda inputs, outputs: inputs)
+        seen.append(
+            [
+                bench.replay(source, replicas, warm_runs=5, drain_s=1.0),
+                bench.replay(load.users(5, 30), replicas, drain_s=0.0),
+                bench.replay(load.users(3, 60, gaps=True), replicas),
+            ]
+        )
+    for (first, one_duty), (second, other_duty) in zip(*seen, strict=True):
+        assert one_duty == other_duty
+        a, b = (c.where(np.lexsort((c.input_tokens, c.output_tokens, c.issued_s, c.run))) for c in (first, second))
+        for name in ("run", "issued_s", "end_s", "cached_tokens"):
+            np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-14)  # ticks to seconds, in two ways
+
+
+def test_the_standard_error_is_that_between_repeated_replays() -> None:
+    known = profiles(degrees=(1,))
+    errors, means = [], []
+    for seed in range(12):
+        load = LlmLoad("m", [stream(one())], 16, seed)
+        bench = Bench(load, known.of("m", "G", 1), 100, known)
+        alone = points.unloaded(bench, 1)
+        (row,) = points.loaded(bench, 10.0, 0.8, 1, [(points.UNLOADED_LOAD, alone)])
+        errors.append(row["mean_error_s"])
+        means.append(row["mean_s"])
+    assert 0.5 < np.median(errors) / np.std(means, ddof=1) < 2.0
+    assert np.mean(means) == pytest.approx(0.1 * (1 + 0.8 / (2 * 0.2)), rel=0.05)  # Pollaczek-Khinchine
+
+
+def test_the_standard_error_leaves_out_what_the_known_load_explains_and_grows_with_correlation() -> None:
+    rng = np.random.default_rng(0)
+    load, noise = np.repeat(rng.normal(size=200), 10), rng.normal(size=2000)
+    assert standard_error(noise) == pytest.approx(1 / np.sqrt(2000), rel=0.5)
+    assert standard_error(5 * load + noise, load) == pytest.approx(standard_error(noise), rel=0.5)
+    assert standard_error(np.cumsum(noise)) > 3 * np.std(np.cumsum(noise)) / np.sqrt(2000)
+    assert standard_error(np.ones(1)) == np.inf
+
+
+def test_a_starved_kv_cache_is_given_as_few_users_as_get_most_done() -> None:
+    """Users whose prefixes fit together are served from the cache: more users push each other out."""
+
+    def calls(run: int) -> tuple[Call, ...]:
+        return tuple(
+            Call(
+                id=f"c{n}", llm="m", input_tokens=400 * (n + 1), output_tokens=1, parents=(f"c{n - 1}",) if n else (),
+                prefix_hashes=tuple(range(1000 * run, 1000 * run + 25 * (n + 1))),
+            )
+            for n in range(6)
+        )  # fmt: skip
+
+    runs = tuple(Run(id=f"r{n}", workflow="w", calls=calls(n)) for n in range(5))
+    trace = Trace(source=TraceSource(origin="test"), runs=runs, prefix_block_tokens=16)
+    known = profiles(degrees=(1,), seqs=64)
+    engine = msgspec.structs.replace(known.profiles[0].engine, prefix_caching=True, max_num_batched_tokens=4096)
+    llm = msgspec.structs.replace(known.profiles[0].llm, kv_bytes_per_token=2**21)
+    known = msgspec.structs.replace(known, profiles=(msgspec.structs.replace(known.profiles[0], engine=engine, llm=llm),))
+    bench = Bench(LlmLoad("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0), known.profiles[0], 100, known)
+    many, _ = points.saturated(bench, 1, 80, gaps=True)
+    best, cached = points.capacity_per_s(bench, 1, points.unloaded(bench, 1))
+    assert best > 1.2 * many
+    assert cached > 0.3
 
 
 def test_the_regression_recovers_a_linear_law_and_shared_luck_is_told_from_private() -> None:
@@ -141,7 +266,7 @@ def test_the_regression_recovers_a_linear_law_and_shared_luck_is_told_from_priva
     ]
     trace = Trace(source=TraceSource(origin="test"), runs=tuple(runs))
     load = LlmLoad("m", [Stream(trace=trace, arrivals=Arrivals(rate_per_s=1.0))], 16, 0)
-    calls, _ = Bench(load, profiles().of("m", "G", 1), 100, profiles()).replay(load.closed(1, 60), 1)
+    calls, _ = Bench(load, profiles().of("m", "G", 1), 100, profiles()).replay(load.users(1, 60), 1)
     fit = fit_latency(calls)
     assert fit.s_per_input_token == pytest.approx(1e-3, rel=1e-6)
     assert fit.group_factor == pytest.approx(1.0)
@@ -203,9 +328,10 @@ def test_waiting_of_many_instances_is_not_cut_short() -> None:
     bench = Bench(load, known.of("m", "G", 1), 100, known)
     curves = profile_curves([stream(*calls, runs=20)], known, ["G"], shares=(100,), degrees=(1,), replica_counts=(1, 4))
     curve = pick(curves, replicas=4)
-    workload = load.open(0.9 * 4 * curve.capacity_per_s, 4000)
-    replayed, _ = bench.replay(workload, 4)
-    measured = float(replayed.where(replayed.run > 400).latency_s.mean())
+    durations = [np.full(160, 0.3)]
+    source = load.steady(0.9 * 4 * curve.capacity_per_s, 900.0, durations, lambda inputs, outputs: inputs)
+    replayed, _ = bench.replay(source, 4)
+    measured = float(replayed.where(replayed.issued_s > 90.0).latency_s.mean())
     assert curve.mean_s[curve.utilisation.index(0.9)] == pytest.approx(measured, rel=0.25)
 
 
