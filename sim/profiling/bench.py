@@ -1,8 +1,8 @@
 """One LLM's calls replayed through a few simulated instances: what profiling measures, before any curve is drawn.
 
 ``Bench`` holds one instance type and the traced runs projected onto its LLM; each method is one simulation, on the
-compiled core where it models the instance type and numba is there, else on the SimPy engine, with the same results. Every
-instance has its GPUs to itself, and calls go to the one with the fewest.
+compiled core where its compiler is there, else on the SimPy engine, with the same results. Every instance has its GPUs to
+itself, and calls go to the one with the fewest.
 """
 
 from collections.abc import Iterator
@@ -37,23 +37,16 @@ Meters = list[tuple[int, int, int]]
 """(Busy ticks, decoding ticks, prompt tokens) of each instance."""
 
 
-def engine_of(spec: ReplicaSpec) -> str:
-    """compiled or simpy: which engine replays calls on such an instance."""
-    if spec.engine.async_scheduling or spec.step.experts_s or unusable():
-        return "simpy"
-    return "compiled"
-
-
 class Bench:
     """One instance type, ready to be loaded."""
 
     def __init__(self, load: LlmLoad, profile: Profile, share_pct: int, profiles: ProfileSet, *, engine: str = "") -> None:
-        """``engine``: compiled or simpy; empty: the faster one that models the instance type."""
+        """``engine``: compiled or simpy; empty: the faster one that is there."""
         self.load = load
         self.profiles = profiles
         self.profile = profile
         self.spec: ReplicaSpec = spec_of(profile, profile.llm.name, share_pct, profiles)
-        self.engine = engine or engine_of(self.spec)
+        self.engine = engine or ("simpy" if unusable() else "compiled")
 
     def replay(
         self, source: Arriving | Users, replicas: int, *, warm_runs: int = 1, drain_s: float | None = None
