@@ -93,6 +93,10 @@ class Plan(Value, frozen=True, kw_only=True):
     profiles: str = ""
     """Path of the profiles file, relative to the plan file; empty when the plan was made in memory."""
     predictor: str = "aggregate"
+    share_unit_pct: int = 10
+    """Shares were multiples of this: together with ``curve_seed`` it says which curves the numbers come from."""
+    curve_seed: int = 0
+    """Seed of the replays behind the curves."""
     search_s: float = 0.0
     optimal: bool = False
     """Whether the planner proved that no allocation on this cluster has a lower predicted latency."""
@@ -209,7 +213,9 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
         "gpus": len(plan.gpu_shares),
         "search_s": plan.search_s,
         "optimal": plan.optimal,
+        "objective_s": plan.objective_s,
         "bound_latency_s": plan.bound_latency_s,
+        "predictor": plan.predictor,
         "allocations": {
             a.llm: {
                 "share_pct": a.share_pct,

@@ -1,6 +1,6 @@
 """From traces and rates to a planning problem: the steps every command and experiment goes through first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from scepsy.errors import InputError
 from scepsy.llm import Llm, Served
 from scepsy.plans import Target
 from scepsy.predictors.aggregate import curve_key
+from scepsy.profile.curve import Curve
 from scepsy.profile.model import ProfileSet
 from scepsy.profile.served import served_by
 from scepsy.progress import Progress, no_progress
@@ -140,6 +141,7 @@ def prepare(
     scaled = sorted({p.llm.name for p in profiles.profiles if p.source.startswith("scaled") and p.llm.name in llms})
     if scaled:
         notes.append(f"step models scaled from another model's measurement, none of their own: {', '.join(scaled)}")
+    notes += search_notes(curves)
     notes += model_notes(served_by(profiles, llms))
     return Problem(
         cluster=cluster,
@@ -153,6 +155,23 @@ def prepare(
         longest_call_tokens=longest_call_tokens([load.trace for load in loads]),
         runs={load.workflow: load.trace.runs for load in loads},
     )
+
+
+def search_notes(curves: Iterable[Curve]) -> list[str]:
+    """What the search space leaves out, which a proof of optimality does not speak of."""
+    degrees: dict[str, set[int]] = {}
+    shared: dict[str, set[int]] = {}
+    for curve in curves:
+        degrees.setdefault(curve.llm, set()).add(curve.tensor_parallel)
+        if curve.share_pct < 100:
+            shared.setdefault(curve.llm, set()).add(curve.tensor_parallel)
+    left_out = {llm: sorted(shared.get(llm, set())) for llm, found in degrees.items() if found - shared.get(llm, set())}
+    if not left_out:
+        return []
+    told = "; ".join(
+        f"{llm} {', '.join(f'TP {degree}' for degree in found) if found else 'at none'}" for llm, found in left_out.items()
+    )
+    return [f"searched at shares below 100 %, each LLM at its smallest degrees only: {told}"]
 
 
 def model_notes(models: Sequence[Served]) -> list[str]:

@@ -1,5 +1,7 @@
 """``frontier``, ``admit``, ``changes``: what a cluster of another size would do, who can be served, what a switch costs."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,13 +10,14 @@ import typer
 from scepsy.cli.options import ClusterName, Csv, Gpus, GpuType, Json, Prices, Profiles, Rates, Renames, Traces
 from scepsy.cli.outermost import require_writable
 from scepsy.cli.output import command, emit_csv, emit_json, progress_bar, show_table, stdout
-from scepsy.cli.question import priced, state_problem
+from scepsy.cli.question import priced, problem_of, state_problem
 from scepsy.cost import price_of
 from scepsy.errors import Infeasible, InputError
 
 if TYPE_CHECKING:
     from scepsy.llm import Served
     from scepsy.search.offers import Offer
+    from scepsy.search.problem import Problem
 
 
 @command
@@ -139,9 +142,19 @@ def admit(
     Exit code 3 when one cannot. Example: `scepsy admit -t rag.jsonl --rate 8 -t agent.jsonl --rate 4 --gpus 8`
     """
     from scepsy.search.multi import admit as answers_of
+    from scepsy.search.problem import Goal
 
-    problem, _, _ = state_problem(trace, rate, profiles=profiles, rename=rename, cluster=cluster, gpus=gpus, gpu_type=gpu_type)
-    answers = answers_of(problem)
+    problem, loads, known = state_problem(
+        trace, rate, profiles=profiles, rename=rename, cluster=cluster, gpus=gpus, gpu_type=gpu_type
+    )
+
+    def at(numbers: Sequence[int], rates_per_s: Sequence[float]) -> "Problem":
+        chosen = tuple(
+            replace(loads[n], arrivals=loads[n].arrivals.at_rate(rate)) for n, rate in zip(numbers, rates_per_s, strict=True)
+        )
+        return problem_of(chosen, problem.cluster, known, share_unit=10, goal=Goal(), seed=0, jobs=2)
+
+    answers = answers_of(problem, at)
     if as_json:
         emit_json(
             {

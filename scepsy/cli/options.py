@@ -20,6 +20,7 @@ GpuType = Annotated[str, typer.Option(help="GPU type that goes with --gpus.")]
 Prices = Annotated[Path | None, typer.Option(help="Your own prices per GPU-hour (format: scepsy.prices); built-in ones else.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
 Seed = Annotated[int, typer.Option(help="Seed of arrivals and sampled runs.")]
+CurveSeed = Annotated[int | None, typer.Option("--seed", help="Seed of the curves; the plan's own when absent.")]
 Runs = Annotated[int, typer.Option("--runs", "-n", min=1, help="Runs to issue, of all workflows together.")]
 ManyRuns = Annotated[
     int | None,

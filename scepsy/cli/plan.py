@@ -10,6 +10,7 @@ import typer
 from scepsy.cli.options import (
     ClusterName,
     Csv,
+    CurveSeed,
     GoalKind,
     Gpus,
     GpuType,
@@ -28,7 +29,7 @@ from scepsy.cli.options import (
     Traces,
 )
 from scepsy.cli.output import command, emit_json, show_table, stderr, stdout
-from scepsy.cli.question import problem_of, read_plan, restricted, state_problem
+from scepsy.cli.question import problem_of_plan, read_plan, restricted, state_problem
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def plan(
     if suggest_models:
         _suggest(trace, rename or [], as_json)
         return
+    import msgspec
+
     from scepsy.capabilities import TARGETS
     from scepsy.cost import cost_document, cost_lines, cost_of
     from scepsy.files.plan import load_plan
@@ -148,6 +151,7 @@ def plan(
         result = _judged(problem, loads)
     else:
         result = PLANNERS[planner](problem)
+    result = msgspec.structs.replace(result, curve_seed=seed)
     if output is not None:
         result = _save(result, output, known, profiles)
     why = explain_plan(result, problem, seed=seed).lines() if explain else []
@@ -239,11 +243,15 @@ def show_plan(result: "Plan") -> None:
     stdout.print(
         f"{result.planner} plan on {result.cluster.name}: {used} of {len(result.cluster.gpus)} GPUs touched, "
         f"fragmentation {result.fragmentation_pct:.0f} %, searched {result.search_s * 1e3:.0f} ms"
-        + ("; proved optimal under its predictor" if result.optimal else ""),
+        + ("; proved optimal under its predictor, within what was searched (see Assumed)" if result.optimal else ""),
         highlight=False,
     )
-    if not result.optimal and result.bound_latency_s is not None:
-        stdout.print(f"no plan can be predicted below {result.bound_latency_s:.4g} s", highlight=False)
+    if not result.optimal and result.bound_latency_s is not None and result.objective_s is not None:
+        stdout.print(
+            f"the search minimised a sum over the LLMs, {result.objective_s:.4g} s here; no plan has one below "
+            f"{result.bound_latency_s:.4g} s",
+            highlight=False,
+        )
     show_table(
         "Allocation",
         ["LLM", "GPU type", "share %", "TP", "replicas", "GPUs"],
@@ -291,29 +299,29 @@ def predict(
     plan_file: PlanFile,
     rate: OtherRates = None,
     predictor: Annotated[
-        PredictorName,
-        typer.Option(help="How to predict. paper: the literal formula."),
-    ] = "aggregate",
-    seed: Seed = 0,
+        PredictorName | None,
+        typer.Option(help="How to predict; the plan's own way when absent. paper: the literal formula."),
+    ] = None,
+    seed: CurveSeed = None,
     jobs: Jobs = 2,
     as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Predict latency and throughput of a plan, at its target rate or another.
 
-    Example: `scepsy predict rag.plan.yaml --rate 12 --predictor critical-path`
+    At the plan's own rate the numbers are the plan's. Example: `scepsy predict rag.plan.yaml --rate 12`
     """
-    from scepsy.api.forecast import forecast
-    from scepsy.search.problem import Goal
+    from scepsy.api.forecast import forecast, predictor_of
 
     result, loads, profiles = read_plan(plan_file, rate)
-    problem = problem_of(loads, result.cluster, profiles, share_unit=10, goal=Goal(), seed=seed, jobs=jobs)
+    problem = problem_of_plan(result, loads, profiles, seed=seed, jobs=jobs)
     documents = forecast(result, problem, predictor)
+    how = predictor or predictor_of(result)
     if as_json:
-        emit_json(documents[0] if len(documents) == 1 else {"predictor": predictor, "workflows": documents})
+        emit_json(documents[0] if len(documents) == 1 else {"predictor": how, "workflows": documents})
         return
     show_table(
-        f"Predicted ({predictor})",
+        f"Predicted ({how})",
         ["workflow", "runs/s", "mean s", "p50 s", "p95 s", "p99 s", "max runs/s"],
         [
             [

@@ -98,6 +98,16 @@ def priced(cluster: "Cluster", prices: Path | None) -> "Cluster":
     return cluster if prices is None else with_prices(cluster, load_prices(prices), catalogue.gpu_types())
 
 
+def problem_of_plan(
+    plan: "Plan", loads: "tuple[Load, ...]", profiles: "ProfileSet", *, seed: int | None = None, jobs: int
+) -> "Problem":
+    """The problem behind a plan, on the curves that its numbers come from (or those of another seed)."""
+    from scepsy.search.problem import Goal
+
+    chosen = plan.curve_seed if seed is None else seed
+    return problem_of(loads, plan.cluster, profiles, share_unit=plan.share_unit_pct, goal=Goal(), seed=chosen, jobs=jobs)
+
+
 def problem_of(
     loads: "tuple[Load, ...]", cluster: "Cluster", profiles: "ProfileSet", *, share_unit: int, goal: Any, seed: int, jobs: int
 ) -> "Problem":

@@ -7,7 +7,7 @@ import typer
 
 from scepsy.cli.options import Jobs, Json, PlanFile, Runs, Seed
 from scepsy.cli.output import command, emit_json, progress_bar, stdout
-from scepsy.cli.question import problem_of, read_plan
+from scepsy.cli.question import problem_of_plan, read_plan
 from scepsy.errors import InputError
 
 
@@ -26,13 +26,12 @@ def report(
     """
     from scepsy.api.plan_page import RATE_FACTORS, sweep_plan, write_plan_page
     from scepsy.search.goals import at_factor
-    from scepsy.search.problem import Goal
 
     if output is not None and output.suffix != ".html":
         raise InputError(f"--output is {output}: must end in .html")
     result, loads, profiles = read_plan(plan_file, None)
     target = output or plan_file.with_name(plan_file.name.removesuffix(".yaml").removesuffix(".plan") + ".html")
-    problem = problem_of(loads, result.cluster, profiles, share_unit=10, goal=Goal(), seed=seed, jobs=jobs)
+    problem = problem_of_plan(result, loads, profiles, jobs=jobs)
     with progress_bar("simulating", len(RATE_FACTORS)) as progress:
         frame = sweep_plan(result, loads, lambda factor: at_factor(problem, factor), runs=runs, seed=seed, progress=progress)
     files = write_plan_page(target, result, loads, frame, problem, runs=runs, seed=seed)

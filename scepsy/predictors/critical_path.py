@@ -118,19 +118,28 @@ def latencies(model: RunModel, times: Mapping[str, CallTimes]) -> Latencies:
     """Walk every run with the given call times."""
     paths = model.paths
     order = [times[llm] for llm in paths.llms]
-    base = np.array([t.base_s for t in order])
-    per_input = np.array([t.s_per_input_token for t in order])
-    per_output = np.array([t.s_per_output_token for t in order])
-    durations = base[paths.llm] + per_input[paths.llm] * paths.input_tokens + per_output[paths.llm] * paths.output_tokens
-    if not np.isfinite(durations).all():
+    run_s = run_seconds(model, times)
+    if not np.isfinite(run_s).all():
         inf = float("inf")
         return Latencies(workflow=model.workflow, mean_s=inf, p50_s=inf, p95_s=inf, p99_s=inf)
-    run_s = paths.latency_s(durations)
     variance = np.zeros(paths.runs)
     for t, stages in zip(order, model.stages, strict=True):
         variance += t.residual_s**2 * (stages * (1.0 - t.residual_shared) + stages**2 * t.residual_shared)
     p50, p95, p99 = np.percentile(spread(run_s, variance), (50.0, 95.0, 99.0)).tolist()
     return Latencies(workflow=model.workflow, mean_s=float(run_s.mean()), p50_s=p50, p95_s=p95, p99_s=p99)
+
+
+def run_seconds(model: RunModel, times: Mapping[str, CallTimes]) -> Floats:
+    """Expected latency of every walked run, shape (runs,); all infinite where a call takes forever."""
+    paths = model.paths
+    order = [times[llm] for llm in paths.llms]
+    base = np.array([t.base_s for t in order])
+    per_input = np.array([t.s_per_input_token for t in order])
+    per_output = np.array([t.s_per_output_token for t in order])
+    durations = base[paths.llm] + per_input[paths.llm] * paths.input_tokens + per_output[paths.llm] * paths.output_tokens
+    if not np.isfinite(durations).all():
+        return np.full(paths.runs, np.inf)
+    return paths.latency_s(durations)
 
 
 def busy_s(model: RunModel, llm: str, times: CallTimes) -> float:

@@ -50,7 +50,7 @@ def not_enough_gpus(problem: Problem, space: Space, gpus: int) -> Infeasible:
     )
     more = ceil(total - 1e-9) - gpus
     how = f"add at least {more} GPUs" if more > 0 else f"their shares do not pack onto {gpus} GPUs, add one"
-    remedy = f"; it could carry {rates}" if bound.factor > 0 else ""
+    remedy = f"; it could carry at most {rates}" if bound.factor > 0 else ""
     return Infeasible(
         f"the LLMs need at least {total:.1f} GPUs at the target rates, the cluster has {gpus}: {hungriest} alone needs "
         f"{need[hungriest]:.1f}; {how}{remedy} ({bound.binding_llm} binds)"

@@ -5,7 +5,9 @@ none starves), and weights and latency limits are per workflow (``Problem``). He
 all fit, and if not, which workflow at which rate, or with how many more GPUs.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import floor, log10
 
 from scepsy.cluster import Cluster, Node
 from scepsy.errors import Infeasible
@@ -16,6 +18,8 @@ from scepsy.search.problem import Problem, subset
 RATE_BISECTIONS = 10
 """Bisections of a workflow's rate: 1/1024 of its target."""
 MAX_MORE_GPUS = 64
+RESTATED = 6
+"""Mixtures of rates that are asked about, one after the other, until one that is possible is found."""
 
 
 @dataclass(frozen=True)
@@ -33,26 +37,47 @@ class Admission:
     def __str__(self) -> str:
         if self.served:
             return f"workflow {self.workflow} is served at {self.rate_per_s:.3g}/s"
-        rate = f"it can at {self.possible_rate_per_s:.3g}/s" if self.possible_rate_per_s > 0 else "not even at a trickle"
+        rate = (
+            f"it can at {rounded_down(self.possible_rate_per_s)}/s" if self.possible_rate_per_s > 0 else "not even at a trickle"
+        )
         gpus = f", or with {self.more_gpus} more GPU{'s' * (self.more_gpus != 1)}" if self.more_gpus else ""
         return f"workflow {self.workflow} cannot be served at {self.rate_per_s:.3g}/s; {rate}{gpus}"
 
 
-def admit(problem: Problem) -> tuple[Admission, ...]:
+def rounded_down(rate_per_s: float) -> str:
+    """A rate to three digits and never above it, so that what is said to be possible is.
+
+    >>> rounded_down(0.35678), rounded_down(1999.9), rounded_down(2.0)
+    ('0.356', '1990', '2')
+    """
+    scale = 10.0 ** (floor(log10(rate_per_s)) - 2)
+    digits = floor(rate_per_s / scale * (1 + 1e-12))
+    return f"{digits * scale:.12g}"
+
+
+State = Callable[[Sequence[int], Sequence[float]], Problem]
+"""States the question for some of the workflows (by number) at these rates."""
+
+
+def admit(problem: Problem, state: State | None = None) -> tuple[Admission, ...]:
     """Admit the workflows in the order of the targets, each at its rate beside those before it, or say what it could have.
 
-    A workflow that does not fit is left out before the next one is looked at.
+    A workflow that does not fit is left out before the next one is looked at. Where workflows share an LLM its curves depend on
+    the mixture of their rates. ``state`` profiles them for each mixture that is asked about, so that a rate which is named as
+    possible is possible when it is asked for; without it the curves of the problem's own mixture are used throughout.
     """
+    ask = state or (lambda numbers, rates: at_rates(subset(problem, list(numbers)), rates))
     admitted: list[int] = []
     answers = []
     for number, (target, rate) in enumerate(zip(problem.targets, problem.rates_per_s, strict=True)):
-        trial = subset(problem, [*admitted, number])
+        numbers = [*admitted, number]
+        rates = [problem.rates_per_s[n] for n in numbers]
+        trial = ask(numbers, rates)
         if _plans(trial):
             admitted.append(number)
             answers.append(Admission(target.workflow, rate, True, rate, 0))
         else:
-            possible = _possible_rate(trial)
-            answers.append(Admission(target.workflow, rate, False, possible, _more_gpus(trial)))
+            answers.append(Admission(target.workflow, rate, False, _possible_rate(ask, numbers, rates), _more_gpus(trial)))
     return tuple(answers)
 
 
@@ -90,17 +115,27 @@ def _plans(problem: Problem) -> bool:
     return True
 
 
-def _possible_rate(problem: Problem) -> float:
-    """The last workflow's highest rate beside the others at theirs."""
-    *others, wanted = problem.rates_per_s
-    low, high = 0.0, wanted
-    for _ in range(RATE_BISECTIONS):
-        middle = (low + high) / 2
-        if _plans(at_rates(problem, [*others, middle])):
-            low = middle
-        else:
-            high = middle
-    return low
+def _possible_rate(ask: State, numbers: Sequence[int], rates: Sequence[float]) -> float:
+    """A rate of the last workflow beside the others at theirs that has a plan on the curves of that very mixture, near the
+    highest; three digits, 0 where none was found."""
+    *others, high = rates
+    trial = ask(numbers, rates)
+    for _ in range(RESTATED):
+        low = 0.0
+        for _ in range(RATE_BISECTIONS):
+            middle = (low + high) / 2
+            if _plans(at_rates(trial, [*others, middle])):
+                low = middle
+            else:
+                high = middle
+        if low == 0.0:
+            return 0.0
+        low = float(rounded_down(low))
+        trial = ask(numbers, [*others, low])
+        if _plans(trial):
+            return low
+        high = low
+    return 0.0
 
 
 def _more_gpus(problem: Problem) -> int | None:

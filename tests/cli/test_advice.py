@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,12 @@ def test_more_gpus_are_never_slower_and_no_plan_is_faster_than_the_frontier() ->
     latencies, factors = ([point[name] for point in found["points"]] for name in ("latency_s", "rate_factor"))
     assert latencies == sorted(latencies, reverse=True)
     assert factors == sorted(factors)
-    for gpus, name in ((1, "small"), (2, "large")):
-        planned = load_plan(f"{name}.plan.yaml").expected[0]
-        # The frontier interpolates curves at its own points: equal to the plan's expectation but for that.
-        assert latencies[gpus - 1] <= planned.latency_s * (1 + 1e-4)
-        assert factors[gpus - 1] >= 1
+    for point, name in zip(found["points"], ("small", "large"), strict=False):
+        plan = load_plan(f"{name}.plan.yaml")
+        # The bound is on the sum over LLMs that the search minimises; a plan's own latency is its critical path's.
+        assert point["latency_s"] <= plan.objective_s * (1 + 1e-12)
+        assert point["planned_latency_s"] == pytest.approx(plan.expected[0].latency_s, rel=1e-12)
+        assert point["rate_factor"] >= 1
 
 
 def test_the_frontier_says_where_a_rate_cannot_be_met() -> None:
@@ -154,3 +156,22 @@ def test_what_the_frontier_refuses(line: str, told: str) -> None:
     assert code == 2
     assert told in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_rate_that_is_named_as_possible_is_admitted() -> None:
+    most = 0.5 * document(f"frontier {CHAT} --gpus 1")["points"][0]["rate_factor"]
+    rate = 0.7 * most
+    pair = f"-t chat.jsonl --rate {rate} -t talk.jsonl --gpus 1"
+    second = document(f"admit {pair} --rate {rate}", code=3)["workflows"][1]
+    named = re.search(r"it can at ([0-9.e-]+)/s", second["message"])
+    assert named
+    for possible in (second["possible_rate_per_s"], named[1]):
+        assert all(one["served"] for one in document(f"admit {pair} --rate {possible}")["workflows"])
+
+
+def test_predict_says_what_the_plan_says_whatever_seed_and_share_unit_it_was_made_with() -> None:
+    said = document(f"plan {CHAT} --gpus 1 --seed 3 --share-unit 25 -o other.plan.yaml")
+    told = document("predict other.plan.yaml")
+    assert told["latency_s"]["mean"] == said["latency_s"]
+    assert told["throughput_per_s"] == said["throughput_per_s"]
+    assert told["predictor"] == said["predictor"]

@@ -45,6 +45,8 @@ _PLANNED = record(
     {
         "assumptions": rows(TEXT),
         "explanation": rows(TEXT),
+        "objective_s": maybe(NUMBER),
+        "predictor": TEXT,
         "cost": COST,
         "next_cheaper": record(
             {"gpus": by_name(WHOLE), "usd_per_hour": NUMBER, "misses": TEXT},
