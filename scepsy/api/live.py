@@ -19,10 +19,10 @@ from scepsy.errors import Infeasible
 from scepsy.operate.controller import Finding
 from scepsy.operate.controller import Load as LiveLoad
 from scepsy.operate.decision import Answer, Candidate, Move, Outlook, Simulated
-from scepsy.operate.lost import moved, without
+from scepsy.operate.lost import moved, with_instances, without
 from scepsy.operate.reference import Reference, planned_for
 from scepsy.operate.settings import Settings
-from scepsy.plans import Allocation, Instance, Plan
+from scepsy.plans import Instance, Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.search.assemble import evaluate, latencies_of
 from scepsy.search.change import diff, keep_instances, plan_change, shape
@@ -248,17 +248,7 @@ def _evicted(started: Sequence[Instance], stopped: Sequence[Instance]) -> set[st
 
 
 def _without(plan: Plan, names: set[str]) -> Plan:
-    kept: dict[str, list[Instance]] = {}
-    for instance in plan.instances:
-        if instance.name not in names:
-            kept.setdefault(instance.llm, []).append(instance)
-    allocations: tuple[Allocation, ...] = tuple(
-        msgspec.structs.replace(a, replicas=len(kept[a.llm])) for a in plan.allocations if a.llm in kept
-    )
-    instances = tuple(
-        msgspec.structs.replace(instance, index=number) for mine in kept.values() for number, instance in enumerate(mine)
-    )
-    return msgspec.structs.replace(plan, allocations=allocations, instances=instances)
+    return with_instances(plan, plan, [instance for instance in plan.instances if instance.name not in names])
 
 
 def _at_rates(problem: Problem, rates: Sequence[float]) -> Problem:

@@ -33,6 +33,8 @@ HEADROOM = 0.9
 """New plans are made for the upper end of the rate's two-sided 80 % interval: the rate is below it in 9 of 10 cases."""
 MISSED = 0.999
 """Confidence with which an observed latency must be beyond its limit."""
+KEPT_RUNS = 4 * LONGEST
+"""The latest runs of each workflow that are worth knowing."""
 LATENCIES = 200
 """Runs that the observed latency is judged by, at least 100."""
 
@@ -207,7 +209,7 @@ def _load(memory: Memory, facts: Facts, workflow: str, drifts: Sequence[Drift]) 
     else:
         begun = memory.begun_s.get(workflow, memory.since_s[workflow])
     every = [each.arrival_s for each in facts.seen.get(workflow, ()) if each.arrival_s >= begun]
-    kept = every[-4 * LONGEST :]
+    kept = every[-KEPT_RUNS:]
     spread = dispersion_of(kept)
     if not drifts and reference.arrivals == 0:  # nothing speaks against what was planned for
         rate = Estimate(value=reference.rate_per_s)
@@ -288,7 +290,7 @@ def remember(memory: Memory, facts: Facts, settings: Settings, finding: Finding,
 
 
 def _estimated(memory: Memory, facts: Facts, load: Load, before: Reference, *, content_changed: bool) -> Reference:
-    mine = [each for each in facts.seen.get(load.workflow, ()) if each.arrival_s >= load.begun_s][-4 * LONGEST :]
+    mine = [each for each in facts.seen.get(load.workflow, ()) if each.arrival_s >= load.begun_s][-KEPT_RUNS:]
     values = [each.values for each in readable(mine, facts.now_s)]
     count = len(mine)
     spread = dispersion_of([each.arrival_s for each in mine])

@@ -1,13 +1,13 @@
 """A cluster without some of its GPUs, and plans from one to the other: GPUs of a node are numbered without gaps."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from scepsy.cluster import Cluster, Gpu, Node
 from scepsy.errors import Infeasible
-from scepsy.plans import Plan
+from scepsy.plans import Instance, Plan
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,27 @@ def without(cluster: Cluster, lost: Iterable[Gpu]) -> Reduced:
 def moved(plan: Plan, cluster: Cluster, mapping: Mapping[Gpu, Gpu]) -> Plan:
     """The plan on another numbering of GPUs. Instances with a GPU that the mapping lacks are left out, and LLMs without
     any; instances are numbered anew."""
-    instances, counts = [], dict.fromkeys((a.llm for a in plan.allocations), 0)
-    for instance in plan.instances:
-        if all(gpu in mapping for gpu in instance.gpus):
-            gpus = tuple(mapping[gpu] for gpu in instance.gpus)
-            instances.append(msgspec.structs.replace(instance, gpus=gpus, index=counts[instance.llm]))
-            counts[instance.llm] += 1
-    allocations = tuple(msgspec.structs.replace(a, replicas=counts[a.llm]) for a in plan.allocations if counts[a.llm])
-    return msgspec.structs.replace(plan, cluster=cluster, allocations=allocations, instances=tuple(instances))
+    instances = [
+        msgspec.structs.replace(instance, gpus=tuple(mapping[gpu] for gpu in instance.gpus))
+        for instance in plan.instances
+        if all(gpu in mapping for gpu in instance.gpus)
+    ]
+    return with_instances(msgspec.structs.replace(plan, cluster=cluster, **_NOTHING), plan, instances)
+
+
+_NOTHING: dict[str, tuple[()]] = {"allocations": (), "instances": (), "models": ()}
+
+
+def with_instances(bare: Plan, plan: Plan, instances: Sequence[Instance]) -> Plan:
+    """``bare`` with these instances of ``plan``, which are numbered anew; LLMs without any have no allocation either."""
+    counts = dict.fromkeys((a.llm for a in plan.allocations), 0)
+    numbered = []
+    for instance in instances:
+        numbered.append(msgspec.structs.replace(instance, index=counts[instance.llm]))
+        counts[instance.llm] += 1
+    return msgspec.structs.replace(
+        bare,
+        allocations=tuple(msgspec.structs.replace(a, replicas=counts[a.llm]) for a in plan.allocations if counts[a.llm]),
+        instances=tuple(numbered),
+        models=tuple(served for served in plan.models if counts[served.llm]),
+    )

@@ -11,8 +11,7 @@ from typing import Any
 
 import simpy
 
-from scepsy.operate.controller import Facts, Memory, Replan, Report, Validate, begin, step, switched
-from scepsy.operate.drift import LONGEST
+from scepsy.operate.controller import KEPT_RUNS, Facts, Memory, Replan, Report, Validate, begin, step, switched
 from scepsy.operate.features import Seen, features_of
 from scepsy.operate.reference import Reference
 from scepsy.operate.settings import Settings
@@ -23,8 +22,6 @@ from sim.engine.clock import seconds
 from sim.world.agent import Agent
 from sim.world.control import DRAINING, PENDING, READY, STARTING, Control, Member, Policy
 
-KEPT = 4 * LONGEST
-"""Ended runs that are remembered, of each workflow."""
 POLL_S = 1.0
 """Between two looks at whether a switch is over."""
 
@@ -44,8 +41,8 @@ class Eyes:
             known = self._values[id(run)] = (run, features_of(run))
         mine = self.ended.setdefault(run.workflow, [])
         mine.append(Seen(workflow=run.workflow, arrival_s=seconds(agent.arrival), end_s=now_s, values=known[1], run=run))
-        if len(mine) > 2 * KEPT:
-            del mine[:KEPT]
+        if len(mine) > 2 * KEPT_RUNS:
+            del mine[:KEPT_RUNS]
 
     def facts(self, control: Control) -> Facts:
         """Everything known now."""

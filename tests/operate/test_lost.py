@@ -1,5 +1,6 @@
 """A cluster without some GPUs, and plans there and back."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from scepsy.cluster import Gpu
 from scepsy.errors import Infeasible
 from scepsy.operate.lost import moved, without
+from scepsy.plans import Served
 from tests.builders.plans import plans, two_nodes
 
 
@@ -29,10 +31,13 @@ def test_a_plan_goes_there_and_back(plan, data) -> None:
     gpus = list(plan.cluster.gpus)
     lost = data.draw(st.lists(st.sampled_from(gpus), max_size=len(gpus) - 1, unique=True))
     left = without(plan.cluster, lost)
+    served = tuple(Served(llm=a.llm, model=a.llm) for a in plan.allocations)
+    plan = msgspec.structs.replace(plan, models=served)
     there = moved(plan, left.cluster, left.to_left)
     back = moved(there, plan.cluster, left.to_whole)
     survivors = sorted(i.gpus for i in plan.instances if not set(i.gpus) & set(lost))
     assert sorted(i.gpus for i in back.instances) == survivors
     assert not {gpu for i in back.instances for gpu in i.gpus} & set(lost)
+    assert {served.llm for served in back.models} == {a.llm for a in back.allocations}
     if not lost:
         assert back.instances == tuple(plan.instances)

@@ -1,0 +1,83 @@
+"""What is operated: a deployment that says what it runs and can be brought to another plan."""
+
+from pathlib import Path
+from typing import Protocol
+
+from executor.local import deployment
+from executor.local.options import LocalOptions
+from executor.local.state import ask, is_child, load_state
+from executor.local.supervisor import left_options
+from scepsy.cluster import Gpu
+from scepsy.errors import BackendError, InputError
+from scepsy.files.plan import load_plan
+from scepsy.files.profiles import load_profiles
+from scepsy.operate.naming import fingerprint
+from scepsy.plans import Plan
+from scepsy.progress import Notify, no_notice
+
+
+class Target(Protocol):
+    """A deployment."""
+
+    def running(self) -> Plan:
+        """The plan that serves. Raises ``InputError`` when nothing was deployed."""
+
+    def lost(self) -> tuple[Gpu, ...]:
+        """GPUs whose engines were given up."""
+
+    def switch(self, plan: Plan, token: str, notify: Notify) -> None:
+        """Bring it to a plan; the same token again only waits. Raises ``BackendError`` when the old plan serves again,
+        ``InputError`` when nothing was tried."""
+
+
+class LocalTarget:
+    """A deployment on this host (``executor.local``)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def recording(self) -> Path:
+        """Where its gateway records. Raises ``InputError`` when it does not."""
+        options = self._options()
+        if not options.record:
+            raise InputError(
+                f"{self.folder / 'options.json'}: record is not set: the gateway must record (apply with `record:`)"
+            )
+        return Path(options.record)
+
+    def _options(self) -> LocalOptions:
+        return left_options(self.folder)
+
+    def running(self) -> Plan:
+        """The plan that the supervisor serves."""
+        state = load_state(self.folder) if self.folder.is_dir() else None
+        if state is None:
+            raise InputError(f"{self.folder}: no deployment: apply a plan first")
+        return load_plan(self.folder / "plan.yaml")
+
+    def lost(self) -> tuple[Gpu, ...]:
+        """GPUs (or cores) of engines that the supervisor gave up after their restarts."""
+        state = load_state(self.folder)
+        told = ask(state.deployment) if state is not None else None
+        if told is None:
+            return ()
+        failed = {child.name for child in told.children if child.phase == "failed"}
+        return tuple(
+            dict.fromkeys(gpu for instance in self.running().instances if instance.name in failed for gpu in instance.gpus)
+        )
+
+    def switch(self, plan: Plan, token: str, notify: Notify = no_notice) -> None:
+        """In place where a supervisor runs; else by applying the plan, and the one before it when that fails."""
+        state = load_state(self.folder)
+        if state is not None and is_child(state.supervisor, state.deployment):
+            deployment.switch(self.folder, plan, notify, token)
+            return
+        before = self.running()
+        profiles, options = load_profiles(self.folder / "profiles.yaml"), self._options()
+        try:
+            deployment.apply(plan, profiles, options, self.folder, notify)
+        except BackendError as error:
+            if fingerprint(before) == fingerprint(plan):
+                raise
+            deployment.apply(before, profiles, options, self.folder, notify)
+            raise BackendError(f"{error}; the plan before it serves") from error
