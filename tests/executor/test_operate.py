@@ -1,0 +1,315 @@
+"""The loop on a made-up deployment: what it reads, when it acts, what it writes down, and what a crash leaves."""
+
+import os
+import signal
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from executor.operate import operator as module
+from executor.operate.journal import Entry, Journal, document, explained, read
+from executor.operate.live import LiveRuns
+from executor.operate.operator import FREEZE, LOG
+from executor.operate.tail import Tail
+from scepsy.errors import BackendError
+from scepsy.operate.naming import fingerprint
+from tests.executor.operating import (
+    BORN_S,
+    ONE,
+    TWO,
+    Clock,
+    DiskTarget,
+    W,
+    die,
+    look_until,
+    operator,
+    record,
+    write_recording,
+)
+
+CHANGE = [(900.0, 2.0), (900.0, 6.0)]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def line(number: int) -> bytes:
+    return msgspec.json.encode(record(number, BORN_S + number)) + b"\n"
+
+
+def test_a_recording_is_read_as_it_grows_and_no_line_twice(tmp_path) -> None:
+    path = tmp_path / "calls.jsonl"
+    tail = Tail(path)
+    assert tail.read() == []
+    path.write_bytes(b'{"format":"scepsy.recording","version":1,"session":"s","started_s":1}\n' + line(1) + line(2)[:40])
+    assert [each.id for each in tail.read()] == ["c1"]
+    with path.open("ab") as file:
+        file.write(line(2)[40:] + b"{torn\n" + line(3))
+    assert [each.id for each in tail.read()] == ["c2", "c3"]
+    assert tail.damaged == 1
+    assert tail.read() == []
+
+
+def test_a_recording_that_was_rotated_or_emptied_is_read_from_its_start(tmp_path) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(line(1) + line(2))
+    tail = Tail(path)
+    assert len(tail.read()) == 2
+    path.rename(tmp_path / "calls.jsonl.1")
+    assert tail.read() == []
+    path.write_bytes(line(3))
+    assert [each.id for each in tail.read()] == ["c3"]
+    path.write_bytes(b"")
+    assert tail.read() == []
+    path.write_bytes(line(4))
+    assert [each.id for each in tail.read()] == ["c4"]
+
+
+def test_of_a_long_recording_only_the_end_is_read_at_first(tmp_path) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(b"".join(line(n) for n in range(1, 101)))
+    tail = Tail(path, first_bytes=3 * len(line(50)) + 10)
+    assert [each.id for each in tail.read()] == ["c98", "c99", "c100"]
+    assert tail.damaged == 0
+
+
+def test_runs_end_when_nothing_came_for_a_while() -> None:
+    live = LiveRuns([W], idle_s=10.0)
+    live.add([record(1, BORN_S), record(2, BORN_S + 2, run="r1"), record(3, BORN_S + 20)])
+    first, second = live.seen(BORN_S + 25)[W]
+    assert (first.arrival_s, first.end_s, first.values["calls:chat"]) == (BORN_S, BORN_S + 3.0, 2.0)
+    assert (second.arrival_s, second.end_s) == (BORN_S + 20, None)
+    assert live.seen(BORN_S + 40)[W][1].end_s == BORN_S + 21
+
+
+def test_calls_that_name_no_run_and_calls_of_others_are_counted() -> None:
+    live = LiveRuns([W, "other"], idle_s=10.0)
+    live.add(
+        [
+            record(1, BORN_S, rung="none", run="call-1"),
+            record(2, BORN_S, workflow="strange"),
+            record(3, BORN_S, outcome="failed"),
+        ]
+    )
+    assert (live.calls, live.unnamed, live.strangers, live.failed) == (3, 1, 1, 1)
+    assert [each.end_s is not None for each in live.seen(BORN_S + 60)[W]] == [True]
+    alone = LiveRuns([W])
+    alone.add([record(1, BORN_S, workflow="")])
+    assert len(alone.seen(BORN_S)[W]) == 1, "a plan of one workflow takes calls that name none"
+
+
+# ---- deciding --------------------------------------------------------------------------------------------------------
+
+
+def test_advice_says_it_once_and_changes_nothing(tmp_path, clock) -> None:
+    end = write_recording(tmp_path / "calls.jsonl", CHANGE)
+    target, said = DiskTarget(tmp_path), []
+    one = operator(tmp_path, target, clock, mode="advise", notify=said.append)
+    one.start()
+    look_until(one, clock, end)
+    entries = read(tmp_path / "operate" / LOG)
+    advised = [entry for entry in entries if entry.decision is not None and entry.decision.act == "switch"]
+    assert advised
+    assert advised[0].wanted == fingerprint(TWO)
+    assert 900 < advised[0].at_s - BORN_S < 1020
+    assert {entry.kind for entry in entries} == {"started", "decided"}
+    assert target.made() == []
+    assert fingerprint(target.running()) == fingerprint(ONE)
+    assert any("advice: nothing is changed" in line for line in said)
+
+
+def test_acting_switches_when_the_load_changes_and_the_log_tells_it_all(tmp_path, clock) -> None:
+    end = write_recording(tmp_path / "calls.jsonl", CHANGE)
+    target = DiskTarget(tmp_path)
+    one = operator(tmp_path, target, clock)
+    one.start()
+    look_until(one, clock, end)
+    entries = read(tmp_path / "operate" / LOG)
+    assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
+    kinds = [entry.kind for entry in entries]
+    assert kinds[:4] == ["started", "decided", "acting", "outcome"]
+    decided, acting, outcome = entries[1:4]
+    assert decided.drifts[0].number == "rate"
+    assert decided.windows[0].rate_per_s.value > 2.0
+    assert (acting.wanted, outcome.result, outcome.plan) == (fingerprint(TWO), "serving", fingerprint(TWO))
+    assert target.made() == [acting.token]
+    text = "\n".join(explained(decided))
+    assert "rate was 2 in the plan" in text
+    assert "Decision: switch" in text
+    assert (tmp_path / "operate" / "plans" / f"{fingerprint(TWO)}.plan.yaml").exists()
+
+
+def test_a_load_that_stays_writes_nothing(tmp_path, clock) -> None:
+    end = write_recording(tmp_path / "calls.jsonl", [(3600.0, 2.0)])
+    one = operator(tmp_path, DiskTarget(tmp_path), clock)
+    one.start()
+    look_until(one, clock, end)
+    assert [entry.kind for entry in read(tmp_path / "operate" / LOG)] == ["started"]
+
+
+def test_the_freeze_file_stops_acts_and_its_removal_lets_them_go_on(tmp_path, clock) -> None:
+    end = write_recording(tmp_path / "calls.jsonl", CHANGE)
+    target = DiskTarget(tmp_path)
+    one = operator(tmp_path, target, clock)
+    one.start()
+    (tmp_path / "operate" / FREEZE).touch()
+    look_until(one, clock, BORN_S + 1300)
+    assert target.made() == []
+    assert read(tmp_path / "operate" / LOG)[1].decision.blocked == "frozen"
+    (tmp_path / "operate" / FREEZE).unlink()
+    look_until(one, clock, end)
+    assert len(target.made()) == 1
+
+
+def test_an_engine_that_cannot_start_is_rolled_back_and_not_tried_at_once_again(tmp_path, clock) -> None:
+    end = write_recording(tmp_path / "calls.jsonl", CHANGE)
+    target = DiskTarget(tmp_path, fails=True)
+    one = operator(tmp_path, target, clock)
+    one.start()
+    look_until(one, clock, end)
+    entries = read(tmp_path / "operate" / LOG)
+    outcomes = [entry for entry in entries if entry.kind == "outcome"]
+    assert {entry.result for entry in outcomes} == {"rolled back"}
+    assert {entry.plan for entry in outcomes} == {fingerprint(ONE)}
+    times = [entry.at_s for entry in entries if entry.kind == "acting"]
+    assert all(b - a >= 300.0 for a, b in pairwise(times))
+
+
+def test_two_controllers_of_one_deployment_are_not_allowed(tmp_path, clock) -> None:
+    first, second = (operator(tmp_path, DiskTarget(tmp_path), clock) for _ in range(2))
+    with first.alone(), pytest.raises(BackendError, match="another scepsy operate"), second.alone():
+        pass
+
+
+def test_a_look_that_fails_is_said_once_and_tried_again(tmp_path, clock) -> None:
+    said, stop, tries = [], threading.Event(), []
+
+    def broken(running, finding):
+        tries.append(1)
+        if len(tries) == 3:
+            stop.set()
+        raise BackendError("no curves today")
+
+    clock.now_s = write_recording(tmp_path / "calls.jsonl", CHANGE) - 200
+    one = operator(tmp_path, DiskTarget(tmp_path), clock, replan=broken, notify=said.append)
+    one.settings = msgspec.structs.replace(one.settings, look_s=0.01)
+    one.start()
+    one.memory = msgspec.structs.replace(one.memory, since_s={W: BORN_S})
+    one.run(stop)
+    assert said == ["this look came to nothing: no curves today"]
+    assert len(tries) == 3
+    assert one.problem == "no curves today"
+
+
+# ---- crashes ---------------------------------------------------------------------------------------------------------
+
+
+def crash(folder: Path, stage: str, end_s: float) -> None:
+    """A controller in a process of its own that is killed (-9) at a stage."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), f"it was not killed at stage {stage!r}"
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return
+    try:
+        clock = Clock(BORN_S + 750.0)
+        target = DiskTarget(folder, before=die if stage == "before the switch" else lambda: None)
+        if stage == "in the switch":
+
+            def switch(plan, token, notify):
+                DiskTarget.switch(target, plan, token, notify)
+                die()
+
+            target.switch = switch  # type: ignore[method-assign]
+        one = operator(folder, target, clock)
+        append = one.journal.append
+
+        def dying(entry: Entry) -> Entry:
+            if stage == f"before {entry.kind}":
+                die()
+            made = append(entry)
+            if stage == f"after {entry.kind}":
+                die()
+            if stage == f"within {entry.kind}":  # half a line
+                with one.journal.path.open("rb+") as file:
+                    file.truncate(one.journal.path.stat().st_size - 20)
+                die()
+            return made
+
+        one.journal.append = dying  # type: ignore[method-assign]
+        if stage == "saving":
+            module.write_own = lambda path, data: die() if path.name == "memory.json" and one.report else None
+        one.start()
+        look_until(one, clock, end_s)
+    finally:
+        os._exit(9)
+
+
+STAGES = [
+    "after started", "before decided", "after decided", "saving", "before acting", "after acting", "within acting",
+    "before the switch", "in the switch", "before outcome", "after outcome", "within outcome",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_stage_and_started_again_it_converges(tmp_path, stage, record_property) -> None:
+    record_property("fault", "kill -9 of scepsy operate at a stage of a switch ×1")
+    end = write_recording(tmp_path / "calls.jsonl", [(900.0, 2.0), (600.0, 6.0)])
+    crash(tmp_path, stage, end)
+    clock = Clock(BORN_S + 1200.0)
+    target = DiskTarget(tmp_path)
+    one = operator(tmp_path, target, clock)
+    one.start()
+    assert one.journal.under_way is None
+    look_until(one, clock, end)
+    assert fingerprint(target.running()) == fingerprint(TWO)
+    assert len(target.made()) == 1, "the switch was made once"
+    entries = read(tmp_path / "operate" / LOG)
+    outcomes = [entry for entry in entries if entry.kind == "outcome"]
+    assert outcomes[-1].result == "serving"
+    assert len({entry.token for entry in outcomes}) == len(outcomes)
+
+
+def test_after_a_crash_advice_and_freeze_do_not_go_on_with_an_act(tmp_path) -> None:
+    end = write_recording(tmp_path / "calls.jsonl", [(900.0, 2.0), (900.0, 6.0)])
+    crash(tmp_path, "before the switch", end)
+    target = DiskTarget(tmp_path)
+    one = operator(tmp_path, target, Clock(end), mode="advise")
+    one.start()
+    assert target.made() == []
+    assert [entry.result for entry in one.journal.entries if entry.kind == "outcome"] == ["left"]
+
+
+def test_what_was_remembered_is_about_the_plan_that_serves(tmp_path, clock) -> None:
+    end = write_recording(tmp_path / "calls.jsonl", CHANGE)
+    one = operator(tmp_path, DiskTarget(tmp_path), clock)
+    one.start()
+    look_until(one, clock, end)
+    again = operator(tmp_path, DiskTarget(tmp_path), clock)
+    again.start()
+    assert again.memory == one.memory
+    (tmp_path / "operate" / "memory.json").write_text("{")
+    fresh = operator(tmp_path, DiskTarget(tmp_path), clock)
+    fresh.start()
+    assert fresh.memory.since_s == {W: clock.now_s}
+
+
+def test_the_log_survives_a_torn_line_and_is_never_shortened(tmp_path) -> None:
+    journal = Journal(tmp_path / "log.jsonl")
+    entry = Entry(number=0, at_s=1.0, kind="started", mode="advise", plan="p")
+    journal.append(entry)
+    with journal.path.open("ab") as file:
+        file.write(b'{"number":')
+    again = Journal(tmp_path / "log.jsonl")
+    assert again.append(entry).number == 2
+    assert [each.number for each in read(journal.path)] == [1, 2]
+    assert document(entry)["kind"] == "started"
