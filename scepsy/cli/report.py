@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scepsy.cli.options import Jobs, Json, PlanFile, Runs, Seed
+from scepsy.cli.options import Jobs, Json, ManyRuns, PlanFile, Seed
 from scepsy.cli.output import command, emit_json, progress_bar, stdout
 from scepsy.cli.question import problem_of_plan, read_plan
 from scepsy.errors import InputError
@@ -15,16 +15,18 @@ from scepsy.errors import InputError
 def report(
     plan_file: PlanFile,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file; beside the plan when absent.")] = None,
-    runs: Runs = 300,
+    runs: ManyRuns = None,
     seed: Seed = 0,
     jobs: Jobs = 2,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained page about a plan: GPU map, expectations, simulated latency against rate, share stability.
 
+    Without --runs each rate is simulated until its mean latency is settled or shown not to keep up, at most 30,000 calls.
+
     Example: `scepsy report rag.plan.yaml -o rag.html`
     """
-    from scepsy.api.plan_page import RATE_FACTORS, sweep_plan, write_plan_page
+    from scepsy.api.plan_page import factors_of, sweep_plan, write_plan_page
     from scepsy.search.goals import at_factor
 
     if output is not None and output.suffix != ".html":
@@ -32,9 +34,9 @@ def report(
     result, loads, profiles = read_plan(plan_file, None)
     target = output or plan_file.with_name(plan_file.name.removesuffix(".yaml").removesuffix(".plan") + ".html")
     problem = problem_of_plan(result, loads, profiles, jobs=jobs)
-    with progress_bar("simulating", len(RATE_FACTORS)) as progress:
+    with progress_bar("simulating", len(factors_of(result, problem))) as progress:
         frame = sweep_plan(result, loads, lambda factor: at_factor(problem, factor), runs=runs, seed=seed, progress=progress)
-    files = write_plan_page(target, result, loads, frame, problem, runs=runs, seed=seed)
+    files = write_plan_page(target, result, loads, frame, problem, seed=seed)
     if as_json:
         emit_json(
             {"report": str(files[0]), "pictures": [str(file) for file in files[1:]], "rows": frame.to_dict(orient="records")}

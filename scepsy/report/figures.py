@@ -1,67 +1,90 @@
 """The pictures of a report; each takes values or a tidy table and returns a matplotlib figure."""
 
+import math
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from scepsy.cluster import Gpu
 from scepsy.plans import Plan
-from scepsy.report.style import looks, styled
+from scepsy.report.style import looks, readable_log, styled
 
 
-def latency_vs_rate(frame: pd.DataFrame, workflow: str) -> Figure:
-    """Mean latency (log) against arrival rate, one series per planner: simulated solid with markers, predicted thin.
+def latency_vs_rate(
+    frame: pd.DataFrame, workflow: str, *, target_per_s: float | None = None, limit_s: float | None = None
+) -> Figure:
+    """Mean latency (log) against arrival rate, one series per planner: simulated solid with markers, predicted thin and dotted.
 
-    ``frame`` has the columns of a comparison: planner, workflow, rate_per_s, seed, source, latency_mean_s, stable.
-    Points where the simulated system was not stable are hollow.
+    ``frame`` has the columns of a comparison: planner, workflow, rate_per_s, seed, source, latency_mean_s, stable; with
+    latency_p95_s and a single planner its 95th percentile is drawn too. Points where the simulated system was not stable are
+    hollow: their latency is the length of the simulation. Each curve is named at its end, where there is room. ``target_per_s``
+    and ``limit_s`` are drawn as lines.
     """
     mine = frame[frame["workflow"] == workflow]
     names = list(dict.fromkeys(mine["planner"]))
+    ends: list[tuple[float, str, str]] = []
+    seen: list[float] = [] if limit_s is None else [limit_s]
     with styled():
-        figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+        figure, axes = plt.subplots(figsize=(7.4, 4.0), layout="constrained")
         for name, look in looks(names).items():
             one = mine[mine["planner"] == name]
-            simulated = (
-                one[one["source"] == "simulated"]
-                .groupby("rate_per_s", as_index=False)
-                .agg(latency_mean_s=("latency_mean_s", "mean"), stable=("stable", "all"))
-            )
+            simulated = one[one["source"] == "simulated"]
             predicted = one[one["source"] == "predicted"].groupby("rate_per_s", as_index=False)["latency_mean_s"].mean()
-            axes.plot(
-                simulated["rate_per_s"],
-                simulated["latency_mean_s"],
-                color=look.colour,
-                linestyle=look.dash,
-                linewidth=1.6,
-                label=name,
-            )
-            for stable, face in ((True, look.colour), (False, "white")):
-                part = simulated[simulated["stable"] == stable]
-                axes.plot(
-                    part["rate_per_s"],
-                    part["latency_mean_s"],
-                    linestyle="none",
-                    marker=look.marker,
-                    color=look.colour,
-                    markerfacecolor=face,
-                    markersize=5.5,
-                )
+            curves = [("latency_mean_s", look.dash, 1.6, look.marker, f"{name}, simulated" if len(names) == 1 else name)]
+            if len(names) == 1 and "latency_p95_s" in simulated:
+                curves.append(("latency_p95_s", (0, (4, 2)), 1.1, "v", "95th percentile, simulated"))
+            for column, dash, width, marker, label in curves:
+                line = simulated.groupby("rate_per_s", as_index=False).agg(value=(column, "mean"), stable=("stable", "all"))
+                line = line[np.isfinite(line["value"])]
+                axes.plot(line["rate_per_s"], line["value"], color=look.colour, linestyle=dash, linewidth=width, zorder=3)
+                for stable, face in ((True, look.colour), (False, "white")):
+                    part = line[line["stable"] == stable]
+                    axes.plot(part["rate_per_s"], part["value"], linestyle="none", marker=marker, color=look.colour,
+                              markerfacecolor=face, markersize=5.5, zorder=4)  # fmt: skip
+                seen += line["value"].tolist()
+                if len(line):
+                    ends.append((float(line["value"].iloc[-1]), label, look.colour))
             finite = predicted[np.isfinite(predicted["latency_mean_s"])]
-            axes.plot(finite["rate_per_s"], finite["latency_mean_s"], color=look.colour, linewidth=0.8, linestyle=":")
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            dark = "#000000" if len(names) == 1 else look.colour
+            axes.plot(finite["rate_per_s"], finite["latency_mean_s"], color=dark, linewidth=1.1, linestyle=":", zorder=5)
+            seen += finite["latency_mean_s"].tolist()
+            if len(finite) and len(names) == 1:
+                ends.append((float(finite["latency_mean_s"].iloc[-1]), "mean, predicted", dark))
+        readable_log(axes, seen)
+        axes.set_xlim(left=0)
+        if target_per_s is not None:
+            axes.axvline(target_per_s, color="#888888", linewidth=0.9, linestyle="--")
+            axes.annotate("target", (target_per_s, 1.0), xycoords=("data", "axes fraction"), textcoords="offset points",
+                          xytext=(3, -9), fontsize=7.5, color="#888888")  # fmt: skip
+        if limit_s is not None:
+            axes.axhline(limit_s, color="#B3261E", linewidth=0.9, linestyle="--")
+            ends.append((limit_s, "limit", "#B3261E"))
         axes.set_xlabel("arrival rate (runs/s)")
-        axes.set_ylabel("mean end-to-end latency (s)")
-        axes.set_title(f"{workflow}: simulated (markers; hollow: not stable), predicted (dotted)", fontsize=9, loc="left")
-        axes.legend(fontsize=8)
+        axes.set_ylabel("end-to-end latency (s)")
+        title = "filled: keeps up, hollow: does not, or not shown to"
+        axes.set_title(f"{workflow}: {title}" + ("" if len(names) == 1 else ", dotted: predicted"), fontsize=9, loc="left")
+        _name_ends(axes, ends)
     return figure
+
+
+LABEL_GAP = 0.055
+"""Least distance of two names beside the curves, as a part of the axis."""
+
+
+def _name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Write each curve's name to the right of the plot, at the height where it ends; pushed apart where they would touch."""
+    low, high = (math.log(limit) for limit in axes.get_ylim())
+    placed = -1.0
+    for value, label, colour in sorted(ends):
+        wanted = (math.log(max(value, 1e-300)) - low) / (high - low)
+        placed = max(min(max(wanted, 0.0), 1.0), placed + LABEL_GAP)
+        axes.annotate(label, (1.0, placed), xycoords="axes fraction", textcoords="offset points", xytext=(6, -3), fontsize=8,
+                      color=colour, annotation_clip=False)  # fmt: skip
 
 
 def gpu_map(plan: Plan) -> Figure:
@@ -151,7 +174,7 @@ def share_stability(shares: pd.DataFrame) -> Figure:
             axes.set_title(workflow, fontsize=9, loc="left")
             axes.set_xlabel("value over its mean")
             axes.set_ylabel("fraction of runs")
-            axes.legend(fontsize=6.5, loc="lower right")
+            axes.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return figure
 
 
@@ -196,5 +219,6 @@ def prediction_error(frame: pd.DataFrame) -> Figure:
         axes.set_xlabel("load: rate over the plan's predicted maximum")
         axes.set_ylabel("predicted / simulated mean latency")
         axes.set_title("How far the prediction is off (band: ±15 %)", fontsize=9, loc="left")
-        axes.legend(fontsize=8)
+        if names:
+            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure

@@ -66,8 +66,11 @@ def log_ticks(values: Sequence[float]) -> list[float]:
         last = min((i for i, tick in enumerate(ticks) if tick >= high * (1 - 1e-9)), default=len(ticks) - 1)
         if last - first >= 2:
             break
+    while last - first < 2:  # one value, or several that are nearly one
+        first, last = max(0, first - 1), min(len(ticks) - 1, last + 1)
     kept = ticks[first : last + 1]
-    return kept[:: max(1, math.ceil(len(kept) / 12))] if len(kept) > 12 else kept
+    every = math.ceil(len(kept) / 12)
+    return kept if every == 1 else [*kept[:-1:every], kept[-1]]
 
 
 def readable_log(axes: Axes, values: Sequence[float]) -> None:

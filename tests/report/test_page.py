@@ -1,17 +1,23 @@
 """The page stands alone and says what it was given; pictures are the same bytes each time."""
 
 import re
+import warnings
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scepsy.cluster import Gpu
 from scepsy.plans import Allocation, Instance, Plan
 from scepsy.profile.catalogue import cluster_preset
-from scepsy.report.figures import gpu_map, heat_map, latency_vs_rate
-from scepsy.report.page import Picture, Section, Table, cell, png, write_page
+from scepsy.report.figures import gpu_map, heat_map, latency_vs_rate, prediction_error
+from scepsy.report.page import Picture, Section, Table, Verdict, cell, inline, svg, with_width, write_page
+from scepsy.report.style import log_ticks
 
 CLUSTER = cluster_preset("4x4-a100")
 PLAN = Plan(
@@ -75,10 +81,12 @@ def test_page_is_self_contained_and_escapes(tmp_path: Path) -> None:
     assert parser.fetched == []
     assert parser.open == []
     assert "<b>x</b>" not in html
-    assert "1.235" in html
+    assert "1.23" in html
     assert "a &lt; b" in html
-    assert [file.name for file in files] == ["page.html", "map.png"]
-    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in files] == ["page.html", "map.svg"]
+    assert "<svg" in (tmp_path / "map.svg").read_text()
+    assert "<svg" in html
+    assert "<img" not in html
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -93,7 +101,62 @@ def test_page_is_self_contained_and_escapes(tmp_path: Path) -> None:
     ],
 )
 def test_pictures_are_the_same_bytes_each_time(draw) -> None:  # type: ignore[no-untyped-def]
-    assert png(draw()) == png(draw())
+    assert svg(draw()) == svg(draw())
+
+
+def test_a_drawing_follows_the_theme_and_the_width_of_the_page() -> None:
+    drawing = svg(latency_vs_rate(FRAME, "w"))
+    shown = inline(drawing, 'a "picture"')
+    assert "#000000" not in shown
+    assert "currentColor" in shown
+    assert 'aria-label="a &quot;picture&quot;"' in shown
+    head = shown[: shown.index(">")]
+    assert " height=" not in head
+    assert "width:100%" in head
+    assert "<text" in shown, "text stays text"
+
+
+def test_the_verdict_stands_on_top(tmp_path: Path) -> None:
+    write_page(tmp_path / "p.html", "T", "the lead text", [], [("Assumed", ("one", "two"))], Verdict(False, "It fails."))
+    html = (tmp_path / "p.html").read_text()
+    assert html.index("It fails.") < html.index("the lead text")
+    assert 'class="verdict bad"' in html
+    assert html.count("<li>") == 2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_latency_has_readable_ticks_and_every_curve_its_name_outside_the_plot(count: int) -> None:
+    planners = ["exact", "equal"][:count]
+    frame = FRAME[FRAME["planner"].isin(planners)].assign(latency_p95_s=lambda d: 1.5 * d["latency_mean_s"])
+    axes = latency_vs_rate(frame, "w", target_per_s=2.0, limit_s=3.0).axes[0]
+    low, high = axes.get_ylim()
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 3
+    named = {text.get_text(): text for text in axes.texts}
+    wanted = {"exact, simulated", "95th percentile, simulated", "mean, predicted"} if count == 1 else {"exact", "equal"}
+    assert {*wanted, "limit", "target"} == set(named)
+    heights = sorted(named[name].xy[1] for name in {*wanted, "limit"})  # type: ignore[attr-defined]
+    assert min(b - a for a, b in pairwise(heights)) > 0.05
+
+
+@given(low=st.floats(1e-4, 1e4), factor=st.floats(1, 1e5))
+def test_a_log_axis_has_three_to_a_dozen_labels(low: float, factor: float) -> None:
+    ticks = log_ticks([low, low * factor])
+    assert 3 <= len(ticks) <= 13
+    assert ticks == sorted(set(ticks))
+    assert ticks[0] <= low * 1.001
+
+
+def test_an_empty_comparison_is_drawn_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plt.close(prediction_error(pd.DataFrame({"planner": [], "workflow": [], "load": [], "ratio": []})))
+        plt.close(latency_vs_rate(FRAME[:0].assign(latency_p95_s=[]), "w"))
+
+
+def test_widths_decide_the_digits() -> None:
+    assert with_width(1.23456, 0.0123) == "1.235 ± 0.012"
+    assert with_width(1234.5, 120.0) == "1234 ± 120"
+    assert with_width(float("nan"), 1.0) == "–"
 
 
 def test_gpu_map_draws_one_box_per_instance_and_gpu() -> None:
@@ -106,4 +169,4 @@ def test_gpu_map_draws_one_box_per_instance_and_gpu() -> None:
 
 
 def test_cells() -> None:
-    assert [cell(value) for value in (True, float("nan"), 0.000123456, "x")] == ["yes", "–", "0.0001235", "x"]
+    assert [cell(value) for value in (True, float("nan"), 0.000123456, "x")] == ["yes", "–", "0.000123", "x"]
