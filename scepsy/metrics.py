@@ -6,16 +6,22 @@ never out of the counts. A quantile or a mean is over completed runs only, so re
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import stats as distributions
 
 from scepsy.records import COMPLETED, REJECTED, UNFINISHED, Records
 
 Array = npt.NDArray[np.float64]
+
+_TOLD = [
+    "status", "issued_s", "scheduled_s", "first_token_s", "end_s",
+    "input_tokens", "output_tokens", "cached_tokens", "preemptions",
+]  # fmt: skip
 
 
 def summarise(
@@ -40,7 +46,7 @@ def summarise(
     end_s = float(records.meta.get("simulated_s", 0.0)) or _last(runs, calls)
     stop = np.inf if window_s is None else warmup_s + window_s
     chosen = (arrival >= warmup_s) & (arrival < stop)
-    workflows = np.asarray(runs["workflow"].to_pylist(), dtype=object)
+    workflows = _numbered(runs["workflow"])
     document: dict[str, Any] = {
         "runs": counts(runs),
         "calls": counts(calls),
@@ -49,10 +55,10 @@ def summarise(
         "simulated_s": end_s,
         "by_workflow": {
             name: {
-                "runs": counts(runs.filter(pa.array(workflows == name))),
-                "latency_s": describe(latency[chosen & done & (workflows == name)]),
+                "runs": counts(runs.select(["status"]).filter(pa.array(workflows.of == number))),
+                "latency_s": describe(latency[chosen & done & (workflows.of == number)]),
             }
-            for name in dict.fromkeys(workflows.tolist())
+            for number, name in enumerate(workflows.names)
         },
         "by_llm": by_llm(calls, warmup_s, stop),
         "instances": json.loads(records.meta.get("instances", "[]")),
@@ -118,12 +124,13 @@ def call_times(calls: pa.Table) -> dict[str, Array]:
 
 def by_llm(calls: pa.Table, start_s: float = 0.0, stop_s: float = np.inf) -> dict[str, Any]:
     """Token timings, cache hits, preemptions and counts of each LLM's calls; times of those issued in [start_s, stop_s)."""
-    llms = np.asarray(calls["llm"].to_pylist(), dtype=object)
-    issued = _column(calls, "issued_s")
+    llms = _numbered(calls["llm"])
+    told = calls.select(_TOLD)  # filtering the names too would take most of the time
     found = {}
-    for llm in dict.fromkeys(llms.tolist()):
-        mine = calls.filter(pa.array(llms == llm))
-        window = calls.filter(pa.array((llms == llm) & (issued >= start_s) & (issued < stop_s)))
+    for number, llm in enumerate(llms.names):
+        mine = told.filter(pa.array(llms.of == number))
+        issued = _column(mine, "issued_s")
+        window = mine.filter(pa.array((issued >= start_s) & (issued < stop_s)))
         times = call_times(window)
         prompt = _column(window, "input_tokens").sum()
         found[llm] = {
@@ -167,8 +174,22 @@ def _column(table: pa.Table, name: str) -> Array:
     return values
 
 
+class _Numbered(NamedTuple):
+    """A column of names by number."""
+
+    names: list[str]
+    """In order of appearance."""
+    of: npt.NDArray[np.int32]
+    """The number of each row's name."""
+
+
+def _numbered(column: pa.ChunkedArray) -> _Numbered:
+    coded = column.combine_chunks().dictionary_encode()
+    return _Numbered(coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False))
+
+
 def _is(table: pa.Table, status: str) -> npt.NDArray[np.bool_]:
-    return np.asarray([value == status for value in table["status"].to_pylist()], dtype=bool)
+    return np.asarray(pc.equal(table["status"], status).to_numpy(), dtype=bool)
 
 
 def _latency(runs: pa.Table) -> Array:
@@ -188,11 +209,11 @@ def _throughput(arrival: Array, latency: Array, chosen: npt.NDArray[np.bool_], s
     return float(chosen.sum() / span) if span > 0 else 0.0
 
 
-def _within(latency: Array, workflows: npt.NDArray[Any], slo_s: float | Mapping[str, float] | None) -> npt.NDArray[np.bool_]:
+def _within(latency: Array, workflows: _Numbered, slo_s: float | Mapping[str, float] | None) -> npt.NDArray[np.bool_]:
     if slo_s is None:
         return np.ones(len(latency), dtype=bool)
     if isinstance(slo_s, Mapping):
-        limits = np.asarray([slo_s.get(name, np.inf) for name in workflows.tolist()], dtype=float)
+        limits = np.asarray([slo_s.get(name, np.inf) for name in workflows.names], dtype=float)[workflows.of]
     else:
         limits = np.full(len(latency), float(slo_s))
     return np.asarray(latency <= limits)

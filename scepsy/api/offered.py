@@ -6,12 +6,12 @@ stream's arrivals is scaled until its runs offer what the rate asks for. Order a
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from math import fsum
 
 import msgspec
+import numpy as np
 
-from scepsy.arrivals import issue
+from scepsy.arrivals import issue_arrays
 from scepsy.backend import Stream, Workload
 from scepsy.dag import nominal_s
 from scepsy.workload import Run
@@ -33,20 +33,19 @@ def exactly(streams: Sequence[Stream], *, runs: int, seed: int) -> Workload:
     plain = Workload(streams=tuple(streams), runs=runs, seed=seed)
     if not all(item.arrivals.kind in SCALED_ARRIVALS for item in streams):
         return plain
-    counts = dict.fromkeys(range(len(streams)), 0)
-    work = dict.fromkeys(range(len(streams)), 0.0)
-    last = dict.fromkeys(range(len(streams)), 0.0)
-    owner = {id(run): number for number, item in enumerate(streams) for run in item.trace.runs}
-    for at, _, run in islice(issue(plain), runs):
-        number = owner[id(run)]
-        counts[number], last[number] = counts[number] + 1, at
-        work[number] += work_s(run)
+    of_run = [np.array([work_s(run) for run in item.trace.runs]) for item in streams]
+    work, last = [0.0 for _ in streams], [0.0 for _ in streams]
+    for part in issue_arrays(plain):
+        for number in np.unique(part.stream).tolist():
+            mine = part.stream == number
+            work[number] = float(np.add.accumulate(np.append(work[number], of_run[number][part.run[mine]]))[-1])
+            last[number] = float(part.time_s[mine][-1])
     scaled = []
     for number, item in enumerate(streams):
-        mean = fsum(work_s(run) for run in item.trace.runs) / len(item.trace.runs)
+        mean = fsum(of_run[number]) / len(item.trace.runs)
         rate = item.arrivals.rate_per_s or 0.0
-        if counts[number] and work[number] > 0:
-            # `counts` runs take `last` seconds at the nominal rate; they should take work / (rate · mean)
+        if work[number] > 0:
+            # the runs drawn take `last` seconds at the nominal rate; they should take work / (rate · mean)
             rate = rate * last[number] * rate * mean / work[number]
         scaled.append(msgspec.structs.replace(item, arrivals=msgspec.structs.replace(item.arrivals, rate_per_s=rate)))
     return msgspec.structs.replace(plain, streams=tuple(scaled))

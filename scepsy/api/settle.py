@@ -9,6 +9,7 @@ from math import fsum
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from scepsy.api.offered import exactly, work_s
 from scepsy.backend import Stream, Workload
@@ -18,6 +19,8 @@ from scepsy.steady.rule import Outcome, judge, until_settled
 from scepsy.steady.verdict import PRECISION, STABLE, UNDECIDED, UNSTABLE, Measured, Sample, measured
 
 Replay = Callable[[Workload], Records]
+
+_TOLD = ["template", "arrival_s", "end_s", "status"]
 
 FIRST_RUNS = 400
 MOST_CALLS = 200_000
@@ -60,18 +63,18 @@ class Settled:
 
 def samples_of(records: Records, streams: Sequence[Stream]) -> dict[str, Sample]:
     """The runs of each workflow as the rule takes them."""
-    work = {(item.workflow, run.id): work_s(run) for item in streams for run in item.trace.runs}
-    runs = records.runs
-    workflow, template = runs["workflow"].to_pylist(), runs["template"].to_pylist()
-    arrival = runs["arrival_s"].to_numpy(zero_copy_only=False).astype(float)
-    done = np.array([status == COMPLETED for status in runs["status"].to_pylist()], dtype=bool)
-    end = np.where(done, runs["end_s"].to_numpy(zero_copy_only=False).astype(float), np.inf)
-    weight = np.array([work.get(key, 1.0) for key in zip(workflow, template, strict=True)], dtype=float)
-    names = np.array(workflow, dtype=object)
+    work: dict[str, dict[str, float]] = {}
+    for item in streams:
+        work.setdefault(item.workflow, {}).update((run.id, work_s(run)) for run in item.trace.runs)
     found = {}
-    for name in dict.fromkeys(item.workflow for item in streams):
-        mine = names == name
-        found[name] = Sample(arrival[mine], end[mine], weight[mine])
+    for name, of_run in work.items():
+        runs = records.runs.select(_TOLD).filter(pc.equal(records.runs["workflow"], name))
+        templates = runs["template"].combine_chunks().dictionary_encode()
+        weights = np.array([of_run.get(template, 1.0) for template in templates.dictionary.to_pylist()], dtype=float)
+        done = pc.equal(runs["status"], COMPLETED).to_numpy()
+        end = np.where(done, runs["end_s"].to_numpy(zero_copy_only=False).astype(float), np.inf)
+        arrival = runs["arrival_s"].to_numpy(zero_copy_only=False).astype(float)
+        found[name] = Sample(arrival, end, weights[templates.indices.to_numpy(zero_copy_only=False)])
     return found
 
 

@@ -16,7 +16,7 @@ from scepsy.search import PLANNERS
 from sim.policies.orders import QUEUE_ORDERS
 from sim.policies.routers import ROUTERS
 from sim.policies.systems import OTHER_ENGINES, SYSTEMS
-from sim.world.run import ENGINES
+from sim.world.choice import ENGINES
 
 CHOICES = {
     "--planner": (shared.PlannerName, PLANNERS),
