@@ -3,7 +3,10 @@
 import functools
 import subprocess
 
+import pandas as pd
+
 from scepsy.files.sources import ROOT, sources_hash
+from scepsy.version import __version__
 
 ROWS = ("experiments.points.measured", "experiments.studies", "experiments.studies.evaluation", "experiments.systems.registry")
 """What computes rows. Everything that these import counts, however deep."""
@@ -25,3 +28,8 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + ("-dirty" if state.stdout.strip() else "")
+
+
+def stamped(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the version and the commit that made them, which every committed table has."""
+    return frame.assign(version=__version__, commit=commit())

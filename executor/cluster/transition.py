@@ -1,6 +1,5 @@
 """From what is there to what a plan wants: who stays, who goes first, who starts, who goes last. Pure."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from executor.cluster.kinds import CLAIM, DEPLOYMENT
@@ -61,15 +60,6 @@ def transition(now: Snapshot, wanted: Rendered) -> Transition:
         retire=tuple(name for name in unwanted if name not in evict),
         discard=discard,
     )
-
-
-def startable(start: Iterable[Engine], begun: set[str], serving: set[str], wanted: set[str]) -> list[Engine]:
-    """Engines not yet begun whose earlier neighbours on the same GPUs all serve."""
-    return [
-        engine
-        for engine in start
-        if engine.name not in begun and all(name in serving for name in engine.after if name in wanted)
-    ]
 
 
 def _key(obj: dict[str, object]) -> Key:

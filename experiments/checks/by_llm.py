@@ -9,6 +9,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from experiments.code_version import stamped
 from scepsy.api.compare import by_conditions
 from scepsy.api.rows import simulated, slowdowns, workload_of
 from scepsy.files.atomic import write_bytes
@@ -41,7 +42,7 @@ def main(
         for llm, mean_s in call_means_s(measured).items():
             rows.append((load, seed, llm, mean_s, expected[llm], slow.get(llm)))
     columns = ["load", "seed", "llm", "measured_call_mean_s", "simulated_call_mean_s", "slowdown"]
-    write_bytes(output, pd.DataFrame(rows, columns=columns).round(4).to_csv(index=False).encode())
+    write_bytes(output, stamped(pd.DataFrame(rows, columns=columns).round(4)).to_csv(index=False).encode())
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from executor.profiler.sweep import as_workload
 from executor.random_models import RandomModel, llm_of, write_model
 from executor.replay import replay
 from experiments.checks.end_to_end import MODELS
+from experiments.code_version import stamped
 from scepsy.api.engine_profiles import CPU_ENGINE, core_type
 from scepsy.files.atomic import write_bytes
 from scepsy.workload import Call
@@ -90,7 +91,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="scepsy-") as folder:
         for model in MODELS:
             rows += measure(model, Path(folder), shares, rounds)
-    table = pd.DataFrame(rows).assign(machine=machine())
+    table = stamped(pd.DataFrame(rows).assign(machine=machine()))
     write_bytes(output, table.to_csv(index=False).encode())
     k = slopes(table)
     print(k.groupby(["llm", "share_pct"])[["ratio", "k"]].median().round(2).to_string())

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import simpy
 
+from experiments.code_version import stamped
 from scepsy.api.inputs import generate_trace, load_cluster, profiles_of
 from scepsy.api.live import LivePlanner
 from scepsy.api.program import plan as plan_for
@@ -342,7 +343,7 @@ def main() -> None:
     for row in table(given.scenario, given.system or RULES, given.seeds, given.cache, given.azure, given.before, given.after):
         rows.append(row)
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
-        pd.DataFrame(rows).to_csv(given.output, index=False, float_format="%.6g")
+        stamped(pd.DataFrame(rows)).to_csv(given.output, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

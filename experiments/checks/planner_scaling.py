@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.code_version import stamped
 from scepsy.errors import Infeasible
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.random_problems import Size, random_problem
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 row = row_of(llms, nodes, unit, planner, seed)
                 if row is not None:
                     rows.append(row)
-    made = pd.DataFrame(rows)
+    made = stamped(pd.DataFrame(rows))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     made.to_parquet(options.out, index=False)
     print(table(made))

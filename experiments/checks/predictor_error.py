@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.code_version import stamped
 from experiments.points.questions import Question, base_case
 from experiments.points.real_traces import REAL, data_folder
 from scepsy.api.prepare import Load, prepare
@@ -156,7 +157,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         made = pd.read_parquet(options.out) if options.out.exists() and options.workflow else pd.DataFrame()
         for name in options.workflow or every_workflow():
             trace, problem = question(name, traces=options.traces, seed=options.seed, cache_dir=options.cache)
-            fresh = pd.DataFrame(list(rows_of(trace, problem, runs=options.runs, seed=options.seed, most_calls=options.calls)))
+            fresh = stamped(
+                pd.DataFrame(list(rows_of(trace, problem, runs=options.runs, seed=options.seed, most_calls=options.calls)))
+            )
             kept = made[made["workflow"] != name] if len(made) else made
             made = pd.concat([kept, fresh], ignore_index=True)
             options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from executor.recording.config import Recording
 from executor.recording.recorder import Recorder
 from executor.wire.body import read_body
 from executor.wire.stream import Output
+from experiments.code_version import stamped
 from scepsy.importers.recorded.reader import load_recording
 from scepsy.importers.recorded.trace import edges_of
 from scepsy.rng import stream
@@ -303,7 +304,7 @@ def main(
     """Make the table of precision and recall per program and style."""
     found = table(runs, range(first_seed, first_seed + seeds))
     output.parent.mkdir(parents=True, exist_ok=True)
-    found.to_csv(output, index=False)
+    stamped(found).to_csv(output, index=False)
     print(found.to_string(index=False))
 
 

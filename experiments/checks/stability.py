@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.code_version import stamped
 from scepsy.api.prepare import Load, prepare
 from scepsy.backend import Stream, Workload
 from scepsy.errors import Infeasible
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row in cases(options.cases, names, seed=options.seed, traces=options.traces, cache_dir=options.cache):
         rows.append(row)
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
-        table = pd.DataFrame(rows)
+        table = stamped(pd.DataFrame(rows))
         table.to_parquet(options.out, index=False)
     print(f"{int(table['stable'].sum())} of {len(table)} cases stable")
 

@@ -159,11 +159,6 @@ class _Opened:
                 ) from error
 
 
-def stream_runs(path: str | Path, progress: Progress = no_progress) -> Iterator[Run]:
-    """Yield a trace file's runs one by one, in bounded memory. Raises ``InputError`` at the first thing wrong."""
-    return iter(TraceReader(path, progress))
-
-
 def load_trace(path: str | Path, progress: Progress = no_progress) -> Trace:
     """Read a whole trace into memory. Raises ``InputError`` naming file, line, field and remedy."""
     reader = TraceReader(path, progress)

@@ -1,7 +1,6 @@
 """What an importer is: inputs and options in, runs out, one at a time, with a tally of everything inferred or left out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -11,10 +10,10 @@ from typing import TypeVar
 import msgspec
 
 from scepsy.errors import InputError
-from scepsy.files.failure import decode_json, explain, fail, shown
+from scepsy.files.failure import fail, shown
 from scepsy.importers.inputs import gather
 from scepsy.importers.record_reader import FileSample
-from scepsy.importers.source import LINE_BYTES, Source
+from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Run, Trace, TraceSource
 
@@ -110,39 +109,6 @@ def read_whole(source: Source) -> bytes:
     if not data.strip():
         raise fail(str(source), "is empty: must hold a document (was it cut off while being written?)")
     return data
-
-
-def read_foreign(source: Source, kind: type[T]) -> T:
-    """Decode a foreign JSON file into a Struct that names only what is needed (other fields are skipped unread)."""
-    return _decode(source, read_whole(source), kind, None)
-
-
-def read_foreign_lines(source: Source, kind: type[T]) -> Iterator[tuple[int, T]]:
-    """Decode a foreign JSON-lines file, yielding (line number, record); blank lines are skipped."""
-    with source.open() as stream:
-        for number, line in stream.lines():
-            if line is None:
-                raise fail(str(source), f"is longer than {LINE_BYTES >> 20} MiB: must be shorter", line=number)
-            yield number, _decode(source, line, kind, number)
-
-
-def _decode(source: Source, data: bytes, kind: type[T], line: int | None) -> T:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.ValidationError as error:
-        raise fail(str(source), explain(error, decode_json(str(source), data, line), kind)[1], line=line) from error
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        decode_json(str(source), data, line)  # raises with the reason
-        raise fail(str(source), f"cannot be read: {error}", line=line) from error
-
-
-@contextmanager
-def checking(source: Source, record: str, line: int | None = None) -> Iterator[None]:
-    """Turn the complaint of a value of ours, built from foreign data, into an ``InputError`` naming the record."""
-    try:
-        yield
-    except ValueError as error:
-        raise fail(str(source), f"{record}: {error}" if record else str(error), line=line) from error
 
 
 def clock_s(source: Source, field: str, text: str, line: int | None = None) -> float:

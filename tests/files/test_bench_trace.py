@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scepsy.files.trace import save_trace, stream_runs
+from scepsy.files.trace import TraceReader, save_trace
 from scepsy.generate import generate
 from scepsy.stats.table import tabulate
 from scepsy.stats.use import workflow_uses
@@ -34,7 +34,7 @@ def test_bench_write(benchmark, trace, tmp_path):
 
 
 def test_bench_stream(benchmark, path, trace):
-    assert benchmark(lambda: sum(len(run.calls) for run in stream_runs(path))) == sum(len(run.calls) for run in trace)
+    assert benchmark(lambda: sum(len(run.calls) for run in TraceReader(path))) == sum(len(run.calls) for run in trace)
 
 
 def test_bench_use(benchmark, trace):

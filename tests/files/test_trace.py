@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scepsy.errors import InputError
-from scepsy.files.trace import TraceReader, TraceWriter, load_trace, save_trace, stream_runs
+from scepsy.files.trace import TraceReader, TraceWriter, load_trace, save_trace
 from scepsy.workload import Call, Run, Trace, TraceSource
 
 SOURCE = TraceSource(origin="test", seed=3, assumptions=("a",))
@@ -150,7 +150,7 @@ def test_reader_streams_and_reports_all_bytes(tmp_path):
     assert (reader.source, reader.prefix_block_tokens) == (SOURCE, 64)
     first = next(iter(reader))
     assert first == make_run(0)
-    assert sum(1 for _ in stream_runs(path, steps.append)) == 500
+    assert sum(1 for _ in TraceReader(path, steps.append)) == 500
     assert sum(steps) == path.stat().st_size
     assert len(steps) > 3
 
@@ -162,9 +162,9 @@ def test_a_million_calls_stream_in_bounded_memory(tmp_path):
             writer.write(make_run(number, calls=20))
     script = (
         "import resource, sys\n"
-        "from scepsy.files.trace import stream_runs\n"
+        "from scepsy.files.trace import TraceReader\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "calls = sum(len(run.calls) for run in stream_runs(sys.argv[1]))\n"
+        "calls = sum(len(run.calls) for run in TraceReader(sys.argv[1]))\n"
         "print(calls, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     output = subprocess.run([sys.executable, "-c", script, str(path)], check=True, capture_output=True, text=True).stdout
