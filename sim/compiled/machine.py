@@ -498,6 +498,15 @@ class Machine:
             )
         return found
 
+    def copied_meters(self, end: bool) -> list[tuple[int, int, int]]:
+        """(busy ticks, decoding ticks, prompt tokens) of each instance at the warm-up's end, or at the last arrival."""
+        first, found = at.I_END if end else at.I_BEGIN, []
+        for i in self._instances:
+            busy, busy_high, prompt, prompt_high, tokens = self._m[i + first : i + first + 5].tolist()
+            busy += busy_high << at.METER_BITS
+            found.append((busy, busy - prompt - (prompt_high << at.METER_BITS), tokens))
+        return found
+
     def _linked(self, first: int, following: int) -> list[int]:
         found = []
         while first:
