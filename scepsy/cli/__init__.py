@@ -15,6 +15,7 @@ from scepsy.cli import (
     deploy,
     doctor,
     experiment,
+    explore,
     export,
     figures,
     gateway,
@@ -108,6 +109,7 @@ app.add_typer(profile.app, rich_help_panel=PROFILE)
 app.add_typer(model.app, rich_help_panel=PROFILE)
 app.command(rich_help_panel=PLAN)(plan.plan)
 app.command(rich_help_panel=PLAN)(advice.frontier)
+app.command(rich_help_panel=PLAN)(explore.explore)
 app.command(rich_help_panel=PLAN)(advice.admit)
 app.command(rich_help_panel=PLAN)(advice.changes)
 app.command(rich_help_panel=CHECK)(plan.predict)

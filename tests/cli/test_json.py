@@ -91,6 +91,7 @@ RUNS = [
     ("frontier", "-t chat.jsonl --rate 1e5 --gpus 2", 0),
     ("frontier", "-t chat.jsonl --rate 0.5 --gpus 1 --gpu-type A100-80G --gpu-type L4", 0),
     ("plan", "-t chat.jsonl --rate 0.5 --gpus 2 --goal cost --max-latency 20", 0),
+    ("explore", "-t chat.jsonl --rate 0.5 --gpus 2 -o explore.html", 0),
     ("admit", "-t chat.jsonl --rate 0.5 --gpus 2", 0),
     ("admit", "-t chat.jsonl --rate 1e5 --gpus 2", 3),
     ("changes", "chat.plan.yaml both.plan.yaml", 0),

@@ -100,6 +100,10 @@ DOCUMENTS: dict[str, Shape] = {
         "latency_s is null where the target rates cannot be met. planned_ and what follows are of the plan found there; null "
         "where none was searched. left_out: GPU types that cannot serve, and why.",
     ),
+    "explore": record(
+        {"page": TEXT, "plans": WHOLE, "distinct_plans": WHOLE, "left_out": by_name(TEXT)},
+        description="left_out: GPU types that cannot serve, and why.",
+    ),
     "admit": record(
         {
             "workflows": rows(
