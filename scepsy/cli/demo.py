@@ -18,8 +18,8 @@ def demo(
     ] = None,
     rename: Annotated[list[str] | None, typer.Option("--as", help="NAME=MODEL: serve the trace's NAME by this model.")] = None,
     cluster: Annotated[str, typer.Option("--cluster", "-c", help="Cluster file or preset.")] = "2x8-a100-80g",
-    seeds: Annotated[int, typer.Option(help="How many seeds each point is simulated with.")] = 1,
-    jobs: Annotated[int, typer.Option(help="Processes.")] = 2,
+    seeds: Annotated[int, typer.Option(help="Seeds with which each point is simulated.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Processes to use.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Plan two workflows on 16 GPUs; compare with three allocation rules, predicted and simulated, with a report.

@@ -46,7 +46,7 @@ GatewayImage = Annotated[
 ]
 Profiles = Annotated[Path | None, typer.Option("--profiles", "-p", help="Profiles file; the plan's own when absent.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that one instance may take to start.")]
-Gate = Annotated[str, typer.Option("--gate", help="ready: instances must serve; scheduled: be bound to their node.")]
+Gate = Annotated[str, typer.Option("--gate", help="ready: instances must serve. scheduled: they must be bound to their node.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -64,7 +64,10 @@ def render(
     kustomize: Annotated[Path | None, typer.Option(help="Folder to write a Kustomize base into, instead of printing.")] = None,
     example: Annotated[
         bool,
-        typer.Option("--example-cluster", help="No cluster yet: with made-up GPU UUIDs, every object marked as an example."),
+        typer.Option(
+            "--example-cluster",
+            help="Render before a cluster exists: GPU UUIDs are made up, and every object is marked as an example.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -136,7 +139,9 @@ def apply(
     gateway_image: GatewayImage = None,
     profiles: Profiles = None,
     context: Context = "",
-    dry_run: Annotated[str, typer.Option("--dry-run", help="client: print; server: let it check, store nothing.")] = "",
+    dry_run: Annotated[
+        str, typer.Option("--dry-run", help="client: only print. server: let the API server check, and store nothing.")
+    ] = "",
     validate: Annotated[bool, typer.Option(help="Simulate the plan at its target rates first.")] = True,
     timeout: Annotated[
         float | None,
@@ -259,7 +264,11 @@ def delete(
     release: Release = None,
     context: Context = "",
     force: Annotated[
-        bool, typer.Option("--force", help="local: where the state file cannot be trusted, end what provably belongs to it.")
+        bool,
+        typer.Option(
+            "--force",
+            help="With --target local and a state file that cannot be trusted: end what provably belongs to the deployment.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -52,7 +52,7 @@ def run(
         str | None, typer.Option("--scale", help="smoke, quick, reduced or full, instead of --quick or --full.")
     ] = None,
     backend: Annotated[str, typer.Option(help="joblib (processes here), dask or ray.")] = "joblib",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes.")] = 2,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes to use.")] = 2,
     estimate_only: Annotated[bool, typer.Option("--estimate", help="Only say how long it would take.")] = False,
     as_json: Json = False,
 ) -> None:

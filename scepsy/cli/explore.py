@@ -24,7 +24,9 @@ def explore(
     gpus: Annotated[int, typer.Option(min=1, help="Most GPUs of each type.")] = 8,
     gpu_type: Annotated[list[str] | None, typer.Option(help="GPU type [A100-80G]; repeat to compare several.")] = None,
     prices: Prices = None,
-    max_latency: Annotated[float | None, typer.Option(help="Where the SLO slider stands at first, seconds.")] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Latency limit that the page's slider shows at first, seconds.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained page on which rate, cluster size, GPU type and SLO are sliders over plans made beforehand.

@@ -25,7 +25,7 @@ def export(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Trace file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File or folder (inference-perf) to write.")],
     only: Annotated[
-        str | None, typer.Option(metavar="LLM", help="Only this LLM's calls; all else becomes waiting time.")
+        str | None, typer.Option(metavar="LLM", help="Export only this LLM's calls; the rest becomes waiting time.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

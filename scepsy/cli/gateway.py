@@ -19,8 +19,10 @@ def gateway(
     record: Annotated[Path | None, typer.Option(help="Record calls to this file, whatever the gateway file says.")] = None,
     host: Annotated[str | None, typer.Option(help="Listen here instead (loopback unless keys are configured).")] = None,
     port: Annotated[int | None, typer.Option(help="Listen on this port instead; 0: any free one.")] = None,
-    log_level: Annotated[LogLevel, typer.Option(help="debug says more of the gateway; keys and prompts at no level.")] = "info",
-    as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as one JSON document.")] = False,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="How much the gateway logs. Keys and prompts are logged at no level.")
+    ] = "info",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document that says where it listens.")] = False,
 ) -> None:
     """Serve an OpenAI-compatible gateway: route by model name, record lengths and hashes, never text unless told.
 

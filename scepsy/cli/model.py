@@ -208,7 +208,7 @@ def _counted(llm: "Llm", model: str) -> "Llm":
 @command
 def add(
     model: Annotated[Path | None, typer.Argument(metavar="[DIR|config.json]", help="Model folder or config file.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name to find it by; default: the folder's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name under which the catalogue keeps it; default: the folder's.")] = None,
     parameters: Annotated[float | None, typer.Option(help="Without a config: number of weights.")] = None,
     weight_bytes: Annotated[
         int | None, typer.Option(help="Without a config: bytes of all weights; default 2 per parameter.")

@@ -10,23 +10,25 @@ PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, as 
 Traces = Annotated[list[Path], typer.Option("--trace", "-t", help="Trace file; repeat for several workflows.")]
 Rates = Annotated[list[float], typer.Option("--rate", "-r", help="Target runs per second; repeat, one per workflow.")]
 OtherRates = Annotated[
-    list[float] | None, typer.Option("--rate", "-r", help="Runs per second instead of the plan's; repeat for each workflow.")
+    list[float] | None,
+    typer.Option("--rate", "-r", help="Runs per second, instead of the plan's rates; repeat for each workflow."),
 ]
 Profiles = Annotated[Path | None, typer.Option("--profiles", "-p", help="Profiles file; built-in ones when absent.")]
 Renames = Annotated[list[str] | None, typer.Option("--as", help="NAME=MODEL: serve the trace's NAME by this model.")]
 ClusterName = Annotated[str | None, typer.Option("--cluster", "-c", help="Cluster file or preset, e.g. 2x8-h100.")]
-Gpus = Annotated[int | None, typer.Option(help="Instead of a cluster: this many GPUs in nodes of 8.")]
+Gpus = Annotated[int | None, typer.Option(help="Number of GPUs, in nodes of 8, instead of a cluster.")]
 GpuType = Annotated[str, typer.Option(help="GPU type that goes with --gpus.")]
-Prices = Annotated[Path | None, typer.Option(help="Your own prices per GPU-hour (format: scepsy.prices); built-in ones else.")]
+Prices = Annotated[
+    Path | None,
+    typer.Option(help="File with your own prices per GPU-hour (format: scepsy.prices); default: the built-in ones."),
+]
 Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
 Seed = Annotated[int, typer.Option(help="Seed of arrivals and sampled runs.")]
 CurveSeed = Annotated[int | None, typer.Option("--seed", help="Seed of the curves; the plan's own when absent.")]
 Runs = Annotated[int, typer.Option("--runs", "-n", min=1, help="Runs to issue, of all workflows together.")]
 ManyRuns = Annotated[
     int | None,
-    typer.Option(
-        "--runs", "-n", min=1, help="Exactly so many runs, of all workflows together; else until --precision is reached."
-    ),
+    typer.Option("--runs", "-n", min=1, help="Number of runs, all workflows together; default: until --precision is reached."),
 ]
 Precision = Annotated[
     float, typer.Option(min=0.001, max=1.0, help="Half-width of the mean's 95 % interval over the mean at which to stop.")

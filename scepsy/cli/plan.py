@@ -64,12 +64,14 @@ def plan(
     seed: Seed = 0,
     judge: Annotated[
         Literal["none", "simulate"],
-        typer.Option(help="simulate: brief simulations choose among all planners' plans and neighbours."),
+        typer.Option(help="simulate: choose among all planners' plans, and plans near them, by brief simulations."),
     ] = "none",
     explain: Annotated[
         bool, typer.Option(help="Say what binds, what a GPU more would bring, and how sure the choice is.")
     ] = False,
-    target: Annotated[TargetName | None, typer.Option(help="Obey what this back end can do: dra, mps, hami or local.")] = None,
+    target: Annotated[
+        TargetName | None, typer.Option(help="Plan only what this deployment target can do: dra, mps, hami or local.")
+    ] = None,
     pin: Annotated[
         list[str] | None,
         typer.Option(help="LLM=TP:SHARE:REPLICAS: give it exactly this, e.g. gpt-4o=2:100:3; repeatable."),
@@ -81,7 +83,7 @@ def plan(
     running: Annotated[
         Path | None, typer.Option("--from", help="A running plan: start at most --max-started instances.")
     ] = None,
-    max_started: Annotated[int, typer.Option(help="With --from: instances that may be started.")] = 4,
+    max_started: Annotated[int, typer.Option(help="With --from: the most instances that may be started.")] = 4,
     suggest_models: Annotated[
         bool, typer.Option("--suggest-models", help="Do not plan: propose open models for LLMs that are not known (a guess).")
     ] = False,

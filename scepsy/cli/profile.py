@@ -242,7 +242,9 @@ def check(
     gpu: Annotated[str | None, typer.Option("--gpu", help="Only models on this GPU type.")] = None,
     silicon: Annotated[
         bool,
-        typer.Option("--silicon", help="Instead: built-in profiles against measured times per output token (extra 'vendor')."),
+        typer.Option(
+            "--silicon", help="Compare the built-in profiles with measured times per output token instead (extra 'vendor')."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -288,14 +290,19 @@ def validate(
     run_dirs: Annotated[
         list[Path] | None, typer.Argument(help="Folders with requests.jsonl and meta.json of a recorded engine run.")
     ] = None,
-    train: Annotated[float, typer.Option(help="Part of the requests to fit the step model on; the rest is scored.")] = 0.33,
+    train: Annotated[
+        float, typer.Option(help="Part of the requests (0 to 1) on which the step model is fitted; the others are scored.")
+    ] = 0.33,
     vendor: Annotated[
         bool, typer.Option("--vendor", help="Step times from vendor kernel data (extra 'vendor') instead of a fit.")
     ] = False,
     silicon: Annotated[
-        bool, typer.Option("--silicon", help="Instead: closed loops against the vendor's table of measured TTFT and TPOT.")
+        bool,
+        typer.Option(
+            "--silicon", help="Compare simulated closed loops with the vendor's table of measured TTFT and TPOT instead."
+        ),
     ] = False,
-    every: Annotated[int, typer.Option(min=1, help="With --silicon: use each n-th row only.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="With --silicon: use every n-th row only.")] = 1,
     picture: Annotated[
         Path | None, typer.Option(help="Draw recorded and simulated side by side into this file (.png, .pdf, .svg).")
     ] = None,

@@ -53,8 +53,10 @@ def run(
     tp: Annotated[str, typer.Option("--tp", help="Tensor-parallel degrees.")] = "1",
     share: Annotated[str, typer.Option("--share", help="Shares in percent; 100 must be among them.")] = "100",
     requests: Annotated[int, typer.Option(min=10, help="Calls per rate.")] = 60,
-    rates: Annotated[int, typer.Option(min=1, help="At most so many rates; fewer when the instance saturates.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Visit all rates so often, where the machine's speed varies.")] = 1,
+    rates: Annotated[int, typer.Option(min=1, help="Most rates to measure; fewer when the instance saturates before.")] = 8,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Times to visit all rates: more than once where the machine's speed varies.")
+    ] = 1,
     max_num_seqs: Annotated[int | None, typer.Option(min=1, help="vLLM's --max-num-seqs.")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(min=1, help="vLLM's --max-num-batched-tokens.")] = None,
     as_json: Json = False,

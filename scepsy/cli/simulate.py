@@ -47,8 +47,13 @@ def simulate(
     seed: Seed = 0,
     router: Annotated[RouterName, typer.Option(help="How calls choose an instance.")] = "least-outstanding",
     queue_order: Annotated[QueueOrderName, typer.Option(help="Order of waiting calls.")] = "fcfs",
-    system: Annotated[SystemName, typer.Option(help="How the cluster is run.")] = "static",
-    drain: Annotated[float | None, typer.Option(help="Seconds after the last arrival; later runs are unfinished.")] = None,
+    system: Annotated[SystemName, typer.Option(help="Which system runs the plan.")] = "static",
+    drain: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds after the last arrival at which the simulation ends; runs that last longer count as unfinished."
+        ),
+    ] = None,
     timeline: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace here (.json).")] = None,
     records: Annotated[Path | None, typer.Option(help="Write PREFIX.runs.parquet and PREFIX.calls.parquet.")] = None,
     engine: Annotated[
@@ -199,7 +204,9 @@ def _replay(
 def validate(
     plan_file: PlanFile,
     max_latency: Annotated[float | None, typer.Option(help="Mean end-to-end latency must not exceed this, seconds.")] = None,
-    max_p95: Annotated[float | None, typer.Option(help="The 95th percentile must not exceed this, seconds.")] = None,
+    max_p95: Annotated[
+        float | None, typer.Option(help="95th percentile of end-to-end latency must not exceed this, seconds.")
+    ] = None,
     min_throughput: Annotated[float | None, typer.Option(help="Completed runs per second must reach this.")] = None,
     rate: OtherRates = None,
     runs: ManyRuns = None,

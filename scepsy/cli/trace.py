@@ -46,7 +46,7 @@ def generate(
     output: Output,
     runs: Annotated[int, typer.Option("--runs", "-n", help="Runs to generate.")] = 100,
     seed: Annotated[int, typer.Option(help="Same seed, same trace; more runs leave the first ones as they are.")] = 0,
-    llm: Annotated[list[str] | None, typer.Option(metavar="ROLE=NAME", help="LLM for a role (repeatable).")] = None,
+    llm: Annotated[list[str] | None, typer.Option(metavar="ROLE=NAME", help="The LLM that plays a role, repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
     """Generate a trace of a published workflow.

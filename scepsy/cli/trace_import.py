@@ -30,12 +30,17 @@ def import_(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TRACE", help="Trace file to write (.jsonl or .jsonl.gz).")],
     format_: Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="A format of `scepsy trace list`.")] = None,
-    option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the format.")] = None,
-    llm: Annotated[list[str] | None, typer.Option(metavar="RECORDED=NAME", help="Call a recorded LLM by another name.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the format, repeatable.")
+    ] = None,
+    llm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RECORDED=NAME", help="Another name for an LLM of the recording, repeatable."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse when anything is dropped, estimated, repaired, given twice or unfinished.")
     ] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Show what `scepsy trace stats` shows, too.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Also show what `scepsy trace stats` shows.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Import recordings of another tool; the format is found out.
