@@ -14,7 +14,7 @@ from scepsy.api.forecast import forecast
 from scepsy.api.plan_tables import calls_table, cost_table, expected_table, memory_table
 from scepsy.api.point import at_rate, measure, simulator
 from scepsy.api.prepare import Load
-from scepsy.backend import Workload
+from scepsy.api.settle import settle
 from scepsy.cost import Cost, cost_of, money
 from scepsy.plans import Plan
 from scepsy.progress import Progress, no_progress
@@ -132,8 +132,9 @@ def write_plan_page(
     """Write the page of a plan from its sweep; returns the files."""
     at_target = frame[frame["factor"] == 1.0]
     runs = int(at_target["issued"].sum())
-    workload = Workload(streams=tuple(load.stream for load in loads), seed=seed, runs=runs)
-    records = simulator(problem.profiles)(plan, workload)
+    replay = simulator(problem.profiles)
+    found = settle(lambda workload: replay(plan, workload), [load.stream for load in loads], seed=seed, runs=runs)
+    records = found.records
     documents = forecast(plan, problem)
     stem = path.name.removesuffix(".html")
     cost = cost_of(plan)

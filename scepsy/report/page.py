@@ -99,6 +99,7 @@ BY_THEME = {
     "#ffffff": "var(--paper)",
     "#dddddd": "var(--grid)",
     "#f4f4f4": "var(--empty)",
+    "#e8f0e8": "var(--band)",
     "#555555": "var(--soft)",
 }
 """Colours of a drawing that follow the page's, light or dark."""

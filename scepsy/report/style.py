@@ -49,16 +49,20 @@ def styled() -> Iterator[None]:
         yield
 
 
+ROOM = 1.03
+"""A tick so near to the lowest or highest value is no border: the value would lie on the axis."""
+
+
 def log_ticks(values: Sequence[float]) -> list[float]:
     """Ticks 1, 2, 5 × 10^n that reach over the values on both sides; between few of them also 1.5, 3, 4, 7.
 
     >>> log_ticks([1.2, 1.9]), log_ticks([0.5, 30])
-    ([1.0, 1.5, 2.0], [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0])
+    ([1.0, 1.5, 2.0], [0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0])
     """
     good = [value for value in values if value > 0 and math.isfinite(value)]
     if not good:
         return [0.1, 1.0, 10.0]
-    low, high = min(good), max(good)
+    low, high = min(good) / ROOM, max(good) * ROOM
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     for steps in ((1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), tuple(n / 10 for n in range(10, 100, 2))):
         ticks = [float(f"{step * 10.0**n:.6g}") for n in exponents for step in steps]
