@@ -73,8 +73,8 @@ def latency_s(run: Run) -> float:
 def project(run: Run, llm: str) -> Run | None:
     """One LLM's part of a run: only its calls, everything in between as gaps. None when the run never calls it.
 
-    A call's parents become its nearest ancestors that call ``llm``; ``gap_s`` is what lay between the last of their ends
-    (or the arrival) and its start in the timed run, never negative; the tail runs to the end of the whole run.
+    A call's parents become its nearest ancestors that call ``llm``. Its ``gap_s`` is the time between the last of their ends
+    (or the arrival) and its start in the timed run, never negative. The tail runs to the end of the whole run.
     Replaying the projection with the timed durations gives every kept call its timed start.
     """
     whole = timed(run)

@@ -1,13 +1,14 @@
 """Is an engine well? Decided by deadlines on proof: answers of /health, and work done while calls wait.
 
-A process that exists may be stopped, wedged or refuse for ever; a server whose core hangs still answers 200. So an engine is
+A process that exists may be stopped, wedged or refuse for ever, and a server whose core hangs still answers 200. So an engine
+counts as
 
-- *unhealthy* when its /health has not been 200 for ``eject_s``: it gets no new calls, and gets them again once it is;
-- *hung* when that has lasted ``hung_s``, or when it has calls in hand and its counters of work have not moved for ``stall_s``:
-  it is ended and started again, with growing pauses like an engine that died.
+- *unhealthy* when its /health has not been 200 for ``eject_s``. It gets no new calls until it answers again.
+- *hung* when that has lasted ``hung_s``, or when it has calls in hand and its counters of work have not moved for
+  ``stall_s``. It is ended and started again, with growing pauses, like an engine that died.
 
-Not seen: a core that hangs while its server has nothing in hand and goes on saying so, until the gateway's own time limit.
-Taking an engine for hung whenever the gateway waits for it would end engines whose clients are slow to read.
+One fault is not seen until the gateway's own time limit: a core hangs while its server has nothing in hand and goes on
+saying so. Taking an engine for hung whenever the gateway waits for it would end engines whose clients are slow to read.
 """
 
 import asyncio

@@ -24,10 +24,11 @@ UNIT = WORDS[0]
 
 
 def token_ids(call: Call, block_tokens: int, salt: str, once: str = "", shared: Container[int] | None = None) -> list[int]:
-    """``call.input_tokens`` ids; equal for equal leading block hashes, else private to ``salt`` and the call.
+    """``call.input_tokens`` token ids: equal for equal leading block hashes, else private to ``salt`` and the call.
 
-    ``once``: replays with different ones share nothing. ``shared``: block hashes of several sessions; all others are private
-    to ``salt``, as they are in the simulator (``scepsy.prefixes``); None: every run is replayed once, so none needs to be.
+    ``once``: replays with different values share nothing. ``shared``: block hashes that several sessions have. All other
+    hashes are private to ``salt``, as they are in the simulator (``scepsy.prefixes``). With None every hash is shared: right
+    where every run is replayed once.
     """
     parts = []
     left = call.input_tokens

@@ -1,8 +1,9 @@
 """What the gateway costs: requests per second of one process on one core, and what it adds to a call's latency.
 
-``python -m experiments.checks.gateway_load`` starts a gateway (recording on, streaming on) on a core of its own where there are
-two, and an engine stub and a load generator on the other, and sends the same calls directly and through the gateway, in
-turns, within one run. Stub and load generator are bare protocols on sockets: they must cost little beside what is measured.
+``python -m experiments.checks.gateway_load`` starts a gateway with recording and streaming on. Where there are two cores,
+the gateway has one to itself, and an engine stub and a load generator have the other. The same calls are sent directly and
+through the gateway, in turns, within one run. Stub and load generator are bare protocols on sockets: they must cost little
+beside what is measured.
 """
 
 import asyncio

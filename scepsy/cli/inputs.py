@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_cluster(name: str | None, gpus: int | None, gpu_type: str) -> "Cluster":
-    """A preset's name or a cluster file; or ``--gpus N`` of one type; by default 2 nodes of 8 A100-80G."""
+    """The cluster of a preset, of a file, or of ``--gpus N`` GPUs of one type. By default 2 nodes of 8 A100-80G."""
     from scepsy.files.cluster import load_cluster
     from scepsy.profile import catalogue
 

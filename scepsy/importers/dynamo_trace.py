@@ -2,11 +2,11 @@
 
 ``dynamo.agent.trace.v1`` and ``dynamo.request.trace.v1``, bare or in ``{"timestamp", "event"}``.
 
-``request_end`` events are calls: received at ``request_received_ms``, ended ``total_time_ms`` later; ``input_tokens``
-include ``cached_tokens``; ``replay`` has the prompt's block hashes. ``tool_end`` and ``tool_error`` events are tools.
-Threads are told by program, trajectory or (in request traces) session ids, which name their parents; what hangs together is
-a run. Within a thread and between threads a call is taken to wait for those that ended last before it (inferred). Requests
-without any ``agent_context`` are runs of their own.
+``request_end`` events are calls, received at ``request_received_ms`` and ended ``total_time_ms`` later. ``input_tokens``
+include ``cached_tokens``, and ``replay`` has the prompt's block hashes. ``tool_end`` and ``tool_error`` events are tools.
+Threads are told apart by program, trajectory or (in request traces) session ids, which name their parents. What hangs
+together is a run. Within a thread and between threads a call is taken to wait for those that ended last before it
+(inferred). Requests without any ``agent_context`` are runs of their own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """MLflow traces: ``trace.to_json()`` of MLflow 2 and 3, one per line or in a list, and exports of ``search_traces``.
 
-Attributes are JSON inside strings. Spans of type LLM, CHAT_MODEL, EMBEDDING and RERANKER are calls; counts are in
-``mlflow.chat.tokenUsage``, else in the provider's answer; the model in ``mlflow.llm.model``, else in the request.
+Attributes are JSON inside strings. Spans of type LLM, CHAT_MODEL, EMBEDDING and RERANKER are calls. Token counts are in
+``mlflow.chat.tokenUsage``, else in the provider's answer. The model is in ``mlflow.llm.model``, else in the request.
 """
 
 from collections.abc import Mapping, Sequence

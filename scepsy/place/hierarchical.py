@@ -1,8 +1,9 @@
 """Placement as in the paper: nodes first, the largest groups first inside an NVLink domain, then fractions onto occupied GPUs.
 
-Best fit, decreasing: instances by tensor-parallel degree, then share, largest first; a group goes to the domain where it leaves
-the fewest usable GPUs, on the fullest GPUs that still have room; a single-GPU instance to the fullest GPU that has room. Fast
-and usually tight; where it fails, ``place.exact`` decides whether anything fits.
+This is "best fit, decreasing". Instances come in order of tensor-parallel degree, then of share, largest first. A group goes
+to the domain where it leaves the fewest usable GPUs, onto the fullest GPUs that still have room. An instance of one GPU goes
+to the fullest GPU that has room. This is fast and usually tight. Where it fails, ``place.exact`` decides whether anything
+fits.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,12 +1,16 @@
-"""The step model: how long one iteration of a continuous-batching engine takes.
+"""The step model: how long one iteration of a continuous-batching engine takes, in seconds.
 
-``step_s = base + experts·(1 − (1 − p)^(P+B)) + prefill·P + attention·X + decode·B + context·C`` with P prefill tokens,
-X the sum over prefill chunks
-of chunk tokens × tokens of context before or inside them (only long prompts notice), B decoding sequences, and
-C their context tokens. The second term is that of a mixture of experts: tokens choose a part p of the routed experts each, and
-an iteration reads the weights of those that any of its tokens chose; it is 0 for a dense model. Linear in its
-coefficients, so a span of k iterations has a closed form and a fit is a
-non-negative least squares (``profile.fits``). Source of the form: ../docs and DESIGN.md, "Step model".
+An iteration takes the sum of these, with the coefficients of ``StepModel``:
+
+- ``base_s``, and for a mixture of experts ``experts_s`` times the part of the routed experts that is read. Each token
+  chooses the part ``expert_part`` of them, so ``n`` tokens read ``1 - (1 - expert_part) ** n``.
+- ``prefill_s_per_token`` for each prompt token
+- ``attention_s_per_token2`` for each prompt token and each token of context before it, which only long prompts notice
+- ``decode_s_per_sequence`` for each decoding call
+- ``context_s_per_token`` for each token of context that the decoding calls read
+
+The sum is linear in its coefficients. So a span of iterations has a closed form, and a fit is a non-negative least squares
+(``profile.fits``). Source of the form: DESIGN.md, "Step model".
 """
 
 from scepsy.value import Value, require, require_finite

@@ -1,8 +1,13 @@
-"""What tensor parallelism buys: every part of a step divides over the GPUs but for a serial rest.
+"""What tensor parallelism buys: every part of a step divides over the GPUs, except a serial rest.
 
-``base(t) = o + (base(1) − o)/t`` with o = ``overhead_s_per_layer`` · layers (launches and all-reduces do not divide),
-``prefill(t) = prefill(1) · (1/t + κ·(1 − 1/t))``, the same with its own κ for the cost per decoding sequence; the KV read
-divides over at most ``kv_heads`` GPUs. The numbers are data (``scepsy/data/laws.yaml``), fitted by ``profile.fits``.
+At degree ``t``, with ``o = overhead_s_per_layer · layers`` for launches and all-reduces, which do not divide:
+
+- ``base(t) = o + (base(1) − o) / t``
+- ``prefill(t) = prefill(1) · (1/t + κ · (1 − 1/t))``, where κ is the serial part
+- the cost per decoding sequence has the same form with a κ of its own
+- the KV read divides over at most ``kv_heads`` GPUs
+
+The numbers are data (``scepsy/data/laws.yaml``), fitted by ``profile.fits``.
 """
 
 from scepsy.llm import Llm

@@ -49,8 +49,9 @@ class Interval:
 def mean_interval(values: Floats, confidence: float = CONFIDENCE) -> Interval:
     """Interval of the long-run mean of a stationary series, values in order of time.
 
-    ``BATCHES`` equal batches (a rest at the start is left out of the spread, not of the mean); Student's t; the standard
-    error times ``sqrt((1 + r) / (1 − r))`` with r the lag-1 correlation of the batch means, where r > 0.
+    The values are cut into ``BATCHES`` equal batches. A rest at the start is left out of the spread, not of the mean. The
+    interval is Student's t on the batch means. Where neighbouring batch means correlate with r > 0, the standard error is
+    multiplied by ``sqrt((1 + r) / (1 − r))``.
     """
     if not len(values):
         return Interval(float("nan"), float("inf"))

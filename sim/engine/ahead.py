@@ -1,12 +1,12 @@
 """An instance whose engine schedules one iteration ahead: vLLM's asynchronous scheduling.
 
-While iteration n runs, n+1 is scheduled already, in the instant n began: it counts on n's tokens, whatever they will be.
+While iteration n runs, n+1 is scheduled already, in the instant n began. It counts on n's tokens, whatever they will be.
 So three things happen one iteration later than in ``sim.engine.replica``:
 
-- a call that arrives during n is first looked at when n ends, which is when n+2 is scheduled;
-- a call whose last token comes out of n is not scheduled for n+1 (its length is known), but keeps its KV blocks and its
-  place among ``max_num_seqs`` until n ends; a preemption in between may take the blocks, and the token comes all the same;
-- a preempted call loses the KV of the token that is under way, and the content of a block that this token filled.
+- A call that arrives during n is first looked at when n ends, which is when n+2 is scheduled.
+- A call whose last token comes out of n is not scheduled for n+1, because its length is known. It keeps its KV blocks and its
+  place among ``max_num_seqs`` until n ends. A preemption in between may take the blocks, and the token comes all the same.
+- A preempted call loses the KV of the token that is under way, and the content of a block that this token filled.
 
 After an idle time, or where nothing could be scheduled ahead, the next iteration starts at once.
 Source: vLLM 0.19–0.32, ``v1/core/sched/async_scheduler.py`` and ``EngineCore.step_with_batch_queue`` with two batches.

@@ -25,10 +25,10 @@ class Table(dict[Key, Value]):
 class Costs:
     """Step model and share law of one (step model, law, share).
 
-    ``duration = f_dec·slow·(base + c·B + d·C) + f_pre·(b·P + e·X)``; without decoding sequences ``f_pre·(base + b·P +
-    e·X)``; base is what weights cost (``StepModel.weights_s``). A pure decode iteration is rounded in two parts,
-    without context and per token of context, so that a sum over
-    iterations is exact.
+    The terms of the step model for decoding, the weights included (``StepModel.weights_s``), are multiplied by the law's decode
+    factor and by the slow-down. The terms for prompts are multiplied by its prefill factor. Without decoding sequences the
+    weights count with the prompts. A pure decode iteration is rounded in two parts, one without context and one per token of
+    context, so that a sum over iterations is exact.
     """
 
     __slots__ = ("_decode_factors", "_law", "_prefill_factors", "_share_pct", "_slowed", "_step", "decode")

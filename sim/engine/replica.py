@@ -1,11 +1,15 @@
 """One engine instance: vLLM v1's scheduler with continuous batching, simulated by spans.
 
-Every iteration first gives each decoding call its KV block (when out of blocks, the most recently admitted call is preempted
-and will be recomputed), then continues the one prompt that is part-way through, then admits waiting
-calls while sequences, batch tokens and KV blocks last; not in an iteration that preempted. An iteration that computes
-prompt tokens is one event. A row of pure decode iterations with nothing to decide in between is one event too, a span:
-its iterations grow by the same amount each, so its end has a closed form. Whatever happens meanwhile cuts the span at
-the next iteration's border.
+Every iteration goes through these steps:
+
+1. Each decoding call gets its KV block. When there is none, the most recently admitted call is preempted and computed again
+   later.
+2. The one prompt that is part-way through continues.
+3. Waiting calls are admitted while sequences, batch tokens and KV blocks last, unless the iteration preempted a call.
+
+An iteration that computes prompt tokens is one event. A row of pure decode iterations with nothing to decide in between is
+one event too, a span. Its iterations grow by the same amount each, so its end has a closed form. Whatever happens meanwhile
+cuts the span at the next iteration's border.
 """
 
 from collections.abc import Callable, Iterator
