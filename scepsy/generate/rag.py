@@ -66,15 +66,16 @@ def _rag_expand(b: RunBuilder) -> None:
     query = _query(b)
     lengths = [lognormal(b.rng, 50, 0.6, 8, 200) for _ in range(3)]
     b.call("expand", "rewriter", (instructions("rag/expand", 96), query), sum(lengths))
-    passages, ranked = _passages(b, PASSAGES), []
+    passages = _passages(b, len(lengths) * PASSAGES)
+    ranked = []
     for i, tokens in enumerate(lengths):
-        expanded = b.text(f"expanded-{i}", tokens)
-        b.call(f"embed-{i}", "embedder", (expanded,), after=["expand"])
+        b.call(f"embed-{i}", "embedder", (b.text(f"expanded-{i}", tokens),), after=["expand"])
         search_s = lognormal_s(b.rng, SEARCH_MEDIAN_S, SEARCH_SIGMA)
-        for j in range(i, len(passages), len(lengths)):
-            b.call(name := f"rerank-{j}", "reranker", (query, passages[j]), after=[f"embed-{i}"], gap_s=search_s)
+        for j in range(i * PASSAGES, (i + 1) * PASSAGES):
+            prompt = (instructions("rag/relevance", 48), query, passages[j])
+            b.call(name := f"rerank-{j}", "reranker", prompt, 1, after=[f"embed-{i}"], gap_s=search_s)
             ranked.append(name)
-    _answer(b, query, passages, integer(b.rng, 2, 5), ranked)
+    _answer(b, query, passages, 5, ranked)
 
 
 def _rag_llm_rerank(b: RunBuilder) -> None:
@@ -116,21 +117,20 @@ WORKFLOWS = (
     ),
     WorkflowSpec(
         name="rag-expand",
-        summary="one call writes 3 queries, each is embedded, searched and its 6-7 passages reranked, keep 2-5, generate",
+        summary="one call writes 3 queries, each is embedded and searched, an LLM judges its top 20, keep 5, generate",
         roles={
             "rewriter": Role("llama-2-7b"),
             "embedder": _EMBEDDER,
-            "reranker": Role("bge-reranker-large", "rerank"),
+            "reranker": Role("llama-3.2-3b"),
             "generator": Role("llama-2-13b"),
         },
         build=_rag_expand,
-        sources=(_AYO,),
+        sources=(_AYO, _MONOT5),
         assumptions=(
             *_COMMON,
-            _PAIRS,
             "one call writes all three queries, one after the other: assumed, as in query expansion",
             "queries have a median of 50 tokens (log-normal, sigma 0.6, at most 200): assumed",
-            "the 20 passages are found by the three queries in turn: assumed",
+            "each query finds 20 passages of its own, each judged by one LLM call of one token: assumed",
         ),
     ),
     WorkflowSpec(

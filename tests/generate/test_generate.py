@@ -218,9 +218,9 @@ def test_rag_expands_into_three_queries_by_one_call():
         embeds = [by_id[f"embed-{i}"] for i in range(3)]
         assert sum(call.input_tokens for call in embeds) == by_id["expand"].output_tokens
         assert all(call.parents == ("expand",) for call in embeds)
-        found = [by_id[f"rerank-{j}"].parents for j in range(20)]
-        assert found == [(f"embed-{j % 3}",) for j in range(20)]
-        assert set(by_id["answer"].parents) == {f"rerank-{j}" for j in range(20)}
+        found = [by_id[f"rerank-{j}"].parents for j in range(60)]
+        assert found == [(f"embed-{j // 20}",) for j in range(60)]
+        assert set(by_id["answer"].parents) == {f"rerank-{j}" for j in range(60)}
 
 
 def test_llm_rerankers_score_each_passage_with_one_token():
