@@ -202,6 +202,11 @@ class DecodeEngine:
         self._alarm: int | None = None
         self._started = self._first = self._growth = self._span = 0
 
+    @property
+    def calls(self) -> int:
+        """Calls that decode or wait to decode here."""
+        return sum(len(batch.left) for batch in self.batches) + len(self._joining)
+
     def place(self, batch: Batch, request: Request) -> None:
         """A call joins one of its batches, or brings a new one."""
         request.instance = self.name
@@ -369,7 +374,7 @@ class AegaeonPool:
         balanced = dispatch != "published"
         idle = balanced and any(not engine.batches for engine in self.decode)
         if not idle:
-            for engine in sorted(self.decode, key=lambda e: len(e.batches)) if balanced else self.decode:
+            for engine in sorted(self.decode, key=lambda e: (len(e.batches), e.calls)) if balanced else self.decode:
                 for batch in engine.batches:
                     room = (
                         batch.kv_bytes + batch.need(request) <= self.kv_bytes and len(batch.left) < served.engine.max_num_seqs

@@ -33,7 +33,8 @@ class Settings:
     0: prompts are always computed whole, as published."""
     dispatch: Dispatch = "published"
     """published: prefill appends to a group of the same model anywhere, else to the engine with the least queued work; decode
-    joins a batch of the same model anywhere. balanced: decode joins only when no decode engine is idle. counted: prefill goes
+    joins a batch of the same model anywhere, so that one engine fills up before the next has work. balanced: decode joins only
+    when no decode engine is idle, and then where the fewest calls are. counted: prefill goes
     where it would be served first, the switch that it causes itself counted, so that engines which hold the model are
     seen; decode as balanced, idle engines that hold the model first. Only the first is published."""
 

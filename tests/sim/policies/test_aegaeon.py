@@ -70,6 +70,14 @@ def test_counted_decode_prefers_the_engine_that_holds_the_model() -> None:
     assert found["x4"] == "decode-0"
 
 
+@pytest.mark.parametrize(("dispatch", "where"), [("published", [4, 0]), ("balanced", [2, 2]), ("counted", [2, 2])])
+def test_published_decode_fills_one_engine_and_the_others_spread(dispatch: Dispatch, where: list[int]) -> None:
+    load = replayed(*(run(f"r{n}", call("x", "m", out=500), at_s=n) for n in range(4)))
+    records = simulate_aegaeon(load, profiles(["m"], decode_s=0.01), cluster(4), Settings(2, 2, dispatch=dispatch))
+    instances = records.calls["instance"].to_pylist()
+    assert [instances.count(f"decode-{n}") for n in range(2)] == where
+
+
 @pytest.mark.parametrize("dispatch", ["published", "balanced", "counted"])
 @settings(max_examples=25, deadline=None)
 @given(loads=st.lists(st.tuples(st.sampled_from("mkj"), st.floats(0, 3), st.integers(1, 30)), min_size=1, max_size=15))
