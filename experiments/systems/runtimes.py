@@ -21,6 +21,7 @@ from scepsy.predictors.aggregate import call_rates_per_s, capacity_calls_per_s, 
 from scepsy.profile.model import Profile, kv_capacity_tokens
 from scepsy.profile.share import ColdStartLaw
 from scepsy.records import Records
+from scepsy.search import PLANNERS
 from scepsy.search.assemble import instances
 from scepsy.search.problem import Problem
 from scepsy.workload import Trace
@@ -147,20 +148,17 @@ def _plan(deployment: Deployment) -> Plan:
 def hpa_options(cluster: Cluster) -> tuple[Option, ...]:
     """The four metrics at their usual targets, each with a gentler one, and KEDA, from a settled start.
 
-    The usual ones from a cold start too; where there are GPUs for it the first two with pods of two GPUs.
+    The usual ones from a cold start too; the first two also with pods as large as suits each LLM by itself.
     """
     options: list[Option] = []
     for metric, (_, target) in METRICS.items():
         options += [{"metric": metric, "target": target}, {"metric": metric, "target": target / 2}]
     options.append({"metric": "waiting", "target": METRICS["waiting"][1], "keda": True})
     options += [{"metric": metric, "target": target, "start": "cold"} for metric, (_, target) in METRICS.items()]
-    if len(cluster.gpus) >= LEAST_FOR_PAIRS:
-        options += [{"metric": metric, "target": METRICS[metric][1], "degree": 2} for metric in ("waiting", "load")]
+    options += [{"metric": metric, "target": METRICS[metric][1], "pods": "own"} for metric in ("waiting", "load")]
     return tuple(options)
 
 
-LEAST_FOR_PAIRS = 8
-"""GPUs from which pods of two GPUs are tried."""
 SETTLING_SPEED = 15.0
 """While it settles, an autoscaler acts this many times as fast and pods start at once."""
 SETTLING_MEMORIES = 2.0
@@ -168,7 +166,8 @@ SETTLING_MEMORIES = 2.0
 
 
 def hpa(case: Case, option: Option) -> Deployment:
-    """Every LLM scaled by itself, whole GPUs at the least degree that fits (or the option's, where the LLM has it).
+    """Every LLM scaled by itself, whole GPUs at the least degree that fits, or with ``pods`` own at the degree that
+    ``independent`` gives the LLM at this load.
 
     ``start`` settled (the default): from what its own autoscaler settles on under this load. Cold: from one pod per LLM.
     From there it acts at its published pace, cold starts of pods included.
@@ -186,15 +185,16 @@ WVA_TARGETS = (1.5, 2.0, 4.0)
 
 
 def wva_options(cluster: Cluster) -> tuple[Option, ...]:
-    """By saturation alone, and with three latency targets; the middle one from a cold start too."""
+    """By saturation alone, and with three latency targets; the middle one from a cold start and with larger pods too."""
     targets: list[Option] = [{"slo": slo} for slo in WVA_TARGETS]
-    return ({"slo": 0.0}, *targets, {"slo": WVA_TARGETS[1], "start": "cold"})
+    middle = WVA_TARGETS[1]
+    return ({"slo": 0.0}, *targets, {"slo": middle, "start": "cold"}, {"slo": middle, "pods": "own"})
 
 
 def variant_autoscaler(case: Case, option: Option) -> Deployment:
     """llm-d's variant autoscaler, one variant per LLM."""
     slo = float(option["slo"])
-    rates = rates_within(case.problem, slo) if slo else {}
+    rates = rates_within(case.problem, slo, own_degrees(case.problem, option)) if slo else {}
     settings = WvaSettings(rates_per_s=rates)
     fast = replace(settings, interval_s=settings.interval_s / SETTLING_SPEED)
     return _autoscaled(case, option, wva(settings), wva(fast), WVA_MEMORY_S)
@@ -204,11 +204,11 @@ WVA_MEMORY_S = 300.0
 """It takes one instance per minute at most: five of them is what a window must see."""
 
 
-def rates_within(problem: Problem, slo: float) -> dict[str, float]:
+def rates_within(problem: Problem, slo: float, degrees: Mapping[str, int]) -> dict[str, float]:
     """Calls per second of one whole-GPU pod of each LLM at which its mean call latency is ``slo`` times an idle one's."""
     loads = call_rates_per_s(problem.uses, problem.rates_per_s)
     found = {}
-    for llm, profile in pod_profiles(problem).items():
+    for llm, profile in pod_profiles(problem, degrees).items():
         curves = problem.index.by_workflow(llm, profile.gpu.name, profile.tensor_parallel, 100)
         steps = np.linspace(0.02, 0.95, 94)
         parts = [
@@ -224,15 +224,15 @@ def rates_within(problem: Problem, slo: float) -> dict[str, float]:
 
 
 def dynamo_options(cluster: Cluster) -> tuple[Option, ...]:
-    """Half, once and twice the default target of 50 ms between tokens; the default from a cold start too."""
+    """Half, once and twice the default of 50 ms between tokens; the default from a cold start and with larger pods too."""
     targets: list[Option] = [{"itl_ms": ms} for ms in (25, 50, 100)]
-    return (*targets, {"itl_ms": 50, "start": "cold"})
+    return (*targets, {"itl_ms": 50, "start": "cold"}, {"itl_ms": 50, "pods": "own"})
 
 
 def dynamo_planner(case: Case, option: Option) -> Deployment:
     """Scaling as Dynamo's planner does it, one planner per LLM."""
     settings = DynamoSettings(itl_s=float(option["itl_ms"]) / 1000)
-    pods = pod_profiles(case.problem)
+    pods = pod_profiles(case.problem, own_degrees(case.problem, option))
     fast = replace(settings, interval_s=settings.interval_s / SETTLING_SPEED)
     most = {llm: len(case.problem.cluster.gpus) // profile.tensor_parallel for llm, profile in pods.items()}
     return _autoscaled(
@@ -246,11 +246,11 @@ def dynamo_planner(case: Case, option: Option) -> Deployment:
 
 def _autoscaled(case: Case, option: Option, policy: Policy, fast: Policy, memory_s: float) -> Deployment:
     problem = case.problem
-    degree = int(option.get("degree", 0))
-    plan = pods_plan(problem, dict.fromkeys(_llms(problem), 1), degree)
+    degrees = own_degrees(problem, option)
+    plan = pods_plan(problem, dict.fromkeys(_llms(problem), 1), degrees)
     start = str(option.get("start", "settled"))
     if start == "settled":
-        plan = pods_plan(problem, settled(plan, case, fast, SETTLING_MEMORIES * memory_s / SETTLING_SPEED), degree)
+        plan = pods_plan(problem, settled(plan, case, fast, SETTLING_MEMORIES * memory_s / SETTLING_SPEED), degrees)
 
     def run(workload: Workload) -> Records:
         return simulate(plan, workload, profiles=problem.profiles, policies=[policy])
@@ -274,21 +274,34 @@ def settled(start: Plan, case: Case, fast: Policy, horizon_s: float) -> dict[str
     return seen
 
 
-def pod_profiles(problem: Problem, degree: int = 0) -> dict[str, Profile]:
-    """The profile of each LLM's pods: whole GPUs at the least degree at which its longest call fits, or at ``degree`` where
-    that fits. Raises ``Infeasible`` when none does."""
+def own_degrees(problem: Problem, option: Option) -> dict[str, int]:
+    """Degrees that ``independent`` gives the LLMs at this load, with ``pods`` own; none otherwise, or without such a plan."""
+    if option.get("pods") != "own":
+        return {}
+    try:
+        plan = PLANNERS["independent"](problem)
+    except Infeasible:
+        return {}
+    return {a.llm: a.tensor_parallel for a in plan.allocations}
+
+
+def pod_profiles(problem: Problem, degrees: Mapping[str, int]) -> dict[str, Profile]:
+    """The profile of each LLM's pods: whole GPUs at the given degree, else the least at which its longest call fits.
+
+    Raises ``Infeasible`` when none does.
+    """
     gpu_type = problem.cluster.gpu_types[0].name
     found = {}
     for llm in _llms(problem):
         need = problem.longest_call_tokens.get(llm, 1)
-        degrees = [d for d in problem.profiles.degrees(llm, gpu_type) if fits(problem.profiles.of(llm, gpu_type, d), need)]
-        if not degrees:
+        fitting = [d for d in problem.profiles.degrees(llm, gpu_type) if fits(problem.profiles.of(llm, gpu_type, d), need)]
+        if not fitting:
             raise Infeasible(f"autoscaling: LLM {llm} fits no pod on {gpu_type} with a call of {need} tokens")
-        found[llm] = problem.profiles.of(llm, gpu_type, degree if degree in degrees else degrees[0])
+        found[llm] = problem.profiles.of(llm, gpu_type, degrees.get(llm, fitting[0]))
     return found
 
 
-def pods_plan(problem: Problem, pods: Mapping[str, int], degree: int = 0) -> Plan:
+def pods_plan(problem: Problem, pods: Mapping[str, int], degrees: Mapping[str, int]) -> Plan:
     """So many pods of each LLM. Raises ``Infeasible`` when they do not fit the cluster."""
     allocations = [
         Allocation(
@@ -298,7 +311,7 @@ def pods_plan(problem: Problem, pods: Mapping[str, int], degree: int = 0) -> Pla
             replicas=pods[llm],
             gpu_type=profile.gpu.name,
         )
-        for llm, profile in pod_profiles(problem, degree).items()
+        for llm, profile in pod_profiles(problem, degrees).items()
     ]
     placement = pack(layout(problem.cluster), allocations)
     if placement is None:

@@ -6,7 +6,7 @@ import pytest
 from experiments.points.questions import Question, planning_case
 from experiments.systems.allocations import on_whole_gpus, planner, whole_gpus_only
 from experiments.systems.registry import SYSTEMS
-from experiments.systems.runtimes import rates_within
+from experiments.systems.runtimes import own_degrees, pod_profiles, rates_within
 from experiments.systems.scheduler import scheduled
 from scepsy.api.case import Case
 from scepsy.backend import Stream
@@ -106,9 +106,19 @@ def test_an_autoscalers_window_must_outlast_its_memory() -> None:
         assert deployment.gpus == 4
 
 
+def test_pods_can_be_as_large_as_suits_each_llm() -> None:
+    problem = random_problem(Size(llms=2, nodes=1, load=0.1), 0)
+    plan = PLANNERS["independent"](problem)
+    wanted = {a.llm: a.tensor_parallel for a in plan.allocations}
+    assert max(wanted.values()) > 1
+    assert own_degrees(problem, {"pods": "own"}) == wanted
+    assert {llm: p.tensor_parallel for llm, p in pod_profiles(problem, wanted).items()} == wanted
+    assert own_degrees(problem, {}) == {}
+
+
 def test_rates_within_a_latency_target_rise_with_the_target() -> None:
     problem = random_problem(Size(llms=2, nodes=1, load=0.1), 0)
-    tight, loose = rates_within(problem, 1.5), rates_within(problem, 4.0)
+    tight, loose = rates_within(problem, 1.5, {}), rates_within(problem, 4.0, {})
     assert set(tight) == set(loose) == {"m0", "m1"}
     # Made-up curves: mean = service / (1 - u) from u = 0.05, capacity 8 / service calls/s. 1.5 times the mean at 0.05
     # is reached at u = 1 - 0.95 / 1.5 on the true curve; read between its points at 0.3 and 0.6 a little earlier.
