@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import msgspec
+
 from scepsy.cluster import Cluster, Gpu
 from scepsy.llm import Served
+from scepsy.slo import Slo
 from scepsy.value import Value, require, require_finite
 from scepsy.workload import Arrivals
 
@@ -93,6 +96,8 @@ class Plan(Value, frozen=True, kw_only=True):
     profiles: str = ""
     """Path of the profiles file, relative to the plan file; empty when the plan was made in memory."""
     predictor: str = "aggregate"
+    slo: Slo | None = None
+    """What the plan was asked to keep, and is checked against; None: nothing was given."""
     share_unit_pct: int = 10
     """Shares were multiples of this: together with ``curve_seed`` it says which curves the numbers come from."""
     curve_seed: int = 0
@@ -241,5 +246,6 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
             served.llm: {"model": served.model, "hub_id": served.hub_id or None, "quantisation": served.quantisation}
             for served in plan.models
         },
+        "slo": None if plan.slo is None else msgspec.to_builtins(plan.slo),
         "assumptions": list(plan.assumptions),
     }

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scepsy.api.forecast import forecast
+from scepsy.api.objectives import checks_against, goodput, told
 from scepsy.api.plan_tables import calls_table, cost_table, expected_table, memory_table
 from scepsy.api.point import at_rate, measure, simulator
 from scepsy.api.prepare import Load
@@ -144,12 +145,37 @@ def write_plan_page(
         _calls_section(stem, plan, records, runs),
         _shares_section(stem, loads),
     ]
+    verdict = verdict_of(at_target)
+    if plan.slo is not None:
+        checks = checks_against(plan.slo, found, {load.workflow: load.arrivals.rate_per_s for load in loads})
+        sections.insert(0, _objectives_section(checks, goodput(plan.slo, found)))
+        kept = all(check["ok"] for check in checks)
+        verdict = Verdict(verdict.good if kept else False, f"{told(checks)} {verdict.sentence}")
     lead = (
         f"{plan.planner} plan for {', '.join(load.workflow for load in loads)} on {plan.cluster.name}: {cost.gpus} of "
         f"{cost.cluster_gpus} GPUs, {money(cost.usd_per_hour)} per hour, {money(cost.usd_per_1000_runs)} per 1,000 runs."
     )
     title = f"Plan {path.name.removesuffix('.html')}"
-    return write_page(path, title, lead, sections, _facts(plan, problem, runs, seed), verdict_of(at_target))
+    return write_page(path, title, lead, sections, _facts(plan, problem, runs, seed), verdict)
+
+
+def _objectives_section(checks: Sequence[dict[str, Any]], good: Sequence[dict[str, Any]]) -> Section:
+    """What the SLO asks and what the simulation shows, and the runs that keep it."""
+    asked = Table(
+        caption="Objectives",
+        columns=["workflow or LLM", "objective", "limit", "simulated", "± (95 %)", "kept"],
+        rows=[
+            [c.get("llm") or c["workflow"], c["name"], c["limit"], c["value"], c["half_width"], "yes" if c["ok"] else "no"]
+            for c in checks
+        ],
+        note="A limit is kept when the whole interval is within it.",
+    )
+    goodputs = Table(
+        caption="Goodput",
+        columns=["workflow", "within s", "of the objective for", "good %", "good runs/s"],
+        rows=[[g["workflow"], g["within_s"], g["within"], g["good_pct"], g["goodput_per_s"]] for g in good],
+    )
+    return Section("Objectives", items=[asked, goodputs])
 
 
 def _plan_section(stem: str, plan: Plan, problem: Problem, cost: Cost) -> Section:

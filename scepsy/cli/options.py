@@ -24,6 +24,12 @@ Prices = Annotated[
 ]
 Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
 Seed = Annotated[int, typer.Option(help="Seed of arrivals and sampled runs.")]
+Objectives = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slo", help="SLO file, or one objective such as p95=6, support:p99=9, errors=1, gpt-4o:ttft-p95=0.8; repeatable."
+    ),
+]
 CurveSeed = Annotated[int | None, typer.Option("--seed", help="Seed of the curves; the plan's own when absent.")]
 Runs = Annotated[int, typer.Option("--runs", "-n", min=1, help="Runs to issue, of all workflows together.")]
 ManyRuns = Annotated[

@@ -16,6 +16,7 @@ from scepsy.cli.options import (
     GpuType,
     Jobs,
     Json,
+    Objectives,
     OtherRates,
     PlanFile,
     PlannerName,
@@ -29,7 +30,7 @@ from scepsy.cli.options import (
     Traces,
 )
 from scepsy.cli.output import command, emit_json, show_table, stderr, stdout
-from scepsy.cli.question import problem_of_plan, read_plan, restricted, state_problem
+from scepsy.cli.question import problem_of_plan, read_plan, require_objectives, restricted, state_problem, with_objectives
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def plan(
     percentile: Annotated[
         float | None, typer.Option(help="50, 95 or 99: --max-latency bounds this percentile instead of the mean.")
     ] = None,
+    slo: Objectives = None,
     share_unit: Annotated[int, typer.Option(help="Shares are multiples of this many percent.")] = 10,
     arrivals: Annotated[str, typer.Option(help="poisson, deterministic, trace or gamma:CV.")] = "poisson",
     seed: Seed = 0,
@@ -103,6 +105,7 @@ def plan(
     from scepsy.capabilities import TARGETS
     from scepsy.cost import cost_document, cost_lines, cost_of
     from scepsy.files.plan import load_plan
+    from scepsy.files.slo import read_slo
     from scepsy.plans import plan_summary
     from scepsy.search import PLANNERS
     from scepsy.search.change import plan_change
@@ -112,10 +115,13 @@ def plan(
 
     if judge == "simulate" and (planner != "exact" or running is not None):
         raise InputError("--judge simulate chooses among every planner's plans: leave out --planner and --from")
-    if judge == "simulate" and (goal != "latency" or max_latency is not None):
-        raise InputError("--judge simulate looks for the lowest latency: leave out --goal and --max-latency")
-    if goal in ("gpus", "cost") and max_latency is None:
-        raise InputError(f"--goal {goal} needs a limit to stay within: give --max-latency SECONDS")
+    objectives = read_slo(slo or [])
+    if objectives is not None and objectives.goal is not None and goal == "latency":
+        goal = objectives.goal
+    if judge == "simulate" and (goal != "latency" or max_latency is not None or objectives is not None):
+        raise InputError("--judge simulate looks for the lowest latency: leave out --goal, --max-latency and --slo")
+    if goal in ("gpus", "cost") and max_latency is None and not (objectives is not None and objectives.limits_latency):
+        raise InputError(f"--goal {goal} needs a limit to stay within: give --max-latency SECONDS or --slo")
     if percentile is not None and percentile not in (50, 95, 99):
         raise InputError(f"--percentile is {percentile:g}: must be 50, 95 or 99")
     if percentile is not None and max_latency is None:
@@ -125,7 +131,7 @@ def plan(
     if output is not None and not output.parent.exists():
         raise InputError(f"--output {output}: folder {output.parent} does not exist")
     limits = {"": max_latency} if max_latency is not None else {}
-    wanted = Goal(kind=goal, limits_s=limits, percentile=percentile)
+    wanted = Goal(kind=goal, limits_s=limits, percentile=percentile, slo=objectives)
     problem, loads, known = state_problem(
         trace,
         rate,
@@ -145,6 +151,8 @@ def plan(
         if planner != "exact" or judge == "simulate" or running is not None:
             raise InputError("--pin and --exclude go with the exact planner: leave out --planner, --judge and --from")
         problem = restricted(problem, pin or [], exclude or [])
+    if objectives is not None:
+        problem = with_objectives(problem, objectives)
     if target is not None:
         problem = replace(problem, capabilities=TARGETS[target])
     if running is not None:
@@ -154,6 +162,8 @@ def plan(
     else:
         result = PLANNERS[planner](problem)
     result = msgspec.structs.replace(result, curve_seed=seed)
+    if objectives is not None and (planner != "exact" or running is not None):
+        require_objectives(result, problem)
     if output is not None:
         result = _save(result, output, known, profiles)
     why = explain_plan(result, problem, seed=seed).lines() if explain else []

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scepsy.plans import Plan
     from scepsy.profile.model import ProfileSet
     from scepsy.search.problem import Goal, Problem
+    from scepsy.slo import Slo
 
 
 def state_problem(
@@ -50,6 +51,53 @@ def state_problem(
         wanted = replace(wanted, limits_s={load.workflow: wanted.limits_s[""] for load in loads})
     problem = problem_of(loads, machines, known, share_unit=share_unit, goal=wanted, seed=seed, jobs=jobs)
     return replace(problem, cluster=priced(problem.cluster, prices)), loads, known
+
+
+def with_objectives(problem: "Problem", slo: "Slo") -> "Problem":
+    """The problem with what the SLO cannot be planned for among its assumptions. Raises ``InputError`` for an SLO that names
+    what is not there, or more runs per second than are planned for."""
+    workflows = [target.workflow for target in problem.targets]
+    llms = {llm.llm: None for use in problem.uses for llm in use.llms}
+    for line in slo.unknown(workflows, llms):
+        raise InputError(f"--slo: {line}")
+    for name, rate in zip(workflows, problem.rates_per_s, strict=True):
+        least = slo.workflow(name).min_throughput_per_s
+        if least is not None and rate < least:
+            raise InputError(
+                f"--rate is {rate:g} for {name}, but the SLO asks for at least {least:g} runs/s: plan for that rate or more"
+            )
+    if not slo.llms:
+        return problem
+    note = "objectives for TTFT and TPOT are not predicted while planning: `scepsy validate` simulates them"
+    return replace(problem, assumptions=(*problem.assumptions, note))
+
+
+def require_objectives(plan: "Plan", problem: "Problem") -> None:
+    """Raise ``Infeasible`` when a plan of a planner that knows no objectives misses one, as predicted."""
+    from scepsy.api.forecast import forecast
+    from scepsy.errors import Infeasible
+    from scepsy.slo import over
+
+    slo = problem.goal.slo
+    if slo is None or not slo.limits_latency:
+        return
+    for document in forecast(plan, problem, "critical-path"):
+        for name, limit, value in over(slo, document["workflow"], document["latency_s"]):
+            raise Infeasible(
+                f"the {plan.planner} plan misses an objective: {document['workflow']} {name} is {value:.4g} s, limit "
+                f"{limit:.4g} s: --planner exact looks for one that keeps it"
+            )
+
+
+def slo_of(plan: "Plan", given: list[str] | None) -> "Slo | None":
+    """The objectives to check a plan against: those given, else the plan's own. Raises ``InputError`` for unknown names."""
+    from scepsy.files.slo import read_slo
+
+    slo = read_slo(given or []) or plan.slo
+    if slo is not None:
+        for line in slo.unknown([target.workflow for target in plan.targets], [a.llm for a in plan.allocations]):
+            raise InputError(f"--slo: {line}")
+    return slo
 
 
 def restricted(problem: "Problem", pins: list[str], excluded: list[str]) -> "Problem":

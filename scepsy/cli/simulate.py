@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from scepsy.cli.options import (
     Json,
     ManyRuns,
     MostCalls,
+    Objectives,
     OtherRates,
     PlanFile,
     Precision,
@@ -21,8 +23,9 @@ from scepsy.cli.options import (
     Seed,
     SystemName,
 )
+from scepsy.cli.outermost import require_writable
 from scepsy.cli.output import command, emit_json, show_table, stderr, stdout
-from scepsy.cli.question import read_plan
+from scepsy.cli.question import read_plan, slo_of
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from scepsy.plans import Plan
     from scepsy.profile.model import ProfileSet
     from scepsy.records import Records
+    from scepsy.slo import Slo
 
 MOST_CALLS = 100_000
 """Calls of the longest replay: a few seconds."""
@@ -59,6 +63,7 @@ def simulate(
     engine: Annotated[
         EngineName, typer.Option(help="compiled (fast, static plans only), simpy (everything) or auto. Results are equal.")
     ] = "auto",
+    slo: Objectives = None,
     as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
@@ -92,6 +97,9 @@ def simulate(
     if records is not None:
         save_records(records, found.records)
     summary = summarise(found.records, wall_s=wall_s) | measurements(found)
+    told_slo = slo_document(slo_of(result, slo), found, loads)
+    if told_slo is not None:
+        summary["slo"] = told_slo
     if as_json:
         emit_json(summary)
         return
@@ -120,9 +128,41 @@ def simulate(
     )
     if summary["why"]:
         stdout.print(summary["why"], highlight=False)
+    show_slo(told_slo)
     for path, what in ((timeline, "timeline"), (records, "records")):
         if path is not None:
             stdout.print(f"wrote {what} {path}", highlight=False)
+
+
+def slo_document(slo: "Slo | None", found: "Settled", loads: "Sequence[Load]") -> dict[str, Any] | None:
+    """What a simulation says of an SLO: verdict, checks, goodput; None without one."""
+    from scepsy.api.objectives import checks_against, goodput, told
+
+    if slo is None:
+        return None
+    checks = checks_against(slo, found, {load.workflow: load.arrivals.rate_per_s for load in loads})
+    kept = all(check["ok"] for check in checks)
+    return {"ok": kept, "verdict": told(checks), "checks": checks, "goodput": goodput(slo, found)}
+
+
+def show_slo(document: dict[str, Any] | None) -> None:
+    """Print goodput and the verdict on an SLO."""
+    if document is None:
+        return
+    show_table(
+        "Goodput",
+        ["workflow", "within", "good %", "good runs/s"],
+        [
+            [
+                g["workflow"],
+                f"{g['within_s']:g} s ({g['within']})" if g["within"] else "completed",
+                g["good_pct"],
+                g["goodput_per_s"],
+            ]
+            for g in document["goodput"]
+        ],
+    )
+    stdout.print(document["verdict"], highlight=False, markup=False)
 
 
 def with_width(value: float | None, half_width: float | None) -> str:
@@ -213,42 +253,62 @@ def validate(
     precision: Precision = 0.03,
     most_calls: MostCalls = MOST_CALLS,
     seed: Seed = 0,
+    slo: Objectives = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML into this file.")] = None,
     as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Simulate a plan and check it against limits; exit 1 if it would miss any.
 
     Every workflow by itself must keep up with its arrivals, complete all its runs, and keep each limit. A limit is kept when
-    the whole 95 % interval is within it. Where the simulation ends before that is known, the check fails and says so.
+    the whole 95 % interval is within it. Where the simulation ends before that is known, the check fails and says so. The SLO
+    is the plan's own unless --slo is given.
 
     Example: `scepsy validate rag.plan.yaml --max-latency 2.5 --max-p95 6`
     """
+    from scepsy.api.objectives import write_junit
     from scepsy.api.settle import checks_of, measurements
     from scepsy.metrics import counts
 
+    if junit is not None:
+        require_writable(junit, folder=False)
     limits = (("max_latency", max_latency), ("max_p95", max_p95), ("min_throughput", min_throughput))
     for name, limit in limits:
         if limit is not None and not 0 < limit < math.inf:
             raise InputError(f"--{name.replace('_', '-')} is {limit:g}: must be a finite number > 0")
     result, loads, profiles = read_plan(plan_file, rate)
+    wanted = slo_of(result, slo)
+    began = time.perf_counter()
     found, _ = _replay(result, loads, profiles, runs=runs, precision=precision, most_calls=most_calls, seed=seed)
     checks = [
         check for name, one in found.by_workflow.items() for check in checks_of(name, one, max_latency, max_p95, min_throughput)
     ]
+    told_slo = slo_document(wanted, found, loads)
+    if told_slo is not None:
+        checks = told_slo["checks"] + [c for c in checks if c["name"] not in ("keeps_up", "completed_runs")]
     ok = all(check["ok"] for check in checks)
-    summary = measurements(found)
+    summary = measurements(found) | ({"slo": told_slo} if told_slo is not None else {})
+    if junit is not None:
+        write_junit(junit, plan_file.name, checks, time.perf_counter() - began)
     if as_json:
         emit_json({"ok": ok, "checks": checks, "runs": counts(found.records.runs)} | summary)
     else:
         show_table(
             "Would it hold?",
-            ["workflow", "check", "limit", "simulated", "ok"],
+            ["workflow or LLM", "check", "limit", "simulated", "ok"],
             [
-                [c["workflow"], c["name"], c["limit"], with_width(c["value"], c["half_width"]), "yes" if c["ok"] else "no"]
+                [
+                    c.get("llm") or c["workflow"],
+                    c["name"],
+                    c["limit"],
+                    with_width(c["value"], c["half_width"]),
+                    "yes" if c["ok"] else "no",
+                ]
                 for c in checks
             ],
         )
-        for why in dict.fromkeys(f"{c['workflow']}: {c['why']}" for c in checks if c["why"]):
+        for why in dict.fromkeys(f"{c.get('llm') or c['workflow']}: {c['why']}" for c in checks if c["why"]):
             stdout.print(why, highlight=False)
+        show_slo(told_slo)
     if not ok:
         raise typer.Exit(1)

@@ -12,10 +12,11 @@ import msgspec
 
 from scepsy.cluster import Cluster
 from scepsy.cost import PriceList
-from scepsy.files import cluster, curves, plan, prices, profiles, trace
+from scepsy.files import cluster, curves, plan, prices, profiles, slo, trace
 from scepsy.files.atomic import write_bytes
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
+from scepsy.slo import Slo
 from scepsy.workload import Run
 
 _TYPES: dict[str, tuple[Any, str | None, int | None]] = {
@@ -25,6 +26,7 @@ _TYPES: dict[str, tuple[Any, str | None, int | None]] = {
     "prices": (PriceList, prices.FORMAT, prices.VERSION),
     "profiles": (ProfileSet, profiles.FORMAT, profiles.VERSION),
     "plan": (Plan, plan.FORMAT, plan.VERSION),
+    "slo": (Slo, slo.FORMAT, slo.VERSION),
     "curves": (curves.CurveSet, curves.FORMAT, curves.VERSION),
 }
 

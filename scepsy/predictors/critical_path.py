@@ -41,6 +41,11 @@ class Latencies(Value, frozen=True, kw_only=True):
     p95_s: float
     p99_s: float
 
+    @property
+    def by_statistic(self) -> dict[str, float]:
+        """Seconds under the names that objectives use."""
+        return {"mean": self.mean_s, "p50": self.p50_s, "p95": self.p95_s, "p99": self.p99_s}
+
     def percentile(self, percent: float | None) -> float:
         """The mean for None, else the percentile: 50, 95 or 99. Raises ``KeyError`` for another one."""
         return {None: self.mean_s, 50.0: self.p50_s, 95.0: self.p95_s, 99.0: self.p99_s}[percent]

@@ -130,6 +130,7 @@ def assemble(
         expected=with_latencies(outlook.expected, walked),
         predictor="aggregate" if walked is None else "critical-path",
         models=served_by(problem.profiles, [a.llm for a in allocations]),
+        slo=problem.goal.slo,
         share_unit_pct=problem.share_unit_pct,
         objective_s=outlook.objective_s,
         search_s=perf_counter() - started,

@@ -4,8 +4,8 @@ import numpy as np
 
 from scepsy.errors import Infeasible
 from scepsy.predictors.aggregate import Floats
-from scepsy.search.assemble import Outlook
-from scepsy.search.infeasible import limits_too_tight, not_enough_gpus
+from scepsy.search.assemble import Outlook, latencies_of
+from scepsy.search.infeasible import limits_too_tight, not_enough_gpus, objectives_too_tight
 from scepsy.search.problem import Problem
 from scepsy.search.rerank import rerank
 from scepsy.search.seeds import other_plans
@@ -31,6 +31,10 @@ def best_within(
     found = search.best if first_only else rerank(search)
     if found is not None:
         return found
+    if search.nearest is not None and problem.goal.slo is not None:
+        refusal = objectives_too_tight(problem, latencies_of(problem, search.nearest_allocations, search.nearest))
+        if refusal is not None:
+            raise refusal
     if search.nearest is not None and problem.goal.limits_s:
         raise limits_too_tight(problem, {e.workflow: e.latency_s for e in search.nearest.expected})
     if not np.isfinite(tables[0][search.budgets]) or search.nearest is None:

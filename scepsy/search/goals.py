@@ -23,6 +23,7 @@ from scepsy.search.knapsack import solve
 from scepsy.search.problem import Problem
 from scepsy.search.space import Space, build_space
 from scepsy.search.within import Accept, Found, cost_items
+from scepsy.slo import over
 
 RATE_BISECTIONS = 12
 """Bisections of the rate between what was found to work and what cannot: 1/4096 of the bound."""
@@ -35,7 +36,8 @@ def plan_exact(problem: Problem) -> Plan:
         raise InputError(f"goal.percentile is {goal.percentile}: must be 50, 95 or 99")
     if goal.percentile is not None and problem.run_models is None:
         raise InputError("goal.percentile needs the traced runs: give Problem.runs")
-    if goal.kind in ("gpus", "cost") and not goal.limits_s:
+    limited = goal.limits_s or (goal.slo is not None and goal.slo.limits_latency)
+    if goal.kind in ("gpus", "cost") and not limited:
         raise InputError(f"goal {goal.kind} needs a latency limit for at least one workflow: give limits_s")
     if goal.kind == "rate":
         return most_rate(problem)
@@ -208,11 +210,16 @@ def _within_percentile(problem: Problem) -> Accept:
     goal = problem.goal
 
     def accept(allocations: tuple[Allocation, ...], outlook: Outlook) -> bool:
-        if goal.percentile is None or not goal.limits_s:
+        bounded = goal.percentile is not None and bool(goal.limits_s)
+        if not bounded and goal.slo is None:
             return True
         walked = latencies_of(problem, allocations, outlook)
         if walked is None:
-            raise InputError("goal.percentile needs curves with regressions: profile them again")
+            raise InputError("limits on percentiles need traced runs and curves with regressions: profile them again")
+        if goal.slo is not None and any(True for w in walked for _ in over(goal.slo, w.workflow, w.by_statistic)):
+            return False
+        if not bounded:
+            return True
         return all(w.percentile(goal.percentile) <= goal.limits_s.get(w.workflow, float("inf")) for w in walked)
 
     return accept

@@ -1,14 +1,17 @@
 """Why nothing fits, in numbers: what each LLM needs at least, what would carry the load, and which rate would fit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, fsum
 
 import numpy as np
 
 from scepsy.errors import Infeasible
+from scepsy.predictors.critical_path import Latencies
 from scepsy.search.knapsack import Items, backtrack, solve
 from scepsy.search.problem import Problem
 from scepsy.search.space import Space, build_space
+from scepsy.slo import over
 
 
 @dataclass(frozen=True)
@@ -67,4 +70,26 @@ def limits_too_tight(problem: Problem, best_s: dict[str, float]) -> Infeasible:
     return Infeasible(
         f"workflow {worst}: {what} latency limit {problem.goal.limits_s[worst]:.4g} s cannot be met at its target rate: "
         f"the best plan found has {best_s[worst]:.4g} s ({over[worst]:.2f} times the limit)"
+    )
+
+
+def objectives_too_tight(problem: Problem, walked: Sequence[Latencies] | None) -> Infeasible | None:
+    """The error when the rates fit but an objective of the SLO does not; ``walked``: of the fastest plan found, by workflow.
+
+    None where that plan keeps them all.
+    """
+    slo = problem.goal.slo
+    if slo is None or walked is None:
+        return None
+    missed = [
+        (value / limit, w.workflow, name, limit, value)
+        for w in walked
+        for name, limit, value in over(slo, w.workflow, w.by_statistic)
+    ]
+    if not missed:
+        return None
+    factor, workflow, name, limit, value = max(missed)
+    return Infeasible(
+        f"workflow {workflow}: its objective of {limit:.4g} s ({name}) cannot be met at its target rate: the plan with the "
+        f"lowest latency has {value:.4g} s ({factor:.2f} times the limit): loosen the SLO, lower the rate or add GPUs"
     )

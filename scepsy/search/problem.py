@@ -15,6 +15,7 @@ from scepsy.predictors.critical_path import RunModel
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import ProfileSet
 from scepsy.search.choices import Choices
+from scepsy.slo import Slo
 from scepsy.stats.use import WorkflowUse
 from scepsy.workload import Run
 
@@ -35,6 +36,8 @@ class Goal:
     """Latency limit by workflow, seconds; workflows without one are unlimited."""
     percentile: float | None = None
     """Which percentile the limits bound (e.g. 95); None: the mean. Percentiles need ``Problem.runs``."""
+    slo: Slo | None = None
+    """Latency limits by workflow and statistic, which the critical path's latencies must keep. The exact planner obeys them."""
     max_gpus: int | None = None
     """Touch at most this many GPUs; None: the whole cluster."""
 

@@ -37,6 +37,9 @@ MAX_OPTIONS_VISITED = 600_000
 MAX_PROOF_WORK = 3200
 """CP-SAT proofs that an allocation does not pack, times LLMs times GPUs: 40 proofs of about 2 ms on 5 LLMs and 16 GPUs, few
 on large clusters, where the heuristic and the bound stand."""
+MAX_MISSES = 300
+"""Allocations that miss the objectives of an SLO before a budget is given up. Each costs a walk over the traced runs, and where
+so many of the lowest sums miss, the next ones hardly keep them."""
 MIN_PROOFS = 8
 """Fewer than these settle nothing: their time is better spent on other allocations."""
 
@@ -73,6 +76,8 @@ class Search:
     best: Found | None = None
     nearest: Outlook | None = None
     """The lowest objective seen, accepted or not: what an error message quotes."""
+    nearest_allocations: tuple[Allocation, ...] = ()
+    """The allocations of ``nearest``."""
     tried: dict[tuple[int, ...], bool] = field(default_factory=dict)
     """Allocations considered, and whether it is known if they pack."""
     pool: list[Found] = field(default_factory=list)
@@ -81,6 +86,8 @@ class Search:
     """Of these, what came from other planners."""
     settled: int = 0
     """Allocations of the last walk that pack and are accepted: only these use up ``MAX_ACCEPTED``."""
+    missed: int = 0
+    """Allocations that pack and carry the rates, and that ``accept`` refused."""
     instances: int = 0
     """Instances of the relaxed optimum."""
     seeds: Seeds = no_seeds
@@ -146,7 +153,8 @@ class Search:
         self.settled = 0
         most = max(8, PACKED_INSTANCES // max(1, self.instances))
         for tried, (relaxed, choices) in enumerate(ahead):
-            if self.settled >= MAX_ACCEPTED or tried >= most:
+            given_up = self.problem.goal.slo is not None and self.missed >= MAX_MISSES
+            if self.settled >= MAX_ACCEPTED or tried >= most or given_up:
                 bound, closed = relaxed + tool, False
                 break
             if not self.consider(choices):
@@ -199,8 +207,11 @@ class Search:
         """Predict an allocation on its GPUs, and keep it when it is accepted."""
         outlook = evaluate(self.problem, allocations, placement)
         if self.nearest is None or outlook.objective_s < self.nearest.objective_s:
-            self.nearest = outlook
-        if not (accepts(self.problem, outlook) and self.accept(allocations, outlook)):
+            self.nearest, self.nearest_allocations = outlook, allocations
+        if not accepts(self.problem, outlook):
+            return None
+        if not self.accept(allocations, outlook):
+            self.missed += 1
             return None
         self.settled += 1
         found = Found(allocations, placement, outlook, Proof())

@@ -77,6 +77,31 @@ _PAIRED = record(
     "where not both are shown to keep up.",
 )
 
+_SLO = record(
+    {
+        "ok": FLAG,
+        "verdict": TEXT,
+        "checks": rows(
+            record(
+                {"name": TEXT, "limit": maybe(NUMBER), "value": maybe(NUMBER), "ok": FLAG},
+                {"workflow": TEXT, "half_width": maybe(NUMBER), "why": TEXT, "llm": TEXT},
+            )
+        ),
+        "goodput": rows(
+            record(
+                {
+                    "workflow": TEXT,
+                    "within": maybe(TEXT),
+                    "within_s": maybe(NUMBER),
+                    "good_pct": maybe(NUMBER),
+                    "goodput_per_s": maybe(NUMBER),
+                }
+            )
+        ),
+    },
+    description="Of the plan's SLO, or of --slo.",
+)
+
 DOCUMENTS: dict[str, Shape] = {
     "simulate": record(
         {
@@ -92,6 +117,7 @@ DOCUMENTS: dict[str, Shape] = {
             "by_workflow": by_name(record({"runs": _COUNTS, "latency_s": record(_QUANTILES)})),
             "by_llm": by_name(_LLM),
             "instances": rows(record({"instance": TEXT, "llm": TEXT})),
+            "slo": _SLO,
         },
     ),
     "validate": record(
@@ -100,13 +126,13 @@ DOCUMENTS: dict[str, Shape] = {
             "checks": rows(
                 record(
                     {"name": TEXT, "limit": maybe(NUMBER), "value": maybe(NUMBER), "ok": FLAG},
-                    {"workflow": TEXT, "half_width": maybe(NUMBER), "why": TEXT},
+                    {"workflow": TEXT, "half_width": maybe(NUMBER), "why": TEXT, "llm": TEXT},
                 )
             ),
             "runs": _COUNTS,
             **_MEASURED,
         },
-        _WHY,
+        {**_WHY, "slo": _SLO},
     ),
     "report": record({"report": TEXT, "pictures": rows(TEXT), "rows": rows(_ROW)}),
     "compare": either(

@@ -46,6 +46,7 @@ _PLANNED = record(
         "assumptions": rows(TEXT),
         "explanation": rows(TEXT),
         "objective_s": maybe(NUMBER),
+        "slo": maybe({"type": "object"}),
         "predictor": TEXT,
         "cost": COST,
         "next_cheaper": record(
