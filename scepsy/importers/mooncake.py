@@ -11,8 +11,7 @@ from typing import Any
 from scepsy.importers.base import Imported, Importer, choice, positive_number
 from scepsy.importers.detect import Fields
 from scepsy.importers.fields import Absurd, count, seconds
-from scepsy.importers.observing import block_ids, mapping, names, single_call
-from scepsy.importers.record_reader import json_records
+from scepsy.importers.observing import block_ids, names, runs_of_records, single_call
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Run, TraceSource
@@ -59,16 +58,7 @@ class _Reader:
 
     def runs(self, sources: Sequence[Source]) -> Iterator[Run]:
         """One run per row."""
-        number = 0
-        for source in sources:
-            for record in json_records(source, self.tally):
-                try:
-                    run = self._run(mapping(record.value), f"r{number}")
-                except ValueError as error:
-                    self.tally.drop(str(error), source, record.line)
-                    continue
-                yield run
-                number += 1
+        return runs_of_records(sources, self.tally, lambda row, id_, source: self._run(row, id_))
 
     def _run(self, row: Mapping[str, Any], id_: str) -> Run:
         other = next((name for name in RELATIVES if name in row), None)

@@ -103,3 +103,19 @@ def single_call(
     if kind == "generate" and output_tokens == 0:
         tally.counts["calls without output tokens, counted as one token"] += 1
     return made
+
+
+def runs_of_records(
+    sources: Sequence[Source], tally: Tally, make: Callable[[Mapping[str, Any], str, Source], Run]
+) -> Iterator[Run]:
+    """One run from each JSON record. ``make`` gets the record, the id of the run and the input. What it refuses is dropped."""
+    number = 0
+    for source in sources:
+        for record in json_records(source, tally):
+            try:
+                run = make(mapping(record.value), f"r{number}", source)
+            except ValueError as error:
+                tally.drop(str(error), source, record.line)
+                continue
+            yield run
+            number += 1

@@ -5,12 +5,12 @@ whole prompt. Each row is a run: the time between the turns of a chat is a human
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from scepsy.importers.base import Imported, Importer
 from scepsy.importers.detect import Fields
 from scepsy.importers.fields import Absurd, count, label, seconds
-from scepsy.importers.observing import block_ids, mapping, names, single_call
-from scepsy.importers.record_reader import json_records
+from scepsy.importers.observing import block_ids, names, runs_of_records, single_call
 from scepsy.importers.source import Source
 from scepsy.importers.tally import Tally
 from scepsy.workload import Run, TraceSource
@@ -31,32 +31,23 @@ def _open(sources: Sequence[Source], options: Mapping[str, str], tally: Tally) -
 
 
 def _runs(sources: Sequence[Source], workflow: str, llm: str, tally: Tally) -> Iterator[Run]:
-    number = 0
-    for source in sources:
-        chats: dict[str, str] = {}
-        for record in json_records(source, tally):
-            try:
-                row = mapping(record.value)
-                arrival_s, chat, parent = (
-                    seconds(row.get("timestamp"), "timestamp"),
-                    label(row.get("chat_id")),
-                    label(row.get("parent_chat_id")),
-                )
-                given = count(row.get("input_length"), "input_length")
-                if arrival_s is None or not chat or given is None:
-                    raise Absurd("timestamp, chat_id or input_length is missing: must be given")
-                session = chats[chat] = chats.get(parent, chat)
-                run = single_call(
-                    tally, run=f"r{number}", workflow=workflow or f"bailian-{label(row.get('type'), 40) or 'chat'}", llm=llm,
-                    arrival_s=arrival_s, input_tokens=given, output_tokens=count(row.get("output_length"), "output_length"),
-                    prefix=block_ids(row.get("hash_ids"), "hash_ids")[: given // BLOCK_TOKENS],
-                    session=f"{source.path.name}:{session}",
-                )  # fmt: skip
-            except ValueError as error:
-                tally.drop(str(error), source, record.line)
-                continue
-            yield run
-            number += 1
+    first_of: dict[tuple[str, str], str] = {}  # (input, chat) → the chat that began the conversation
+
+    def make(row: Mapping[str, Any], id_: str, source: Source) -> Run:
+        arrival_s, chat = seconds(row.get("timestamp"), "timestamp"), label(row.get("chat_id"))
+        given = count(row.get("input_length"), "input_length")
+        if arrival_s is None or not chat or given is None:
+            raise Absurd("timestamp, chat_id or input_length is missing: must be given")
+        session = first_of.get((str(source), label(row.get("parent_chat_id"))), chat)
+        first_of[str(source), chat] = session
+        return single_call(
+            tally, run=id_, workflow=workflow or f"bailian-{label(row.get('type'), 40) or 'chat'}", llm=llm,
+            arrival_s=arrival_s, input_tokens=given, output_tokens=count(row.get("output_length"), "output_length"),
+            prefix=block_ids(row.get("hash_ids"), "hash_ids")[: given // BLOCK_TOKENS],
+            session=f"{source.path.name}:{session}",
+        )  # fmt: skip
+
+    return runs_of_records(sources, tally, make)
 
 
 QWEN_BAILIAN = Importer(

@@ -44,32 +44,28 @@ def sparse_steps(c: Config) -> tuple[bool, ...]:
     return tuple((layer + 1) % step == 0 and layer not in only for layer in range(c.layers))
 
 
-def mixtral(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
-    """Mixtral: experts in every layer."""
+def block_sparse(c: Config) -> Moe:
+    """Mixtral's kind of experts: in every layer, as wide as the config's ``intermediate_size``."""
     count = counted(c, "num_local_experts")
-    moe = Moe(
+    return Moe(
         count=count,
         per_token=chosen(c, count, "num_experts_per_tok"),
         inner=c.whole("intermediate_size"),
         layers=(True,) * c.layers,
         at="block_sparse_moe",
     )
+
+
+def mixtral(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
+    """Mixtral: experts in every layer."""
     style = Style(qkv_bias=False, out_bias=False, window="all")
-    return decoder(c, family, style, moe=moe, outer=outer)
+    return decoder(c, family, style, moe=block_sparse(c), outer=outer)
 
 
 def phimoe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
     """Phi-3.5-MoE: Mixtral with biases and layer norms."""
-    count = counted(c, "num_local_experts")
-    moe = Moe(
-        count=count,
-        per_token=chosen(c, count, "num_experts_per_tok"),
-        inner=c.whole("intermediate_size"),
-        layers=(True,) * c.layers,
-        at="block_sparse_moe",
-    )
     style = Style(norm_bias=True, head_bias=c.flag("lm_head_bias", False), window="all")
-    return decoder(c, family, style, moe=moe, outer=outer)
+    return decoder(c, family, style, moe=block_sparse(c), outer=outer)
 
 
 def qwen2_moe(c: Config, family: str, outer: Config | None = None) -> ModelLayout:
