@@ -82,6 +82,26 @@ class Expectation(Value, frozen=True, kw_only=True):
     """Highest rate of this workflow the plan sustains: T_w."""
 
 
+class Judged(Value, frozen=True, kw_only=True):
+    """What simulations said of the plan beside others."""
+
+    candidates: int
+    """Plans simulated."""
+    calls: int
+    """Simulated calls in all."""
+    budget_s: float
+    seconds: float
+    """Wall time of planning and judging. The plan does not depend on it."""
+    lead_pct: float | None
+    """By how much more of its mean latency the next best takes, over the same runs; None: there was no other that keeps up."""
+    lead_half_width_pct: float | None
+    """Of its 95 % interval, by paired differences. A lead within it is none: then the plan has the fewest instances."""
+    over: str
+    """Who made the next best; empty when there was no other."""
+    stable: bool
+    """Whether the simulated plan was shown to keep up."""
+
+
 class Plan(Value, frozen=True, kw_only=True):
     """Allocation + placement + what it was computed from."""
 
@@ -110,6 +130,8 @@ class Plan(Value, frozen=True, kw_only=True):
     bound_latency_s: float | None = None
     """No plan on this cluster has an objective below this; None when the planner proves nothing."""
     assumptions: tuple[str, ...] = ()
+    judged: Judged | None = None
+    """None where no simulation had a say."""
 
     def __post_init__(self) -> None:
         names = [(i.llm, i.index) for i in self.instances]
@@ -248,4 +270,5 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
         },
         "slo": None if plan.slo is None else msgspec.to_builtins(plan.slo),
         "assumptions": list(plan.assumptions),
+        "judged": None if plan.judged is None else {name: getattr(plan.judged, name) for name in plan.judged.__struct_fields__},
     }

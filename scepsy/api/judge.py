@@ -1,91 +1,142 @@
-"""Simulation as the judge between plans: a brief replay with arrivals that no measurement uses."""
+"""Simulation as the judge between plans: the predictor's plan, every other planner's, and neighbours of the best, replayed.
+
+Successive halving (Karnin, Koren & Somekh, "Almost optimal exploration in multi-armed bandits", ICML 2013): in each round all
+plans that are left replay the same runs at the same times (common random numbers), the better half stays, and the next round
+is longer. The measuring rule (``scepsy.steady``) leaves out the warm-up and tells which plans do not keep up. Between those
+that the last round cannot tell apart, the one with the fewest instances is taken.
+
+The budget is given in seconds and spent in calls, ``CALLS_PER_S`` for each, so that a plan does not depend on how busy the
+machine is.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from math import fsum
+from dataclasses import dataclass, field
+from math import ceil, fsum, inf, log2
 from time import perf_counter
 
 import msgspec
-import pandas as pd
+import numpy as np
 
 from scepsy.api.case import Case
-from scepsy.backend import Workload
+from scepsy.api.offered import SCALED_ARRIVALS, exactly
+from scepsy.api.settle import calls_per_run, samples_of
 from scepsy.baselines.oracle_user import best_splits
 from scepsy.errors import Infeasible
-from scepsy.plans import Plan
+from scepsy.plans import Allocation, Judged, Plan
+from scepsy.predictors.aggregate import Floats
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import assemble
-from scepsy.search.climb import Climb, climb
+from scepsy.search.climb import neighbour_plans
 from scepsy.search.goals import at_factor
 from scepsy.search.problem import Problem
+from scepsy.steady.pairs import Difference, compared
+from scepsy.steady.rule import Outcome, judge
+from scepsy.steady.verdict import STABLE, UNSTABLE
 from sim.world.run import simulate
 
-ARRIVALS_PER_LATENCY = 3.0
-"""Arrivals of a judged replay last this many expected latencies, so that queues show."""
-LEAST_CALLS = 2_500
-MOST_CALLS = 6_000
-WARMUP_PART = 0.3
-"""Runs that arrive first and do not count: an empty cluster flatters the plans that cannot keep up."""
-MAX_PLANS_JUDGED = 16
-FINALISTS = 3
-"""Plans judged again, with the exact planner's own, by a replay ``FINAL_LENGTH_FACTOR`` times as long."""
-FINAL_LENGTH_FACTOR = 3
+BUDGET_S = 2.0
+CALLS_PER_S = 200_000
+"""Simulated calls that a second of the budget stands for: about what the compiled core does on one core of a busy machine."""
+CANDIDATES_JUDGED = 16
+NEIGHBOURS_JUDGED = 8
+"""Of the predictor's plan; and as many as there is room for of the plan that leads after the first round."""
+FINALISTS = 2
+FEWEST_RUNS_JUDGED = 120
+INDIFFERENCE = 0.005
+"""Plans that differ by less are equal, however sure that is."""
 SEED = 1_000_003
 """Arrivals and sampled runs of the judge; measurements use small seeds."""
 SPLITS_JUDGED = 4
 """Whole-GPU splits that are judged, best first by the predictor."""
-FALLBACK_RATE_PARTS = (1.0, 0.9, 0.8, 0.65, 0.5)
+FALLBACK_RATE_PARTS = (1.0, 0.8)
 """Parts of the target rates that a planner is asked for in turn, where it finds no plan for more."""
+
+Allocations = tuple[Allocation, ...]
 
 
 @dataclass(frozen=True)
+class Replayed:
+    """A plan's replay."""
+
+    plan: Plan
+    outcome: Outcome
+    latency_s: Floats
+    """Of all runs in order of arrival, weighed so that their mean is the objective; infinite where one did not complete."""
+    arrival_s: Floats
+
+    @property
+    def begin_s(self) -> float:
+        """Where the steady state begins, in all workflows."""
+        return max(one.begin_s for one in self.outcome.values())
+
+    def settled_s(self, begin_s: float) -> Floats:
+        """Latencies of the runs that arrived since."""
+        return self.latency_s[self.arrival_s >= begin_s]
+
+    @property
+    def mean_s(self) -> float:
+        """Mean in the steady state; infinite for a plan that does not keep up."""
+        if any(one.verdict == UNSTABLE for one in self.outcome.values()):
+            return inf
+        return float(self.settled_s(self.begin_s).mean())
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The plan that was chosen, and the mean latency (s) of every plan in the last round that it took part in."""
+
+    best: Plan
+    judged: tuple[tuple[Plan, float], ...]
+
+
+@dataclass
 class Replays:
-    """Brief replays of one case: the same runs at the same times for every plan."""
+    """Replays of one case: the same runs at the same times for every plan."""
 
     case: Case
-    runs: int
+    calls: int = 0
+    """Simulated so far."""
+    weights: dict[str, float] = field(init=False)
 
-    def latencies_s(self, plan: Plan) -> pd.DataFrame:
-        """One row per run after the warm-up: its ``workflow`` and ``latency_s``."""
-        workload = Workload(streams=self.case.streams, seed=SEED, runs=self.runs)
-        table: pd.DataFrame = simulate(plan, workload, profiles=self.case.problem.profiles).runs.to_pandas()
-        table = table.sort_values("arrival_s", kind="stable")[int(WARMUP_PART * len(table)) :]
-        return table.assign(latency_s=table["end_s"] - table["arrival_s"])[["workflow", "latency_s"]]
+    def __post_init__(self) -> None:
+        rates = self.case.problem.rates_per_s
+        self.weights = {
+            target.workflow: weight * fsum(rates) / rate
+            for target, weight, rate in zip(self.case.problem.targets, self.case.problem.normal_weights, rates, strict=True)
+        }
 
-    def mean_s(self, plan: Plan) -> float:
-        """Mean over all runs, so that every request counts the same."""
-        return float(self.latencies_s(plan)["latency_s"].mean())
-
-    def longer(self) -> "Replays":
-        """The same, ``FINAL_LENGTH_FACTOR`` times as many runs."""
-        return Replays(self.case, FINAL_LENGTH_FACTOR * self.runs)
-
-
-def replays(case: Case, expected_s: float) -> Replays:
-    """As many runs as last ``ARRIVALS_PER_LATENCY`` times the expected latency, within ``LEAST_CALLS`` and ``MOST_CALLS``."""
-    rates = case.problem.rates_per_s
-    per_run = fsum(
-        rate * fsum(llm.calls_per_run for llm in use.llms) for use, rate in zip(case.problem.uses, rates, strict=True)
-    ) / fsum(rates)
-    calls = min(max(LEAST_CALLS, ARRIVALS_PER_LATENCY * expected_s * fsum(rates) * per_run), MOST_CALLS)
-    return Replays(case, max(60, round(calls / per_run)))
+    def replay(self, plan: Plan, runs: int) -> Replayed:
+        """Simulate ``runs`` runs."""
+        streams = self.case.streams
+        workload = exactly(streams, runs=runs, seed=SEED)
+        records = simulate(plan, workload, profiles=self.case.problem.profiles, engine="auto")
+        self.calls += records.calls.num_rows
+        samples = samples_of(records, streams)
+        arrival = np.concatenate([sample.arrival_s for sample in samples.values()])
+        latency = np.concatenate([(s.end_s - s.arrival_s) * self.weights[name] for name, s in samples.items()])
+        order = np.argsort(arrival, kind="stable")
+        return Replayed(plan, judge(samples), latency[order], arrival[order])
 
 
-def expected_s(plan: Plan) -> float:
-    """The plan's expected latency (s), the slowest workflow's."""
-    return max(e.latency_s for e in plan.expected)
+def difference(first: Replayed, second: Replayed) -> Difference:
+    """Second − first, run by run, in the steady state of both."""
+    begin = max(first.begin_s, second.begin_s)
+    one, other = first.settled_s(begin), second.settled_s(begin)
+    both = np.isfinite(one) & np.isfinite(other)
+    return compared(one[both], other[both])
 
 
-def fastest(plans: Sequence[Plan], case: Case) -> Plan:
-    """The plan with the lowest simulated mean latency; ties go to the first."""
-    if len(plans) == 1:
-        return plans[0]
-    return min(plans, key=replays(case, expected_s(plans[0])).mean_s)
+def why_not_judged(problem: Problem) -> str:
+    """Why a question cannot be judged by simulation; empty: it can."""
+    if problem.goal.kind != "latency" or problem.goal.limits_s or problem.goal.max_gpus is not None:
+        return "the goal is not the lowest latency alone"
+    kinds = sorted({target.arrivals.kind for target in problem.targets} - {*SCALED_ARRIVALS, "deterministic"})
+    return f"arrivals of kind {', '.join(kinds)} have no steady state" if kinds else ""
 
 
 def starts(problem: Problem) -> list[Plan]:
-    """Plans that a search by simulation begins with: the exact planner's, every other planner's, the best whole-GPU splits.
+    """Plans to judge: the exact planner's, every other planner's, the best whole-GPU splits.
 
     A planner that refuses the rates joins with its plan for the largest part of them that it accepts
     (``FALLBACK_RATE_PARTS``): the predictor's refusal is what the judge is there to check. Raises
@@ -104,22 +155,108 @@ def starts(problem: Problem) -> list[Plan]:
     return found
 
 
-def judged_plan(case: Case) -> Climb:
-    """The plan that simulates fastest among every planner's and its neighbours, expecting what it was judged at.
+def judged_plan(case: Case, budget_s: float = BUDGET_S) -> Judgement:
+    """The plan that simulates fastest among every planner's and neighbours of the best, expecting what it was judged at.
 
     Raises ``Infeasible`` when the exact planner finds nothing.
     """
     started = perf_counter()
     problem, plans = case.problem, starts(case.problem)
-    replay = replays(case, expected_s(plans[0]))
-    found = climb(problem, plans, replay.mean_s, judgements=MAX_PLANS_JUDGED)
-    ranked = [plan for plan, _ in sorted(found.judged, key=lambda pair: pair[1])[:FINALISTS]]
-    finalists = [plans[0], *(plan for plan in ranked if plan is not plans[0])]
-    replay = replay.longer()
-    seconds = [replay.latencies_s(plan) for plan in finalists]
-    chosen = min(range(len(finalists)), key=lambda n: float(seconds[n]["latency_s"].mean()))
-    best = finalists[chosen]
-    plan = assemble(problem, "exact+simulation", best.allocations, best.placement, started)
-    means = seconds[chosen].groupby("workflow")["latency_s"].mean()
-    expected = tuple(msgspec.structs.replace(e, latency_s=float(means[e.workflow])) for e in plan.expected)
-    return Climb(msgspec.structs.replace(plan, expected=expected, predictor="simulation"), found.judged)
+    seen: dict[Allocations, Plan] = {}
+    for plan in plans:
+        seen.setdefault(plan.allocations, plan)
+    for plan in neighbour_plans(problem, plans[0].allocations, NEIGHBOURS_JUDGED):
+        if len(seen) < CANDIDATES_JUDGED - FINALISTS:
+            seen.setdefault(plan.allocations, plan)
+    return _halve(case, seen, budget_s, started)
+
+
+def fastest(plans: Sequence[Plan], case: Case) -> Plan:
+    """The plan with the lowest simulated mean latency of some that were given."""
+    if len(plans) == 1:
+        return plans[0]
+    seen = {plan.allocations: plan for plan in reversed(plans)}
+    return _halve(
+        case, {plan.allocations: seen[plan.allocations] for plan in plans}, BUDGET_S, perf_counter(), climb=False
+    ).best
+
+
+def _halve(case: Case, seen: dict[Allocations, Plan], budget_s: float, started: float, *, climb: bool = True) -> Judgement:
+    """Rounds of equal cost until ``FINALISTS`` plans are left, besides the first, which stays."""
+    first, left = next(iter(seen.values())), list(seen.values())
+    most = max(len(left), CANDIDATES_JUDGED if climb else 0)
+    rounds = max(1, ceil(log2(max(most / FINALISTS, 1)))) + 1
+    per_round = budget_s * CALLS_PER_S / rounds / calls_per_run(case.streams)
+    replays, means = Replays(case), dict.fromkeys(seen, inf)
+    ranked: list[Replayed] = []
+    for number in range(rounds):
+        size = most if number == 0 else len(left)
+        runs = max(FEWEST_RUNS_JUDGED, int(per_round / size))
+        ranked = _ranked(replays, left, runs, means)
+        if number == 0 and climb and len(seen) < most:
+            new = [p for p in neighbour_plans(case.problem, ranked[0].plan.allocations, most) if p.allocations not in seen]
+            new = new[: most - len(seen)]
+            seen.update((plan.allocations, plan) for plan in new)
+            ranked = sorted([*ranked, *_ranked(replays, new, runs, means)], key=lambda one: one.mean_s)
+        keep = max(FINALISTS, ceil(len(ranked) / 2))
+        left = [one.plan for one in ranked[:keep]]
+        left += [first] if first not in left else []
+        if len(left) <= FINALISTS + 1 and number < rounds - 1:
+            number_left = rounds - 1 - number
+            ranked = _ranked(replays, left, max(FEWEST_RUNS_JUDGED, int(number_left * per_round / len(left))), means)
+            break
+    chosen, over = choose(ranked)
+    plan = _expecting(case.problem, first, chosen, started)
+    gap = difference(chosen, over) if over is not None else None
+    judged = Judged(
+        candidates=len(seen),
+        calls=replays.calls,
+        budget_s=budget_s,
+        seconds=perf_counter() - started,
+        lead_pct=None if gap is None or not np.isfinite(over.mean_s if over else inf) else 100.0 * gap.relative,
+        lead_half_width_pct=None
+        if gap is None or not np.isfinite(gap.half_width)
+        else 100.0 * abs(gap.half_width / _mean(chosen)),
+        over=over.plan.planner if over is not None else "",
+        stable=all(one.verdict == STABLE for one in chosen.outcome.values()),
+    )
+    found = tuple((seen[allocations], mean) for allocations, mean in means.items())
+    return Judgement(msgspec.structs.replace(plan, judged=judged), found)
+
+
+def _mean(one: Replayed) -> float:
+    return float(one.settled_s(one.begin_s).mean())
+
+
+def _ranked(replays: Replays, plans: Sequence[Plan], runs: int, means: dict[Allocations, float]) -> list[Replayed]:
+    """All plans replayed, the fastest first; ties stay in order."""
+    found = [replays.replay(plan, runs) for plan in plans]
+    means.update((one.plan.allocations, one.mean_s) for one in found)
+    return sorted(found, key=lambda one: one.mean_s)
+
+
+def choose(ranked: Sequence[Replayed]) -> tuple[Replayed, Replayed | None]:
+    """The winner, and the best of the others: of those not shown to be slower than the fastest, the fewest instances."""
+    best = ranked[0]
+    equal = [one for one in ranked if one is best or _equal(best, one)]
+    chosen = min(equal, key=lambda one: (len(one.plan.instances), ranked.index(one)))
+    others = [one for one in ranked if one is not chosen]
+    return chosen, others[0] if others else None
+
+
+def _equal(best: Replayed, other: Replayed) -> bool:
+    if not np.isfinite(other.mean_s):
+        return False
+    gap = difference(best, other)
+    return not gap.significant or abs(gap.relative) < INDIFFERENCE
+
+
+def _expecting(problem: Problem, first: Plan, chosen: Replayed, started: float) -> Plan:
+    """The chosen plan, expecting the latencies that it was judged at, where it was seen to keep up."""
+    plan = chosen.plan
+    if plan.allocations != first.allocations:
+        plan = assemble(problem, "exact+simulation", plan.allocations, plan.placement, started)
+    if any(one.verdict != STABLE for one in chosen.outcome.values()):
+        return plan
+    expected = tuple(msgspec.structs.replace(e, latency_s=chosen.outcome[e.workflow].latency.value) for e in plan.expected)
+    return msgspec.structs.replace(plan, expected=expected, predictor="simulation", search_s=perf_counter() - started)

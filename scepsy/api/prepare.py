@@ -17,7 +17,7 @@ from scepsy.progress import Progress, no_progress
 from scepsy.search.problem import Goal, Problem
 from scepsy.stats.use import workflow_use
 from scepsy.workload import Arrivals, Trace
-from sim.profiling.curves import profile_curves
+from sim.profiling.curves import SHARES, profile_curves
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,15 @@ def prepare(
             )
     require_fit([load.trace for load in loads], {llm: profiles.llm(llm) for llm in llms})
     curves = profile_curves(
-        [load.stream for load in loads], profiles, gpu_types, seed=seed, cache_dir=cache_dir, jobs=jobs, progress=progress
+        [load.stream for load in loads],
+        profiles,
+        gpu_types,
+        shares=_shares(share_unit_pct),
+        gpus={name: sum(node.gpus for node in cluster.nodes if node.gpu_type == name) for name in gpu_types},
+        seed=seed,
+        cache_dir=cache_dir,
+        jobs=jobs,
+        progress=progress,
     )
     notes = [note for load in loads for note in load.trace.source.assumptions]
     scaled = sorted({p.llm.name for p in profiles.profiles if p.source.startswith("scaled") and p.llm.name in llms})
@@ -194,6 +202,11 @@ def model_notes(models: Sequence[Served]) -> list[str]:
             f"no name on Hugging Face is known for {', '.join(unknown)}: render and apply ask for one (--as NAME=OWNER/NAME)"
         )
     return notes
+
+
+def _shares(unit_pct: int) -> tuple[int, ...]:
+    """The shares that plans may use. Of units below 10 % only multiples of 10 are profiled, which the plan then keeps to."""
+    return tuple(range(unit_pct, 101, unit_pct)) if 10 <= unit_pct <= 100 else SHARES
 
 
 def workload_of(loads: Sequence[Load], *, runs: int, seed: int) -> Workload:

@@ -128,6 +128,14 @@ class Stack:
         return np.asarray(np.where(load <= first, self.busy_s[kind, count, 0], value))
 
 
+def _filled(family: Mapping[int, Curve], counts: Sequence[int]) -> list[Curve] | None:
+    """One curve for each count: beyond the largest that was profiled, that one stands; None where one is missing in between."""
+    most = max(family)
+    if any(count not in family for count in counts if count < most):
+        return None
+    return [family[min(count, most)] for count in counts]
+
+
 class CurveIndex:
     """Curves by (LLM, GPU type, degree, share) and workflow, so that a reading needs no search."""
 
@@ -153,18 +161,21 @@ class CurveIndex:
         families = [self.by_workflow(llm, *kind)[workflow] for kind in kinds]
         if not families:
             return None
-        first = families[0]
-        counts = sorted(first)
-        grid = first[counts[0]].utilisation
-        seen = sum(1 for point in grid if point < 1.0)
-        if any(sorted(family) != counts or any(c.utilisation != grid for c in family.values()) for family in families):
+        counts = sorted({count for family in families for count in family})
+        grid = next(iter(families[0].values())).utilisation
+        if any(c.utilisation != grid for family in families for c in family.values()):
             return None
+        filled = [_filled(family, counts) for family in families]
+        if any(family is None for family in filled):
+            return None
+        whole = [family for family in filled if family is not None]
+        seen = sum(1 for point in grid if point < 1.0)
         return Stack(
             kinds=tuple(kinds),
             counts=np.array(counts, dtype=float),
             utilisation=np.array(grid[:seen]),
-            capacity_per_s=np.array([[family[count].capacity_per_s for count in counts] for family in families]),
-            busy_s=np.array([[family[count].busy_s[:seen] for count in counts] for family in families]),
+            capacity_per_s=np.array([[c.capacity_per_s for c in family] for family in whole]),
+            busy_s=np.array([[c.busy_s[:seen] for c in family] for family in whole]),
         )
 
     def kinds(self, llm: str) -> list[tuple[str, int, int]]:

@@ -1,85 +1,38 @@
-"""Local search under a better judge than the predictor, such as a brief simulation.
+"""Neighbours of a plan, for a better judge than the predictor, such as a brief simulation (``scepsy.api.judge``).
 
 Predictors order allocations that differ much and mistake those that differ little: a few percent of error is more than
-what separates the best dozen. So the finalists are judged: the plans given (of every planner, whoever made them), then
-neighbours of the best so far, until none is better or the judgements are used up. The result is never worse, by the
-judge, than any plan given.
-
-A neighbour moves GPU units from one LLM to another, or gives one LLM another option of the same or fewer units. The
-judge is deterministic (common random numbers), hence so is the climb.
+what separates the best dozen. A neighbour moves GPU units from one LLM to another, or gives one LLM another option of the same
+or fewer units.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from math import fsum
 from time import perf_counter
 
 import numpy as np
 
-from scepsy.place.hierarchical import ClusterLayout, layout, pack
+from scepsy.place.hierarchical import layout, pack
 from scepsy.plans import Allocation, Plan
 from scepsy.search.assemble import assemble
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, Space, build_space
 
-MAX_PLANS_JUDGED = 32
-"""Plans that are judged in all."""
-NEIGHBOURS_PER_PLAN = 8
-"""Neighbours judged around one plan, most promising first by the predictor."""
 OPTIONS_PER_UNIT_COUNT = 2
 """Options of one LLM at one number of units that are looked at, cheapest first."""
-LEAST_IMPROVEMENT = 0.005
-"""A neighbour must be this much better: less is the judge's noise."""
-
-Judge = Callable[[Plan], float]
-"""Mean latency (s) that a better model, such as the simulator, gives a plan; infinite when it is unstable."""
-
 Choices = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Climb:
-    """The best plan, and what the judge said of every plan that it saw, in that order."""
-
-    best: Plan
-    judged: tuple[tuple[Plan, float], ...]
-
-
-def climb(problem: Problem, starts: Sequence[Plan], judge: Judge, *, judgements: int = MAX_PLANS_JUDGED) -> Climb:
-    """Judge ``starts``, then climb from the best of them. Ties go to the plan seen first. Raises ``ValueError`` on no
-    starts.
-    """
-    if not starts:
-        raise ValueError("climb needs at least one plan to start from")
-    seen: dict[tuple[Allocation, ...], float] = {}
-    judged: list[tuple[Plan, float]] = []
-
-    def consider(plan: Plan) -> None:
-        if plan.allocations not in seen:
-            seen[plan.allocations] = value = judge(plan)
-            judged.append((plan, value))
-
-    for plan in starts:
-        consider(plan)
-    space, where = build_space(problem, keep_all=True), layout(problem.cluster)
-    while len(judged) < judgements:
-        best, value = min(judged, key=lambda pair: pair[1])
-        before = len(judged)
-        for allocations in neighbours(space, best.allocations):
-            if len(judged) - before == NEIGHBOURS_PER_PLAN or len(judged) == judgements:
-                break
-            neighbour = None if allocations in seen else _placed(problem, where, allocations)
-            if neighbour is not None:
-                consider(neighbour)
-        if not any(new < value * (1 - LEAST_IMPROVEMENT) for _, new in judged[before:]):
+def neighbour_plans(problem: Problem, allocations: tuple[Allocation, ...], most: int) -> list[Plan]:
+    """At most ``most`` neighbours that pack, cheapest first by the predictor."""
+    space, where, found = build_space(problem, keep_all=True), layout(problem.cluster), list[Plan]()
+    for each in neighbours(space, allocations):
+        if len(found) == most:
             break
-    return Climb(best=min(judged, key=lambda pair: pair[1])[0], judged=tuple(judged))
-
-
-def _placed(problem: Problem, where: ClusterLayout, allocations: tuple[Allocation, ...]) -> Plan | None:
-    started = perf_counter()
-    placement = pack(where, allocations)
-    return None if placement is None else assemble(problem, "exact", allocations, placement, started)
+        started = perf_counter()
+        placement = pack(where, each)
+        if placement is not None:
+            found.append(assemble(problem, "neighbour", each, placement, started))
+    return found
 
 
 def neighbours(space: Space, allocations: tuple[Allocation, ...]) -> Iterator[tuple[Allocation, ...]]:

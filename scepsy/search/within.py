@@ -43,6 +43,8 @@ so many of the lowest sums miss, the next ones hardly keep them."""
 MIN_PROOFS = 8
 """Fewer than these settle nothing: their time is better spent on other allocations."""
 
+QUICK_TRIES = 60
+
 Accept = Callable[[tuple[Allocation, ...], Outlook], bool]
 
 
@@ -92,6 +94,8 @@ class Search:
     """Instances of the relaxed optimum."""
     seeds: Seeds = no_seeds
     """Allocations of other planners, asked for where the relaxed optimum does not settle it."""
+    quick: bool = False
+    """Prove nothing, and try only ``QUICK_TRIES`` allocations: for a plan that is but a start for another search."""
     first_only: bool = False
     """Stop at the first accepted allocation: enough to know that there is one."""
     slowed: bool = field(init=False)
@@ -105,7 +109,7 @@ class Search:
         self.items = cost_items(self.space)
         self.budgets = tuple(cap * 100 // self.space.unit_pct for cap in self.caps)
         proofs = MAX_PROOF_WORK // (len(self.space.llms) * len(self.where.gpus))
-        proofs = proofs if proofs >= MIN_PROOFS else 0
+        proofs = proofs if proofs >= MIN_PROOFS and not self.quick else 0
         caps = dict(zip(self.space.gpu_types, self.caps, strict=True))
         self.nogoods = NoGoods(self.where, caps, self.space.gpu_types, proofs)
 
@@ -152,6 +156,8 @@ class Search:
         )
         self.settled = 0
         most = max(8, PACKED_INSTANCES // max(1, self.instances))
+        if self.quick:
+            most = min(most, QUICK_TRIES)
         for tried, (relaxed, choices) in enumerate(ahead):
             given_up = self.problem.goal.slo is not None and self.missed >= MAX_MISSES
             if self.settled >= MAX_ACCEPTED or tried >= most or given_up:

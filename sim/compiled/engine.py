@@ -9,6 +9,7 @@ from scepsy.arrivals import stream_names
 from scepsy.backend import Workload
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
+from scepsy.workload import Trace
 from sim.compiled import layout as at
 from sim.compiled import unusable
 from sim.compiled.arrival_rows import Door, Homes
@@ -120,13 +121,27 @@ def _sessions_look_like_runs(case: SimulationInputs) -> str | None:
     return None
 
 
+_made: list[tuple[object, Templates]] = []
+"""The templates of the last simulation: plans are often tried on the same traces, and templates take longer than a short
+simulation."""
+
+
+def _templates_of(traces: list[tuple[Trace, bool]], block_tokens: dict[str, int], llms: list[str]) -> Templates:
+    key = ([(id(trace), sampled) for trace, sampled in traces], block_tokens, llms)
+    if not _made or _made[0][0] != key:
+        templates = Templates(PrefixKeys(traces, block_tokens), llms)
+        templates.traces = [trace for trace, _ in traces]  # kept alive, so that their ids stay theirs
+        _made[:] = [(key, templates)]
+    return _made[0][1]
+
+
 def simulate_compiled(case: SimulationInputs, sink: Sink) -> tuple[int, list[Meters]]:
     """Simulate a case that ``refusal`` does not refuse; rows go to the sink. Returns the clock, ticks, and the meters."""
     plan, workload = case.plan, case.workload
     llms = list(dict.fromkeys(instance.llm for instance in plan.instances))
     block_tokens = {profile.llm.name: profile.engine.block_tokens for profile in case.profiles.profiles}
     traces = [(item.trace, item.arrivals.kind != "trace") for item in workload.streams]
-    templates = Templates(PrefixKeys(traces, block_tokens), llms)
+    templates = _templates_of(traces, block_tokens, llms)
     router, order = router_number(case.router), queue_number(case.queue_order)
     assert router is not None
     assert order is not None

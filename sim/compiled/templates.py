@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from scepsy.workload import Run
+from scepsy.workload import Run, Trace
 from sim.compiled import layout as at
 from sim.engine.clock import ticks
 from sim.engine.prefix import PrefixKeys
@@ -25,6 +25,7 @@ class Templates:
         """``llms``: their order is their number."""
         self._prefixes = prefixes
         self._llms: Mapping[str, int] = {llm: number for number, llm in enumerate(llms)}
+        self.traces: list[Trace] = []
         self.words: Words = np.zeros(1 << 12, dtype=np.int64)
         self.size = 0
         self._places: dict[int, int] = {}

@@ -10,7 +10,7 @@ Each simulation yields a regression of call latency on tokens, and from it the m
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, fsum, inf
 from pathlib import Path
@@ -54,6 +54,7 @@ def profile_curves(
     *,
     shares: Sequence[int] = SHARES,
     degrees: Sequence[int] | None = None,
+    gpus: Mapping[str, int] | None = None,
     replica_counts: Sequence[int] = REPLICAS,
     seed: int = 0,
     cache_dir: Path | None = None,
@@ -63,14 +64,18 @@ def profile_curves(
     """Profile every LLM that the streams call on every GPU type for which it has a profile.
 
     The streams' rates give the mix in which workflows share an LLM; the load is swept. ``shares`` are the shares to give
-    curves for, ``degrees`` limits the tensor-parallel degrees (None: all profiled ones). With ``cache_dir``, what was
-    profiled before from the same runs, profiles and settings is read back. ``progress`` counts pairs of
-    LLM and GPU type. Raises ``InputError`` when an LLM has no profile, or fits no instance, on any of the GPU types.
+    curves for, ``degrees`` limits the tensor-parallel degrees (None: all profiled ones). ``gpus`` says how many GPUs of each
+    type there are: more replicas than those hold are not profiled. With ``cache_dir``, what was profiled before from the
+    same runs, profiles and settings is read back. ``progress`` counts pairs of LLM and GPU type. Raises ``InputError`` when
+    an LLM has no profile, or fits no instance, on any of the GPU types.
     """
     llms = list(dict.fromkeys(llm for stream in streams for llm in stream.trace.llms))
     tasks = []
     for llm in llms:
-        kinds = [_Task(llm, gpu, tuple(sorted({*shares, 100})), _degrees(profiles, llm, gpu, degrees)) for gpu in gpu_types]
+        kinds = [
+            _Task(llm, gpu, tuple(sorted({*shares, 100})), _degrees(profiles, llm, gpu, degrees), _rounded(gpus, gpu))
+            for gpu in gpu_types
+        ]
         usable = [task for task in kinds if task.degrees]
         if not usable:
             raise InputError(f"LLM {llm}: no profile on {', '.join(gpu_types)}: add one to the profiles file")
@@ -100,6 +105,13 @@ class _Task:
     gpu_type: str
     shares: tuple[int, ...]
     degrees: tuple[int, ...]
+    gpus: int | None
+    """GPUs of the type; None: any number."""
+
+
+def _rounded(gpus: Mapping[str, int] | None, gpu_type: str) -> int | None:
+    """The next power of two, so that clusters of like size share their curves."""
+    return None if gpus is None else 1 << max(gpus.get(gpu_type, 1) - 1, 0).bit_length()
 
 
 def _degrees(profiles: ProfileSet, llm: str, gpu_type: str, wanted: Sequence[int] | None) -> tuple[int, ...]:
@@ -148,7 +160,7 @@ def _key(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple
     mine = [p for p in profiles.profiles if (p.llm.name, p.gpu.name) == (task.llm, task.gpu_type)]
 
     def inputs() -> Iterator[Any]:
-        yield [task.llm, task.gpu_type, task.shares, task.degrees, counts, seed]
+        yield [task.llm, task.gpu_type, task.shares, task.degrees, task.gpus, counts, seed]
         yield [mine, profiles.share_law, profiles.contention]
         for stream in streams:
             if task.llm in stream.trace.llms:
@@ -167,8 +179,21 @@ def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: t
     mean = max(float((paths.input_tokens + paths.output_tokens).mean()) for paths in calls.paths)
     curves: list[Curve] = []
     for degree, share in _kinds(of_degree, task.shares, max(longest, ceil(MEAN_CALLS_IN_KV * mean))):
-        curves.extend(_curves(task, Bench(calls, of_degree[degree], share, profiles), counts))
+        those = _worth_profiling(counts, task.gpus, degree, share)
+        if those:
+            curves.extend(_curves(task, Bench(calls, of_degree[degree], share, profiles), those))
     return curves
+
+
+def _worth_profiling(counts: tuple[int, ...], gpus: int | None, degree: int, share: int) -> tuple[int, ...]:
+    """The replica counts up to the first that is at least as large as what the GPUs hold. Groups of whole GPUs that they do not
+    hold have one curve, to say so."""
+    if gpus is None:
+        return counts
+    most = gpus * 100 // (degree * share) if degree <= gpus else 0
+    if most == 0 and share < 100:
+        return ()
+    return counts[: 1 + sum(count < most for count in counts)]
 
 
 def _kinds(of_degree: dict[int, Profile], shares: tuple[int, ...], longest: int) -> list[tuple[int, int]]:

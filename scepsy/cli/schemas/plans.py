@@ -21,6 +21,15 @@ COST = record(
     },
     description="GPUs that the plan touches, at their prices; all workflows together, at the target rates.",
 )
+JUDGED = record(
+    {
+        "candidates": WHOLE,
+        "lead_pct": maybe(NUMBER),
+        "seconds": NUMBER,
+    },
+    {"lead_half_width_pct": maybe(NUMBER), "over": TEXT, "calls": WHOLE, "budget_s": NUMBER, "stable": FLAG},
+    description="What simulations said of the plan beside others; null where none had a say.",
+)
 _PLANNED = record(
     {
         "planner": TEXT,
@@ -44,6 +53,7 @@ _PLANNED = record(
     },
     {
         "assumptions": rows(TEXT),
+        "judged": maybe(JUDGED),
         "explanation": rows(TEXT),
         "objective_s": maybe(NUMBER),
         "slo": maybe({"type": "object"}),
