@@ -149,7 +149,8 @@ def prepare(
     scaled = sorted({p.llm.name for p in profiles.profiles if p.source.startswith("scaled") and p.llm.name in llms})
     if scaled:
         notes.append(f"step models scaled from another model's measurement, none of their own: {', '.join(scaled)}")
-    notes += search_notes(curves)
+    most = max((len(domain) for node in cluster.nodes for domain in node.domains), default=1)
+    notes += search_notes([curve for curve in curves if curve.tensor_parallel <= most])
     notes += model_notes(served_by(profiles, llms))
     return Problem(
         cluster=cluster,
