@@ -129,7 +129,8 @@ def difference(first: Replayed, second: Replayed) -> Difference:
 
 def why_not_judged(problem: Problem) -> str:
     """Why a question cannot be judged by simulation; empty: it can."""
-    if problem.goal.kind != "latency" or problem.goal.limits_s or problem.goal.max_gpus is not None:
+    goal = problem.goal
+    if goal.kind != "latency" or goal.limits_s or goal.slo is not None or goal.max_gpus is not None:
         return "the goal is not the lowest latency alone"
     kinds = sorted({target.arrivals.kind for target in problem.targets} - {*SCALED_ARRIVALS, "deterministic"})
     return f"arrivals of kind {', '.join(kinds)} have no steady state" if kinds else ""
