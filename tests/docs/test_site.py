@@ -38,3 +38,14 @@ def test_every_deploy_option_is_documented_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", done.stdout, flags=re.MULTILINE))
     for field in RenderOptions.__struct_fields__:
         assert len(rows[field]) > 10, field
+
+
+def test_the_places_that_contributing_names_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("## Where to put what") : text.index("Dependencies point down.")]
+    places = [place for place in re.findall(r"`((?:scepsy|sim|executor|experiments|tests|paper_figures)/[^`]*)`", table)]
+    assert len(places) > 15
+    for place in places:
+        assert (ROOT / place).is_dir(), place
+    for room in ("routers", "orders", "autoscaling", "engines"):
+        assert (ROOT / "sim/policies" / room).is_dir()
