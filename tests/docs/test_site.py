@@ -43,7 +43,7 @@ def test_every_deploy_option_is_documented_with_its_default() -> None:
 def test_the_places_that_contributing_names_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     table = text[text.index("## Where to put what") : text.index("Dependencies point down.")]
-    places = [place for place in re.findall(r"`((?:scepsy|sim|executor|experiments|tests|paper_figures)/[^`]*)`", table)]
+    places: list[str] = re.findall(r"`((?:scepsy|sim|executor|experiments|tests|paper_figures)/[^`]*)`", table)
     assert len(places) > 15
     for place in places:
         assert (ROOT / place).is_dir(), place
