@@ -60,6 +60,9 @@ class Operator:
     memory: Memory | None = None
     report: Report | None = None
     """The latest one."""
+    facts: Facts | None = None
+    """Of the latest look."""
+    looks: int = 0
     problem: str = ""
     """Why the latest look came to nothing; empty when it did not."""
     _journal: Journal = field(init=False)
@@ -92,7 +95,7 @@ class Operator:
         self._finish()
         running = self.target.running()
         name = fingerprint(running)
-        self.memory = self._remembered(name) or begin(self.references(running), self.clock())
+        self.memory = self._remembered(name) or begin(self.references(running), min(self.clock(), self.target.since_s()))
         self._save(name)
         self._append(Entry(number=0, at_s=self.clock(), kind="started", mode=self.mode, plan=name))
 
@@ -132,6 +135,7 @@ class Operator:
         now_s = self.clock()
         running = self.target.running()
         facts = Facts(now_s=now_s, seen=self.live.seen(now_s), lost=self.target.lost())
+        self.facts, self.looks = facts, self.looks + 1
         self.memory, report = step(
             self.memory, facts, self.settings, running, self.replan, self.validate, frozen=self.frozen or self.mode == "advise"
         )

@@ -22,6 +22,9 @@ class Target(Protocol):
     def running(self) -> Plan:
         """The plan that serves. Raises ``InputError`` when nothing was deployed."""
 
+    def since_s(self) -> float:
+        """When that plan was put into use (Unix seconds)."""
+
     def lost(self) -> tuple[Gpu, ...]:
         """GPUs whose engines were given up."""
 
@@ -54,6 +57,10 @@ class LocalTarget:
         if state is None:
             raise InputError(f"{self.folder}: no deployment: apply a plan first")
         return load_plan(self.folder / "plan.yaml")
+
+    def since_s(self) -> float:
+        """When the plan was written into the state folder."""
+        return (self.folder / "plan.yaml").stat().st_mtime
 
     def lost(self) -> tuple[Gpu, ...]:
         """GPUs (or cores) of engines that the supervisor gave up after their restarts."""

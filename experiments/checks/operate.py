@@ -4,8 +4,8 @@
 
 Every system begins with the same plan: the fewest GPUs that keep the 95th percentile of latency within the limit under the
 load that comes first. static stays with it. oracle knows every change and the new load when it happens, and plans with the same
-planner and switches with the same drains and cold starts. hpa and keda are Kubernetes' and KEDA's autoscalers, of instances as
-the first plan has them (hpa-load counts running calls too). adaptive is the controller. All may use the whole cluster.
+planner and switches with the same drains and cold starts. hpa-load and keda are Kubernetes' and KEDA's autoscalers, of
+instances as the first plan has them, by the calls that each has and by those that wait. adaptive is the controller. All may use the whole cluster.
 """
 
 import argparse
@@ -50,7 +50,7 @@ LIMIT_S = 12.0
 """Of the 95th percentile of latency."""
 BRANCH_LLM = "llama-2-7b"
 DEFAULT_OUT = Path(__file__).parents[1] / "results" / "operate.csv"
-RULES = ("static", "oracle", "hpa", "hpa-load", "keda", "adaptive")
+RULES = ("static", "oracle", "hpa-load", "keda", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def scenarios(before_s: float, after_s: float, azure: Path | None) -> Iterator[S
         yield Scenario(f"answers x{factor:g}", step(RATE_PER_S, longer(usual, factor)))
     yield Scenario("branch 5 to 60 %", step(RATE_PER_S, branching(usual, 0.6), branching(usual, 0.05)))
     yield Scenario("GPU lost", step(RATE_PER_S), loses_a_gpu=True)
-    day = [RATE_PER_S * (1.1 - 0.9 * sin(2 * pi * (hour + 6) / 24)) for hour in range(0, 24, 2)]
+    day = [RATE_PER_S * (1.1 - 0.9 * sin(2 * pi * (hour + 6) / 24)) for hour in range(0, 24, 3)]
     yield Scenario("day curve", tuple(Part(300.0, rate, usual) for rate in day))
     if azure is not None:
         yield Scenario("Azure arrivals", tuple(_azure(azure, usual)), oracle=False)
@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument("--system", action="append", choices=RULES)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--before", type=float, default=300.0, help="seconds before the change")
-    parser.add_argument("--after", type=float, default=900.0, help="seconds after it")
+    parser.add_argument("--after", type=float, default=600.0, help="seconds after it")
     parser.add_argument("--azure", type=Path, help="AzureLLMInferenceTrace_conv.csv; its scenario is left out without")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=DEFAULT_OUT)

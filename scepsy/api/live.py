@@ -27,6 +27,7 @@ from scepsy.profile.model import ProfileSet
 from scepsy.search.assemble import evaluate, latencies_of
 from scepsy.search.change import diff, keep_instances, plan_change, shape
 from scepsy.search.goals import plan_exact
+from scepsy.search.grow import grown
 from scepsy.search.problem import Goal, Problem
 from scepsy.steady.verdict import UNSTABLE
 from scepsy.workload import Arrivals, Run, Trace
@@ -119,13 +120,17 @@ class LivePlanner:
         return settle(backend, streams, seed=self.seed, runs=self.replayed_runs)
 
     def _plans(self, problem: Problem, running: Plan) -> tuple[list[Plan], str]:
-        """The best plans found within the limits on moves: the exact one, and what a few exchanges reach."""
+        """The best plans found within the limits on moves: the exact one, the running one with more replicas, and what a few
+        exchanges reach."""
         settings, found, notes = self.settings, [], []
         if settings.goal == "gpus":
             try:
                 found.append(keep_instances(problem, plan_exact(problem), running))
             except Infeasible as error:
                 notes.append(str(error))
+        more = grown(problem, running, settings.most_started)
+        if more is not None:
+            found.append(more)
         latency = replace(problem, goal=replace(problem.goal, kind="latency"))
         for most in dict.fromkeys(min(count, settings.most_started) for count in (settings.most_started, 4, 2)):
             try:

@@ -20,6 +20,7 @@ from scepsy.cli import (
     figures,
     gateway,
     model,
+    operate,
     plan,
     profile,
     profile_make,
@@ -117,6 +118,7 @@ app.command(rich_help_panel=CHECK)(simulating.simulate)
 app.command(rich_help_panel=CHECK)(simulating.validate)
 app.command(rich_help_panel=CHECK)(report.report)
 deploy.register(app, panel=DEPLOY)
+app.command(rich_help_panel=DEPLOY)(operate.operate)
 app.command(rich_help_panel=DEPLOY)(compare.compare)
 app.command(rich_help_panel=EVALUATE)(demo.demo)
 app.command(rich_help_panel=HELP)(doctor.doctor)

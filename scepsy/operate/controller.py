@@ -266,6 +266,8 @@ def remember(memory: Memory, facts: Facts, settings: Settings, finding: Finding,
     now = facts.now_s
     if decision.blocked == "too soon" and memory.last_switch_s is not None:
         return _with(memory, not_before_s=memory.last_switch_s + settings.min_between_s)
+    if finding.kind == "goal missed" and decision.act == "keep":  # nothing better is known: do not ask at every look
+        return _with(memory, not_before_s=now + max(settings.look_s, settings.min_between_s))
     if decision.blocked or (finding.crippled and decision.act == "keep"):  # what cannot be mended now may be later
         return _with(memory, not_before_s=now + max(settings.look_s, settings.min_between_s / 4))
     references, since = dict(memory.references), dict(memory.since_s)

@@ -87,8 +87,11 @@ def _rate_drift(reference: Reference, elapsed_s: float, n: int, h: float) -> Dri
     )
 
 
-def content_drifts(seen: Sequence[Seen], reference: Reference, h: float) -> tuple[Drift, ...]:
-    """Test what ended runs, in order of arrival, say of calls, tokens, parallelism and tool time; strongest first."""
+def content_drifts(seen: Sequence[Seen], reference: Reference, h: float, *, every: bool = False) -> tuple[Drift, ...]:
+    """Test what ended runs, in order of arrival, say of calls, tokens, parallelism and tool time; strongest first.
+
+    ``every``: all numbers with the strongest departure of each, those below their thresholds too.
+    """
     if len(seen) < WINDOWS[0]:
         return ()
     values = [each.values for each in seen[-LONGEST:]]
@@ -101,20 +104,20 @@ def content_drifts(seen: Sequence[Seen], reference: Reference, h: float) -> tupl
             if not name.startswith(f"{CALLS}:"):
                 continue  # an LLM that was never called: its calls say so
             moments = Moments(mean=0.0, std=1 / sqrt(reference.runs))
-        drift = _content_drift(reference, name, moments, table[:, place], h)
+        drift = _content_drift(reference, name, moments, table[:, place], h, every=every)
         if drift is not None:
             found.append(drift)
     return tuple(sorted(found, key=lambda each: -each.strength))
 
 
-def _content_drift(reference: Reference, name: str, moments: Moments, column: Floats, h: float) -> Drift | None:
+def _content_drift(reference: Reference, name: str, moments: Moments, column: Floats, h: float, *, every: bool) -> Drift | None:
     sums = np.cumsum(column[::-1])
     worst: Drift | None = None
     for n in _lengths(len(column)):
         mean = float(sums[n - 1]) / n
         z = (mean - moments.mean) / (moments.std * sqrt(1 / n + 1 / reference.runs))
         limit = adjusted(h, n, moments.skew, moments.kurtosis, above=z > 0)
-        if abs(z) > limit:
+        if every or abs(z) > limit:
             drift = Drift(
                 workflow=reference.workflow,
                 number=name,

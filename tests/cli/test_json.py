@@ -118,6 +118,7 @@ RUN_BY_THEIR_OWN_TESTS = {
     "status",
     "delete",
     "discover",
+    "operate",
 }
 
 

@@ -50,6 +50,9 @@ class DiskTarget:
     def running(self) -> Plan:
         return load_plan(self.folder / "serves.yaml")
 
+    def since_s(self) -> float:
+        return float("inf")
+
     def lost(self) -> tuple[Gpu, ...]:
         return ()
 

@@ -244,3 +244,16 @@ def test_what_is_remembered_after_a_keep_is_the_new_load() -> None:
     assert none is None
     assert again == memory
     assert remember(memory, facts_at(330.0, seen), Settings(), report.finding, report.decision).since_s[W] == 330.0
+
+
+def test_a_goal_that_nothing_mends_is_not_asked_about_at_every_look() -> None:
+    runs, asked = runs_of(), []
+
+    def nothing_better(running: Plan, finding: Finding) -> Answer:
+        asked.append(finding.kind)
+        return Answer(running=outlook(4.0, meets=False), candidates=())
+
+    aim = Settings(limits_s={W: 4.0}, min_between_s=600.0)
+    run(begin([planned_for(W, runs, 1.0)], 0.0), load(runs, 1.0, 0.0, 2000.0), aim, until=2000, replan=nothing_better)
+    assert 1 <= len(asked) <= 6
+    assert asked[0] == "goal missed"

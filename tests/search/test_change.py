@@ -12,6 +12,7 @@ from scepsy.search.assemble import objective_of
 from scepsy.search.change import common_gpus, diff, plan_change
 from scepsy.search.explain import explain
 from scepsy.search.goals import at_factor
+from scepsy.search.grow import grown
 from scepsy.search.random_problems import Size, random_problem
 
 
@@ -169,3 +170,16 @@ def test_an_explanation_names_what_binds_and_every_other_degree() -> None:
     text = "\n".join(found.lines())
     assert "binds" in text
     assert "not TP" in text
+
+
+def test_a_plan_grows_on_free_gpus_and_nothing_has_to_stop() -> None:
+    problem = small(0.1)
+    running = PLANNERS["independent"](problem)
+    heavier = at_factor(problem, 1.3 * running.expected[0].throughput_per_s / problem.rates_per_s[0])
+    assert grown(problem, PLANNERS["exact"](problem), 8) is None, "what meets its goal needs no more"
+    plan = grown(heavier, running, 30)
+    if plan is not None:
+        assert not diff(running, plan).stopped
+        assert diff(running, plan).started
+        assert plan.expected[0].throughput_per_s >= heavier.rates_per_s[0]
+    assert grown(heavier, running, 0) is None

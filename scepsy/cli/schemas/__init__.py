@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from scepsy.cli.schemas import checks, deploy, models, plans, traces
+from scepsy.cli.schemas import checks, deploy, models, operate, plans, traces
 from scepsy.cli.schemas.shapes import Shape
 from scepsy.files.atomic import write_bytes
 
 DOCUMENTS: dict[str, Shape] = (
-    traces.DOCUMENTS | models.DOCUMENTS | plans.DOCUMENTS | checks.DOCUMENTS | deploy.DOCUMENTS
+    traces.DOCUMENTS | models.DOCUMENTS | plans.DOCUMENTS | checks.DOCUMENTS | deploy.DOCUMENTS | operate.DOCUMENTS
 )  # fmt: skip
 """The document's shape by command (without ``scepsy``)."""
 

@@ -1,0 +1,194 @@
+"""What is to be seen of a controller: a live page, Prometheus metrics and the same as JSON, on loopback only.
+
+Served by the controller's own process and a thread of the standard library's server, so the gateway has nothing to do with it.
+Numbers and names of plans, LLMs and GPUs are shown; no text of calls is known here.
+"""
+
+import html
+import json
+import threading
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from executor.operate.journal import explained
+from executor.operate.operator import WINDOW_S, Operator
+from scepsy.errors import InputError
+from scepsy.operate.controller import fresh
+from scepsy.operate.drift import content_drifts, limit_of
+from scepsy.plans import Plan
+
+LAST = 10
+"""Decisions on the page."""
+
+
+def snapshot(one: Operator) -> dict[str, Any]:
+    """Everything that the page and the metrics show."""
+    running = one.target.running()
+    entries = one.journal.entries
+    outcomes = [entry for entry in entries if entry.kind == "outcome"]
+    switches = [entry for entry in outcomes if entry.result == "serving"]
+    started = next((entry.at_s for entry in entries), one.clock())
+    return {
+        "mode": one.mode,
+        "frozen": one.frozen,
+        "plan": entries[-1].plan if entries else "",
+        "problem": one.problem,
+        "looks": one.looks,
+        "seconds_since_plan": one.clock() - (switches[-1].at_s if switches else started),
+        "outcomes": {kind: sum(e.result == kind for e in outcomes) for kind in ("serving", "rolled back", "refused", "left")},
+        "calls": {
+            "read": one.live.calls,
+            "unnamed": one.live.unnamed,
+            "strangers": one.live.strangers,
+            "damaged": one.tail.damaged,
+        },
+        "gpus": gpu_map(running),
+        "workflows": _workflows(one, running),
+        "decisions": [explained(entry) for entry in reversed(entries[-LAST:])],
+    }
+
+
+def gpu_map(plan: Plan) -> dict[str, list[str]]:
+    """GPU → what stands on it."""
+    return {str(gpu): [f"{i.name} ({i.share_pct} %)" for i in plan.instances if gpu in i.gpus] for gpu in plan.cluster.gpus}
+
+
+def _workflows(one: Operator, running: Plan) -> dict[str, Any]:
+    if one.facts is None or one.memory is None:
+        return {}
+    expected = {each.workflow: each.latency_s for each in running.expected}
+    answer = one.report.answer.running.latency_s if one.report is not None else {}
+    found: dict[str, Any] = {}
+    for window in one.windows(one.facts):
+        reference = one.memory.references.get(window.workflow)
+        if reference is None:
+            continue
+        h = limit_of(reference, one.settings.alarms_per_week, len(one.memory.references))
+        drifts = content_drifts(fresh(one.memory, one.facts, window.workflow)[1], reference, h, every=True)
+        found[window.workflow] = {
+            "rate_per_s": window.rate_per_s.value,
+            "planned_rate_per_s": reference.rate_per_s,
+            "latency_s": window.latency_s.value if window.latency_s is not None else None,
+            "predicted_latency_s": answer.get(window.workflow, expected.get(window.workflow)),
+            "open_runs": window.arrivals - window.ended,
+            "drift": {drift.number: drift.strength for drift in drifts},
+        }
+    return found
+
+
+def metrics(seen: dict[str, Any]) -> str:
+    """Prometheus' text format."""
+    lines: list[str] = []
+
+    def gauge(name: str, about: str, rows: Sequence[tuple[dict[str, str], float | None]], kind: str = "gauge") -> None:
+        lines.append(f"# HELP scepsy_operate_{name} {about}")
+        lines.append(f"# TYPE scepsy_operate_{name} {kind}")
+        for labels, value in rows:
+            if value is not None:
+                inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+                lines.append(f"scepsy_operate_{name}{{{inside}}} {value:g}" if inside else f"scepsy_operate_{name} {value:g}")
+
+    every = seen["workflows"].items()
+    drifts = [({"workflow": w, "number": n}, v) for w, one in every for n, v in one["drift"].items()]
+    gauge("drift", "Departure of a number from the plan's, over its alarm threshold: 1 is an alarm.", drifts)
+    for name, field, about in (
+        ("rate_per_second", "rate_per_s", "Runs that arrived, last ten minutes."),
+        ("planned_rate_per_second", "planned_rate_per_s", "Runs per second that are tested against."),
+        ("latency_seconds", "latency_s", "Mean latency of runs, last ten minutes."),
+        ("predicted_latency_seconds", "predicted_latency_s", "Mean latency predicted of the running plan."),
+        ("open_runs", "open_runs", "Runs that have arrived and not ended."),
+    ):
+        gauge(name, about, [({"workflow": w}, one[field]) for w, one in every])
+    gauge("seconds_since_plan", "Since the running plan began to serve.", [({}, seen["seconds_since_plan"])])
+    gauge("frozen", "1: the freeze file is there.", [({}, float(seen["frozen"]))])
+    gauge("acting", "1: --act, 0: --advise.", [({}, float(seen["mode"] == "act"))])
+    gauge("failing", "1: the latest look came to nothing.", [({}, float(bool(seen["problem"])))])
+    gauge("looks_total", "Looks at the load.", [({}, seen["looks"])], "counter")
+    rows = [({"result": result}, float(count)) for result, count in seen["outcomes"].items()]
+    gauge("switches_total", "Switches by what became of them.", rows, "counter")
+    gauge("calls_total", "Records read, by kind.", [({"kind": k}, float(v)) for k, v in seen["calls"].items()], "counter")
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def page(seen: dict[str, Any]) -> str:
+    """One page of HTML that reloads itself."""
+
+    def text(value: object) -> str:
+        return html.escape("–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value))
+
+    rows = "".join(
+        f"<tr><td>{text(name)}</td><td>{text(w['rate_per_s'])}</td><td>{text(w['planned_rate_per_s'])}</td>"
+        f"<td>{text(w['latency_s'])}</td><td>{text(w['predicted_latency_s'])}</td><td>{text(w['open_runs'])}</td>"
+        f"<td>{text(max(w['drift'].values(), default=None))}</td></tr>"
+        for name, w in seen["workflows"].items()
+    )
+    gpus = "".join(f"<tr><td>{text(gpu)}</td><td>{text(', '.join(on) or 'free')}</td></tr>" for gpu, on in seen["gpus"].items())
+    decisions = "".join(f"<li>{'<br>'.join(map(text, lines))}</li>" for lines in seen["decisions"])
+    state = "frozen" if seen["frozen"] else seen["mode"]
+    problem = f"<p><b>{text(seen['problem'])}</b></p>" if seen["problem"] else ""
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="10">
+<title>scepsy operate</title><style>body{{font:15px sans-serif;max-width:70em;margin:2em auto;padding:0 1em}}
+table{{border-collapse:collapse;margin:1em 0}}td,th{{border-bottom:1px solid #ccc;padding:.3em .8em;text-align:left}}
+li{{margin:.6em 0}}</style></head><body><h1>Plan {text(seen["plan"])}, {text(state)}</h1>{problem}
+<table><tr><th>workflow</th><th>runs/s, last {WINDOW_S / 60:.0f} min</th><th>planned</th>
+<th>mean latency s</th><th>predicted</th><th>open runs</th><th>strongest drift (1: alarm)</th></tr>{rows}</table>
+<table><tr><th>GPU</th><th>instances</th></tr>{gpus}</table><h2>Last decisions</h2><ul>{decisions}</ul></body></html>
+"""
+
+
+PATHS: dict[str, tuple[str, Callable[[dict[str, Any]], str] | None]] = {
+    "/": ("text/html; charset=utf-8", page),
+    "/metrics": ("text/plain; version=0.0.4; charset=utf-8", metrics),
+    "/state.json": ("application/json", json.dumps),
+}
+
+
+class Server:
+    """Serves one controller's page until closed. ``port`` 0: any free one."""
+
+    def __init__(self, one: Operator, port: int) -> None:
+        self._one = one
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(handler) -> None:
+                self._answer(handler)
+
+            def log_message(handler, format: str, *args: object) -> None:
+                """Nothing is logged."""
+
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        except OSError as error:
+            raise InputError(f"--port is {port}: {error.strerror} (choose another, or 0 for any free one)") from error
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        try:
+            seen = snapshot(self._one)
+            kind, body = PATHS.get(handler.path.partition("?")[0], ("", None))
+            data = body(seen).encode() if body is not None else b""
+            handler.send_response(200 if body is not None else 404)
+        except Exception as error:  # a page that cannot be made is no reason to stop
+            kind, data = "text/plain; charset=utf-8", f"{type(error).__name__}: {error}".encode()
+            handler.send_response(500)
+        handler.send_header("Content-Type", kind or "text/plain")
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
