@@ -3,9 +3,10 @@
     python -m experiments.checks.operate --cache DIR            # → experiments/results/operate.csv
 
 Every system begins with the same plan: the fewest GPUs that keep the 95th percentile of latency within the limit under the
-load that comes first. static stays with it. oracle knows every change and the new load when it happens, and plans with the same
+load that comes first. static stays with it. oracle knows every change and the new load when it happens, plans with the same
 planner and switches with the same drains and cold starts. hpa-load and keda are Kubernetes' and KEDA's autoscalers, of
-instances as the first plan has them, by the calls that each has and by those that wait. adaptive is the controller. All may use the whole cluster.
+instances as the first plan has them, by the calls that each has and by those that wait. adaptive is the controller. All may
+use the whole cluster.
 """
 
 import argparse

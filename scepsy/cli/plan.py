@@ -47,7 +47,7 @@ MAX_JUDGE_BUDGET_S = 3600.0
 @command
 def plan(
     trace: Traces,
-    rate: Rates,
+    rate: Rates = [],  # noqa: B006
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Plan file to write (x.plan.yaml).")] = None,
     profiles: Profiles = None,
     rename: Renames = None,
@@ -96,6 +96,9 @@ def plan(
         Path | None, typer.Option("--from", help="A running plan: start at most --max-started instances.")
     ] = None,
     max_started: Annotated[int, typer.Option(help="With --from: the most instances that may be started.")] = 4,
+    rates: Annotated[
+        Path | None, typer.Option("--rates", help="CSV of rates over a day (time, rate_per_s): a schedule of plans.")
+    ] = None,
     suggest_models: Annotated[
         bool, typer.Option("--suggest-models", help="Do not plan: propose open models for LLMs that are not known (a guess).")
     ] = False,
@@ -110,6 +113,12 @@ def plan(
     if suggest_models:
         _suggest(trace, rename or [], as_json)
         return
+    if rates is not None:
+        from scepsy.cli.schedule import first_rates
+
+        if rate or running is not None or judge != "none":
+            raise InputError("--rates gives the rates of a schedule: leave out --rate, --from and --judge")
+        rate = first_rates(rates, trace)
     import msgspec
 
     from scepsy.capabilities import TARGETS
@@ -167,6 +176,11 @@ def plan(
         problem = with_objectives(problem, objectives)
     if target is not None:
         problem = replace(problem, capabilities=TARGETS[target])
+    if rates is not None:
+        from scepsy.cli.schedule import show_schedule
+
+        show_schedule(rates, trace, problem, output, as_json=as_json)
+        return
     if running is not None:
         result = plan_change(problem, load_plan(running), max_started)
     elif judge == "none" or planner != "exact" or pin or exclude or _why_not(problem, judge):

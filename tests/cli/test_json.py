@@ -91,6 +91,7 @@ RUNS = [
     ("frontier", "-t chat.jsonl --rate 1e5 --gpus 2", 0),
     ("frontier", "-t chat.jsonl --rate 0.5 --gpus 1 --gpu-type A100-80G --gpu-type L4", 0),
     ("plan", "-t chat.jsonl --rate 0.5 --gpus 2 --goal cost --max-latency 20", 0),
+    ("plan", "-t chat.jsonl --rates day.csv --gpus 2 --goal gpus --max-latency 60", 0),
     ("explore", "-t chat.jsonl --rate 0.5 --gpus 2 -o explore.html", 0),
     ("admit", "-t chat.jsonl --rate 0.5 --gpus 2", 0),
     ("admit", "-t chat.jsonl --rate 1e5 --gpus 2", 3),
@@ -200,6 +201,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         # A second workflow of the same calls: one more profile of curves would be most of this file's time.
         Path("both.jsonl").write_text(Path("chat.jsonl").read_text().replace('"workflow":"chat"', '"workflow":"talk"'))
         said("trace export", "otel chat.jsonl -o chat.otlp.jsonl")
+        Path("day.csv").write_text("time,rate_per_s\n00:00,0.2\n12:00,0.5\n")
         said("plan", "-t chat.jsonl --rate 0.5 --gpus 2 -o chat.plan.yaml --explain")
         said("plan", "-t chat.jsonl --rate 0.5 --gpus 2 --pin llama-3.1-8b=1:100:2 -o other.plan.yaml")
         said("plan", "-t chat.jsonl --rate 0.3 -t both.jsonl --rate 0.3 --gpus 2 -o both.plan.yaml")

@@ -84,7 +84,7 @@ def record_runs(path: Path, trace: Trace, rate_per_s: float, begin_s: float, end
 def call(*words: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, ["operate", *words])
     assert result.exit_code == code, result.output
-    return result.output
+    return result.stdout
 
 
 def since(here: Path, seconds: float) -> float:
@@ -130,4 +130,6 @@ def test_what_cannot_be_operated_is_refused_in_one_line(here, planned, monkeypat
         (("--explain", "LAST"), "no decisions yet"),
         (("--release", "nobody"), "no deployment: apply a plan first"),
     ):
-        assert reason in " ".join(call("chat.plan.yaml", "--once", *words, code=2).split())
+        result = CliRunner().invoke(app, ["operate", "chat.plan.yaml", "--once", *words])
+        assert result.exit_code == 2
+        assert reason in " ".join(result.output.split())

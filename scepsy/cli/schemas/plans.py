@@ -81,8 +81,33 @@ _PREDICTED = record(
     {"tool_s": NUMBER},
 )
 
+_SCHEDULED = record(
+    {
+        "stretches": rows(
+            record(
+                {
+                    "begin_s": NUMBER,
+                    "switch_s": NUMBER,
+                    "duration_s": NUMBER,
+                    "rates_per_s": by_name(NUMBER),
+                    "gpus": WHOLE,
+                    "started": WHOLE,
+                    "stopped": WHOLE,
+                    "gpu_hours": NUMBER,
+                    "latency_s": by_name(maybe(NUMBER)),
+                    "plan": maybe(TEXT),
+                }
+            )
+        ),
+        "gpu_hours": NUMBER,
+        "static_gpu_hours": NUMBER,
+        "static_gpus": WHOLE,
+    },
+    description="With --rates.",
+)
+
 DOCUMENTS: dict[str, Shape] = {
-    "plan": either(_PLANNED, _SUGGESTED),
+    "plan": either(_PLANNED, _SUGGESTED, _SCHEDULED),
     "predict": either(
         _PREDICTED,
         record({"predictor": TEXT, "workflows": rows(_PREDICTED)}, description="Of a plan for several workflows."),
