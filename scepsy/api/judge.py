@@ -97,6 +97,7 @@ class Replays:
     case: Case
     calls: int = 0
     """Simulated so far."""
+    seed: int = SEED
     weights: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +110,7 @@ class Replays:
     def replay(self, plan: Plan, runs: int) -> Replayed:
         """Simulate ``runs`` runs."""
         streams = self.case.streams
-        workload = exactly(streams, runs=runs, seed=SEED)
+        workload = exactly(streams, runs=runs, seed=self.seed)
         records = simulate(plan, workload, profiles=self.case.problem.profiles, engine="auto")
         self.calls += records.calls.num_rows
         samples = samples_of(records, streams)

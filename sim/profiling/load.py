@@ -172,6 +172,9 @@ class LlmLoad:
         self.per_group = 1.0 / float(self.mix @ (np.array(groups) / np.array(runs)))
         """Mean calls that are issued at one instant."""
         tokens = [float(paths.input_tokens.sum()) / paths.runs for paths in self.paths]
+        context = [float(paths.input_tokens.sum() + paths.output_tokens.sum()) / paths.runs for paths in self.paths]
+        self.tokens_per_call = float(self.mix @ np.array(context))
+        """Mean tokens of a call's context at its end."""
         self.blocks = max(1.0, float(self.mix @ np.array(tokens)) / block_tokens)
         """KV blocks of a mean prompt."""
         dense = [tuple(_without_gaps(run) for run in trace.runs) for trace in self.traces]

@@ -45,8 +45,10 @@ WARMUP_PART = 0.2
 """The warm-up lasts at least this part of a replay: a queue forms ever more slowly, the higher the load."""
 DRAIN_LATENCIES = 2.0
 """After the last arrival, calls are given this many times what the longest is expected to take."""
-SATURATING_ROUNDS = 2
-"""Rounds through all runs of saturated users: one to reach the steady state, and one that counts."""
+SATURATING_ROUNDS = (2.0, 4.0)
+"""Runs of each saturated user, before those that count and in all. Users begin together, so that short calls end first: the
+first rounds have too many of them. Several replicas have more calls to count in half a round than one in two."""
+SEVERAL_ROUNDS = (1.25, 2.0)
 MOST_SATURATING_CALLS = 8_000
 USERS_PER_SEAT = 1.25
 """Saturating users' calls over the sequences that an engine runs at once."""
@@ -124,12 +126,11 @@ def capacity_per_s(bench: Bench, replicas: int, alone: Rows) -> tuple[float, flo
     gaps of their runs, in which others' calls may push out what they will ask for again.
     """
     load, spec = bench.load, bench.spec
-    each = np.array([paths.input_tokens.mean() + paths.output_tokens.mean() for paths in load.paths])
     parallel = max(1.0, float(np.dot(load.mix, [row["parallelism"] for row in alone]) / load.mix.sum()))
-    held = spec.kv_blocks * spec.engine.block_tokens / float(np.dot(load.mix, each) / load.mix.sum())
+    held = spec.kv_blocks * spec.engine.block_tokens / load.tokens_per_call
     users = max(2.0, USERS_PER_SEAT * spec.engine.max_num_seqs / parallel)
     calls = min(MOST_SATURATING_CALLS, MOST_BLOCKS / load.blocks)
-    users = min(users, max(4.0, calls / (1 + SATURATING_ROUNDS) / load.per_run))
+    users = min(users, max(4.0, calls / SATURATING_ROUNDS[1] / load.per_run))
     best = _best(bench, 1, users, held < STARVED_KV_PART * spec.engine.max_num_seqs, gaps=False)
     if best[1] < LEAST_CACHED_PART:
         return best  # saturated instances without a cache have nothing to do with each other
@@ -157,12 +158,13 @@ def saturated(bench: Bench, replicas: int, users: float, *, gaps: bool) -> tuple
     the users are.
     """
     total = ceil(users * replicas)
-    source = bench.load.users(total, ceil((1 + SATURATING_ROUNDS if replicas == 1 else 1.5) * total), gaps=gaps)
+    before, rounds = SATURATING_ROUNDS if replicas == 1 else SEVERAL_ROUNDS
+    source = bench.load.users(total, ceil(rounds * total), gaps=gaps)
     calls, _ = bench.replay(source, replicas, drain_s=0.0)
     begins = np.full(int(calls.run.max()) + 1, np.inf)
     np.minimum.at(begins, calls.run, calls.issued_s)
     begun = np.sort(begins[np.isfinite(begins)])
-    begin, end = float(begun[min(total, len(begun) - 1)]), float(calls.end_s.max())
+    begin, end = float(begun[min(int(before * total), len(begun) - 1)]), float(calls.end_s.max())
     window = calls.where((calls.end_s > begin) & (calls.end_s <= end))
     if len(window) < 20 or end <= begin:
         begin, window = 0.0, calls
@@ -173,11 +175,13 @@ def saturated(bench: Bench, replicas: int, users: float, *, gaps: bool) -> tuple
 
 def work_s(bench: Bench, inputs: Floats, outputs: Floats, cached: float) -> Floats:
     """Engine seconds of calls in a full batch, to weigh calls against each other."""
-    step, engine = bench.spec.step, bench.spec.engine
-    per_output = step.decode_s_per_sequence + step.weights_s(engine.max_num_seqs) / engine.max_num_seqs
+    step, engine, spec = bench.spec.step, bench.spec.engine, bench.spec
+    batch = max(1.0, min(float(engine.max_num_seqs), spec.kv_blocks * engine.block_tokens / bench.load.tokens_per_call))
+    per_output = step.decode_s_per_sequence + step.weights_s(round(batch)) / batch
+    context = step.context_s_per_token * outputs * (inputs + outputs / 2)
     # Where prompts cost no more than the steps they take (an embedder fitted so), tokens share the steps that they fill.
     per_input = step.prefill_s_per_token or step.weights_s(engine.max_num_batched_tokens) / engine.max_num_batched_tokens
-    return per_input * (1 - cached) * inputs + per_output * outputs
+    return per_input * (1 - cached) * inputs + per_output * outputs + context
 
 
 def _work_per_call_s(bench: Bench, cached: float) -> float:
