@@ -4,19 +4,16 @@ import json
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 
 from scepsy.files.atomic import atomic_path
 from scepsy.report.style import PALETTE
 
-if TYPE_CHECKING:
-    from scepsy.api.explore import Explored
 
-
-def write_explorer(path: Path, explored: "Explored", *, title: str, notes: list[str], start: dict[str, Any]) -> None:
-    """Write the page. ``notes``: what it rests on. ``start``: the first position of the sliders. Raises ``InputError``."""
+def write_explorer(path: Path, explored: Any, *, title: str, notes: list[str], start: dict[str, Any]) -> None:
+    """Write the page of an ``api.explore.Explored``. ``notes``: what it rests on. ``start``: the first position of the sliders. Raises ``InputError``."""
     ours = resources.files("scepsy.report")
     data = json.dumps({**asdict(explored), "palette": list(PALETTE), "start": start}, separators=(",", ":"), allow_nan=False)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
