@@ -13,7 +13,10 @@ from scepsy.report.style import PALETTE
 
 
 def write_explorer(path: Path, explored: Any, *, title: str, notes: list[str], start: dict[str, Any]) -> None:
-    """Write the page of an ``api.explore.Explored``. ``notes``: what it rests on. ``start``: the first position of the sliders. Raises ``InputError``."""
+    """Write the page of an ``api.explore.Explored``.
+
+    ``notes``: what it rests on. ``start``: the first position of the sliders. Raises ``InputError``.
+    """
     ours = resources.files("scepsy.report")
     data = json.dumps({**asdict(explored), "palette": list(PALETTE), "start": start}, separators=(",", ":"), allow_nan=False)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
