@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types layers docs pictures unit unit-newest test-slow test-cluster bench setup clean
+.PHONY: demo evaluation figures test lint types layers docs pictures unit unit-newest test-slow test-cluster bench setup clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | docs | pictures | lint | bench | test-slow | engine | test-engine | test-cluster | clean"
+	@echo "make demo | evaluation | figures | test | docs | pictures | lint | bench | test-slow | engine | test-engine | test-cluster | clean"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Scepsy needs Python >= 3.11 (set PYTHON=/path/to/python3.11)"; exit 1; }
@@ -20,6 +20,20 @@ setup: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/scepsy demo -o demo-out
+
+# The whole evaluation into paper_figures/data, then figures and page. Says first how long it will take; goes on where it was
+# stopped. SCALE is smoke, quick, reduced or full, JOBS the number of processes. Commit first: rows name the commit.
+SCALE ?= full
+JOBS ?= 2
+
+evaluation: $(STAMP)
+	$(BIN)/scepsy experiment run --scale $(SCALE) -j $(JOBS) -o paper_figures/data --estimate
+	$(BIN)/scepsy experiment run --scale $(SCALE) -j $(JOBS) -o paper_figures/data
+	$(BIN)/scepsy figures -o figures
+	$(BIN)/scepsy experiment report -r paper_figures/data -o figures/evaluation.html
+
+figures: $(STAMP)
+	$(BIN)/scepsy figures -o figures
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 
 from experiments.runner import Experiment
 from experiments.studies import (
-    ablation,
     calls,
     curves,
     evaluation,
-    headline,
     mix,
     oracle,
     overload,
@@ -17,17 +15,12 @@ from experiments.studies import (
     prediction,
     robustness,
     search,
-    small_clusters,
     workflows,
 )
 from scepsy.errors import InputError
 
 _ALL = (
     evaluation.STUDY,
-    headline.STUDY,
-    small_clusters.AEGAEON,
-    small_clusters.AYO,
-    ablation.STUDY,
     mix.STUDY,
     robustness.STUDY,
     prediction.STUDY,

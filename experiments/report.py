@@ -1,341 +1,266 @@
-"""The evaluation as one page: ratios with intervals, where Scepsy loses and why, what it all rests on."""
+"""The evaluation as one page: what came out with intervals, claims, losses, what is not settled, and what it all rests on."""
 
-import math
 import platform
-from dataclasses import replace
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from experiments.ratios import OURS, TIE_RATIO, best_options, comparisons, highest_rates, points, read_table
+from experiments.code_version import code_hash
+from experiments.findings.compare import ALL, KEYS, OURS, OWN_GROUPS, TIE, grouped, records
+from experiments.findings.derive import derive
+from experiments.findings.losses import LOSS
+from experiments.runner import save_table
 from experiments.systems.registry import SYSTEMS
 from scepsy.errors import InputError
-from scepsy.metrics import seeds_interval
 from scepsy.report.page import Picture, Section, Table, write_page
-from scepsy.report.style import DASHES, MARKERS, looks, styled
+from scepsy.report.scripts import draw
 
-PAPER = {"throughput": 2.4, "latency": 27.0}
-"""The abstract of arXiv 2604.15186: up to 2.4x higher throughput, 27x lower latency."""
-
-
-NO_LOSSES = (
-    "At no stable point of the headline table was another system more than 2 % faster. Points are short and other tables are "
-    "not looked at here, so this is no statement about all points."
+FIGURES = {
+    "fig_05_main": "Mean latency against arrival rate on 16 GPUs, every system at its best option.",
+    "fig_06_aegaeon": "4 and 8 GPUs against Aegaeon's splits.",
+    "fig_07_ayo": "4 and 8 GPUs against Ayo on user allocations.",
+    "fig_09_ablation": "Scepsy without one of its means.",
+    "fig_13_sensitivity": "What the advantage is when one assumption is changed; the abstract's claims as lines.",
+}
+UNKNOWN = (
+    "The GPU type, models, arrivals and fraction unit behind the public numbers are not public. A reproduced claim is one at "
+    "our assumptions."
 )
+Tables = dict[str, pd.DataFrame]
 
 
 def headline_ratios(results: Path) -> list[dict[str, Any]]:
-    """The headline's comparisons as plain rows. Raises ``InputError`` when the experiment has not been run."""
-    frame = read_table(results, "headline")
-    if frame is None:
-        raise InputError(f"{results / 'headline.parquet'} is missing: run: scepsy experiment run headline -o {results}")
-    rows: list[dict[str, Any]] = comparisons(frame).to_dict("records")  # type: ignore[assignment]
-    return rows
+    """Scepsy against every other system at every common rate, as plain rows. Raises ``InputError`` without an evaluation."""
+    return records(derive(results)["comparisons"])
 
 
 def write_report(results: Path, path: Path) -> list[Path]:
-    """Write the page and its pictures. Raises ``InputError`` without a headline table."""
-    frame = read_table(results, "headline")
-    if frame is None:
-        raise InputError(f"{results / 'headline.parquet'} is missing: run: scepsy experiment run headline -o {results}")
-    found = comparisons(frame)
-    rates = highest_rates(frame)
+    """Write the page and its pictures. Raises ``InputError`` without an evaluation."""
+    tables = derive(results)
+    points = tables["points"]
+    if points.empty:
+        file = results / "evaluation.parquet"
+        raise InputError(f"{file} has no measured rates: run: scepsy experiment run evaluation -o {results}")
     sections = [
-        verdict(found, rates),
-        explained(results, found, rates),
-        latencies(frame, found),
-        losses(found),
-        *further(results),
+        outcome(tables),
+        claimed(tables["claims"]),
+        *pictures(results, tables),
+        lost(tables["losses"]),
+        settledness(tables),
         granted(),
     ]
     lead = (
-        "Every system replays the same sampled runs at the same times on the same step models, simulated at token level; "
-        f"scale: {', '.join(sorted(set(frame['scale'])))}. Ratios above 1 mean Scepsy is better."
+        "Every system replays the same sampled runs at the same times on the same step models, simulated token by token. "
+        f"Scale: {points['scale'].iloc[0]}, up to {int(points['seeds'].max())} seeds. Ratios above 1 mean Scepsy is better. "
+        "Intervals are 95 %, paired by seed. * means not settled within the budget."
     )
-    return write_page(path, "Evaluation", lead, sections, facts(results, frame))
+    return write_page(path, "Evaluation", lead, sections, facts(results, points))
 
 
-def verdict(found: pd.DataFrame, rates: pd.DataFrame) -> Section:
-    """The paper's two claims, system by system."""
-    top = rates.set_index(["workload", "system"])["highest_per_s"]
-    rows = []
-    for system in [s for s in SYSTEMS if s in set(found["system"])]:
-        for workload in dict.fromkeys(found["workload"]):
-            mine = found[(found["system"] == system) & (found["workload"] == workload)]
-            stable = mine[mine["both_stable"]]
-            best = stable.loc[stable["ratio"].idxmax()] if len(stable) else None
-            worst = stable.loc[stable["ratio"].idxmin()] if len(stable) else None
-            ours, other = top.get((workload, OURS), 0.0), top.get((workload, system), 0.0)
-            rows.append(
-                [
-                    SYSTEMS[system].title,
-                    workload,
-                    f"{ours / other:.2f}" if other else "–",
-                    _interval(worst),
-                    _interval(best),
-                    float(mine["ratio"].max()) if mine["ratio"].notna().any() else None,
-                ]
-            )
-    caption = (
-        "Scepsy against each system at its best option. Latency ratios only at loads where both are stable, with 95 % intervals"
-    )
-    table = Table(
-        caption,
-        [
-            "system",
-            "workload",
-            "highest stable rate, Scepsy / system",
-            "latency ratio, least",
-            "latency ratio, most",
-            "unrestricted, most",
-        ],
-        rows,
-        "Unrestricted: the largest ratio at any load, stable or not. An overloaded system's latency grows with the length of "
-        "the experiment, so that number says little.",
-    )
-    stable = found[found["both_stable"] & ~found["system"].str.startswith("scepsy")]
-    wins = int((stable["ratio"] > 1 + TIE_RATIO).sum())
-    lost = int((stable["ratio"] < 1 - TIE_RATIO).sum())
-    even = len(stable) - wins - lost
-    words = [
-        f"At {len(stable)} points where both are stable, Scepsy is more than 2 % faster than the other system at {wins}, more "
-        f"than 2 % slower at {lost}, and within 2 % at {even}.",
-        f"The paper's abstract claims up to {PAPER['throughput']}x throughput and {PAPER['latency']:g}x lower latency. The GPU "
-        "type, models, arrivals and fraction unit behind those numbers are not public, so they are drawn beside these results "
-        "and are not a target.",
+def interval(value: float, low: float, high: float, settled: bool = True) -> str:
+    """``1.23 [1.20, 1.26]``, an asterisk where it is not settled.
+
+    >>> interval(1.234, 1.2, 1.26), interval(1.234, float("nan"), float("nan"), settled=False)
+    ('1.23 [1.2, 1.26]', '1.23 *')
+    """
+    if value != value:
+        return "–"
+    ends = f" [{low:.3g}, {high:.3g}]" if low == low and high == high else ""
+    return f"{value:.3g}{ends}" + ("" if settled else " *")
+
+
+def place(row: dict[str, Any]) -> str:
+    """Workload, cluster and what is not as assumed elsewhere, in words."""
+    changed = [
+        row["gpu_type"] if row["gpu_type"] != "A100-80G" else "",
+        f"nodes of {row['gpus_per_node']}" if row["gpus_per_node"] != 8 else "",
+        row["arrivals"] if row["arrivals"] != "poisson" else "",
+        row["planned_on"],
+        row["models"],
     ]
-    return Section("What came out", words, [table])
+    return ", ".join([f"{row['workload']}, {row['gpus']} GPUs", *(text for text in changed if text)])
 
 
-WHY = {
-    "equal": "It splits GPUs without a view of the workflow, so the LLM that binds saturates first.",
-    "proportional": "Parameters say what a token costs, not how many tokens or calls a run asks for.",
-    "independent": "Each LLM's own load is known, but not what its latency is worth to a run; whole GPUs only.",
-    "oracle-user": "It knows what Scepsy knows, on whole GPUs: what is left to gain is fractions.",
-    "hpa": "Each LLM scales by its own metric, one GPU at a time, until the cluster is full; no degree, no fraction.",
-    "ayo": "Its batching and early prefills gain a few percent; the rest of the difference is the user's allocation.",
-    "aegaeon": "It swaps models on whole GPUs between tokens, which pays where many LLMs are called rarely. Here every LLM is "
-    "called all the time: each call waits for its model's turn.",
-    "muxserve": "Prefills take all SMs of a mesh in turn, and calls reserve their final KV length: bursts of a workflow queue.",
-}
+def overall(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of workloads of several workflows the rows of all requests."""
+    return [row for row in rows if "+" not in row["workload"] or row["workflow"] == ALL]
 
 
-def explained(results: Path, found: pd.DataFrame, rates: pd.DataFrame) -> Section:
-    """The paper's claims held against each system: what was reached, and what sets the size of the ratio."""
-    top = rates.set_index(["workload", "system"])["highest_per_s"]
+def best_others(compared: pd.DataFrame) -> list[dict[str, Any]]:
+    """At every question and rate, the comparison with the fastest other system that is stable there."""
+    rows = [row for row in overall(records(compared)) if row["group"] not in OWN_GROUPS and row["other_verdict"] == "stable"]
+    return [min(some, key=lambda row: row["other_s"]) for some in grouped(rows, (*KEYS, "load")).values()]
+
+
+def outcome(tables: Tables) -> Section:
+    """The first screen: against the best other system, question by question; how much is settled; every loss."""
+    best = grouped(best_others(tables["comparisons"]), KEYS)
     rows = []
-    for system in [s for s in WHY if s in set(found["system"])]:
-        mine = found[found["system"] == system]
-        ratios = [top[w, OURS] / top[w, system] if top.get((w, system)) else math.inf for w in dict.fromkeys(mine["workload"])]
-        stable = mine[mine["both_stable"]]["ratio"]
+    for key, systems in grouped(records(tables["maxima"]), KEYS).items():
+        others = [row for row in systems if row["group"] not in OWN_GROUPS and row["rate_per_s"] > 0]
+        if not any(row["system"] == OURS for row in systems) or not others:
+            continue
+        top = max(others, key=lambda row: row["rate_per_s"])
+        settled = [row for row in best.get(key, []) if row["stable"] and row["settled"]]
+        least = min(settled, key=lambda row: row["ratio"], default=None)
+        most = max(settled, key=lambda row: row["ratio"], default=None)
         rows.append(
             [
-                SYSTEMS[system].title,
-                f"{min(ratios):.2g} to {max(ratios):.2g}"
-                if math.isfinite(max(ratios))
-                else f"{min(ratios):.2g} to never stable",
-                f"{stable.max():.1f}" if len(stable) else "never both stable",
-                f"{mine['ratio'].max():.1f}",
-                WHY[system],
+                place(top),
+                top["title"],
+                interval(top["ratio"], top["ratio_low"], top["ratio_high"], top["settled"]),
+                len(settled),
+                _against(least),
+                _against(most),
             ]
         )
-    words = [
-        "A stable point is one whose work in the system does not drift. "
-        f"{PAPER['latency']:g}x takes a point at which the other system is overloaded, and there the ratio grows "
-        "with the length of the experiment (table below). Which length, load and system stand behind the paper's number is not "
-        "public.",
-        f"A throughput ratio of {PAPER['throughput']}x is reached or not depending on whom one compares with: see the first "
-        "column. Rates are those of the swept loads.",
-    ]
-    columns = [
-        "system",
-        f"throughput ratio (paper {PAPER['throughput']}x)",
-        "latency, both stable, most",
-        "latency, any, most",
-        "why",
-    ]
-    items = [Table("By system, over all workloads", columns, rows)]
-    long = read_table(results, "overload")
-    if long is not None:
-        items.append(lengths(long))
-    return Section("The paper's claims, system by system", words, items)
+    table = Table(
+        "Scepsy against the best other system, question by question",
+        [
+            "question",
+            "best other by rate",
+            "highest stable rate, Scepsy's over its",
+            "settled common rates",
+            "latency, least: best other's over Scepsy's",
+            "latency, most",
+        ],
+        rows,
+        "The best other system is chosen anew at each rate, so no single system need be all of them.",
+    )
+    losses = tables["losses"]
+    certain = records(losses[losses["verdict"] == LOSS]) if len(losses) else []
+    words = [settled_words(tables), loss_words(certain, len(losses) - len(certain))]
+    items = [table]
+    if certain:
+        items.append(loss_table("Settled losses", certain))
+    return Section("What came out", words, items)
 
 
-def lengths(frame: pd.DataFrame) -> Table:
-    """Latency over Scepsy's by system and length of the arrivals."""
-    means = frame.groupby(["system", "length"], sort=False)["latency_mean_s"].mean().unstack("length")
-    steady = frame.groupby("system", sort=False)["stable"].all()
-    rows = [
-        [SYSTEMS[str(system)].title, bool(steady[system]), *(float(v) for v in means.loc[system] / means.loc[OURS])]
-        for system in means.index
-        if system != OURS
-    ]
-    columns = ["system", "stable", *(f"arrivals {length:g}x as long" for length in means.columns)]
-    return Table("Mean latency over Scepsy's at 90 % load, 4 GPUs, by the length of the experiment", columns, rows)
-
-
-def _interval(row: Any) -> str:
+def _against(row: dict[str, Any] | None) -> str:
     if row is None:
         return "–"
-    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] at load {row['load']:g}"
+    return f"{interval(row['ratio'], row['low'], row['high'])} ({row['title']}, {row['rate_per_s']:.3g}/s)"
 
 
-def latencies(frame: pd.DataFrame, found: pd.DataFrame) -> Section:
-    """Latency against rate, one picture per workload, and the numbers."""
-    best = best_options(points(frame))
-    items: list[Table | Picture] = []
-    for workload in dict.fromkeys(best["workload"]):
-        mine = best[best["workload"] == workload]
-        items.append(Picture(f"evaluation-{workload}", f"{workload}: hollow markers are not stable", _picture(mine)))
-        loads = sorted(set(mine["load"]))
-        rows = []
-        for system in [s for s in SYSTEMS if s in set(mine["system"])]:
-            cells: list[object] = [SYSTEMS[system].title]
-            for load in loads:
-                here = mine[(mine["system"] == system) & (mine["load"] == load)]
-                cells.append("–" if here.empty or here["mean"].isna().all() else _cell(here))
-            rows.append(cells)
-        columns = ["system", *(f"load {load:g}" for load in loads)]
-        items.append(Table(f"{workload}: mean latency (s) with its 95 % interval; * not stable", columns, rows))
-    return Section(
-        "Latency against rate, 16 GPUs", ["Load 1 is the highest rate for which the exact planner finds a plan."], items
+def settled_words(tables: Tables) -> str:
+    """How many points are what."""
+    rows = overall(records(tables["points"]))
+    total = len(rows)
+    settled = len([row for row in rows if row["settled"]])
+    unstable = len([row for row in rows if row["verdict"] == "unstable"])
+    borders = tables["maxima"]
+    return (
+        f"{settled} of {total} points are settled, {unstable} are unstable, {total - settled - unstable} are neither within "
+        f"the budget. {int(borders['settled'].sum())} of {len(borders)} highest stable rates are settled."
     )
 
 
-def _cell(here: pd.DataFrame) -> str:
-    star = "" if here["stable"].all() else " *"
-    if len(here) >= 2:
-        low, high = seeds_interval(here["mean"].to_numpy())
-    else:
-        low, high = float(here["low"].iloc[0]), float(here["high"].iloc[0])
-    return f"{here['mean'].mean():.2f} [{low:.2f}, {high:.2f}]{star}"
+def loss_words(certain: list[dict[str, Any]], possible: int) -> str:
+    """Losses in one sentence."""
+    more = f" At {possible} more, ratios are past {TIE:.0%} but not settled or not certain." if possible else ""
+    if not certain:
+        return f"At no settled point is another system better by more than {TIE:.0%} with an interval that leaves out 1.{more}"
+    return f"Another system is better by more than {TIE:.0%} at {len(certain)} settled points, listed below.{more}"
 
 
-def _picture(mine: pd.DataFrame) -> Figure:
-    names = [name for name in SYSTEMS if name in set(mine["system"])]
-    with styled():
-        figure, axes = plt.subplots(figsize=(7.4, 3.9), layout="constrained")
-        for number, (name, look) in enumerate(looks(names).items()):
-            # The palette has ten colours. From the eleventh series on, marker and dash tell it from its colour's first user.
-            turn = number // len(MARKERS)
-            look = replace(
-                look, marker=MARKERS[(number + 3 * turn) % len(MARKERS)], dash=DASHES[(number + 5 * turn) % len(DASHES)]
-            )
-            one = (
-                mine[mine["system"] == name]
-                .groupby("load")
-                .agg(rate=("rate_per_s", "mean"), mean=("mean", "mean"), stable=("stable", "all"))
-            )
-            axes.plot(one["rate"], one["mean"], color=look.colour, linestyle=look.dash, linewidth=1.2)
-            for stable, face in ((True, look.colour), (False, "white")):
-                part = one[one["stable"] == stable]
-                axes.plot(
-                    part["rate"], part["mean"], linestyle="none", marker=look.marker, color=look.colour, markerfacecolor=face
-                )
-            axes.plot([], [], color=look.colour, linestyle=look.dash, marker=look.marker, label=SYSTEMS[name].title)
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("arrival rate (runs/s)")
-        axes.set_ylabel("mean latency (s)")
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7.5)
-    return figure
+def loss_table(caption: str, rows: list[dict[str, Any]]) -> Table:
+    """Losses with both decisions side by side."""
+    return Table(
+        caption,
+        ["question", "workflow", "of", "load", "better system", "ratio", "Scepsy ran", "it ran", "explanation"],
+        [
+            [
+                place(row),
+                row["workflow"],
+                row["statistic"],
+                f"{row['load']:.3g}",
+                row["title"],
+                interval(row["ratio"], row["low"], row["high"], row["settled"]),
+                row["ours_decided"],
+                row["other_decided"],
+                row["explanation"],
+            ]
+            for row in rows
+        ],
+    )
 
 
-def losses(found: pd.DataFrame) -> Section:
-    """Every stable point at which another system was more than 2 % faster, with both decisions side by side."""
-    others = found[found["both_stable"] & (found["ratio"] < 1 - TIE_RATIO)].sort_values("ratio")
-    if others.empty:
-        return Section("Where Scepsy loses", [NO_LOSSES])
+def claimed(claims: pd.DataFrame) -> Section:
+    """Public claims beside ours."""
     rows = [
         [
-            row["workload"],
-            row["load"],
-            SYSTEMS[row["system"]].title,
-            f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-            row["ours_decided"] + (f" ({row['ours_carried'].partition(':')[0]})" if row["ours_carried"] else ""),
-            row["other_decided"],
+            row["text"],
+            row["source"],
+            f"{row['claimed']:g} {row['unit']}",
+            interval(row["ours"], row["low"], row["high"]),
+            row["at"],
+            row["verdict"],
+            row["why"],
         ]
-        for _, row in others.iterrows()
+        for row in records(claims)
     ]
-    carried = int((others["ours_carried"] != "").sum())
-    words = [
-        f"At {carried} of {len(others)} points Scepsy ran a plan made for a lower rate: its planner refuses plans beyond 95 % "
-        "predicted utilisation, where a system without a predictor just spends every GPU. At the others its predictor ranked "
-        "another allocation first; both decisions are in the table.",
-        "Where the interval includes 1 the difference is not established at this scale.",
-    ]
-    table = Table(
-        "Points lost by more than 2 %",
-        ["workload", "load", "faster system", "latency ratio", "Scepsy ran", "the other ran"],
-        rows,
-    )
-    return Section("Where Scepsy loses, and why", words, [table])
+    columns = ["claim", "source", "claimed", "here", "where", "verdict", "reason"]
+    return Section("Public claims", [UNKNOWN], [Table("Claims at the same cut", columns, rows)])
 
 
-def further(results: Path) -> list[Section]:
-    """What the other experiments say, in a table each, where they have been run."""
-    sections = []
-    robust = read_table(results, "robustness")
-    if robust is not None:
-        sections.append(
-            Section(
-                "Robustness", ["Predicted over simulated mean latency of Scepsy's own plan at 60 % load."], [robustness(robust)]
-            )
+def pictures(results: Path, tables: Tables) -> list[Section]:
+    """The figures that rest on the evaluation, each with the command that draws it; those without rows say so."""
+    items: list[Table | Picture] = []
+    words = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "tables"
+        for name, table in tables.items():
+            save_table(data / f"{name}.parquet", table)
+        for one in draw(list(FIGURES), data, Path(folder) / "figures"):
+            command = f"scepsy figures --data {results} --only {one.name} -o figures"
+            if one.skipped:
+                words.append(f"{one.name} is not drawn: {one.skipped.replace(str(data), str(results))}.")
+                continue
+            image = next(path for path in one.files if path.suffix == ".svg").read_bytes()
+            items.append(Picture(one.name, f"{FIGURES[one.name]} Drawn by: {command}", image))
+    return [Section("Figures", words, items)]
+
+
+def lost(losses: pd.DataFrame) -> Section:
+    """Everything past 2 %, certain or not."""
+    possible = records(losses[losses["verdict"] != LOSS]) if len(losses) else []
+    if not possible:
+        return Section(
+            "Possible losses", ["There is no point at which another system's mean is past 2 % without being a loss above."]
         )
-    oracle = read_table(results, "oracle")
-    if oracle is not None:
-        kept = points(oracle)
-        best = kept[kept["system"] == "exhaustive"].set_index(["workload", "load"])["mean"]
-        rows = [
-            [
-                row["workload"],
-                row["load"],
-                SYSTEMS[row["system"]].title,
-                row["mean"],
-                100 * (row["mean"] / best[row["workload"], row["load"]] - 1),
-            ]
-            for _, row in kept.iterrows()
-            if (row["workload"], row["load"]) in best.index
-        ]
-        table = Table(
-            "Two GPUs, every allocation simulated",
-            ["workload", "load", "planner", "mean latency s", "above the oracle %"],
-            rows,
-        )
-        sections.append(Section("Against the exhaustive oracle", [], [table]))
-    return sections
-
-
-def robustness(frame: pd.DataFrame) -> Table:
-    """Predictor errors and systems by dimension."""
-    simulated = frame[frame["source"] == "simulated"]
-    predicted = frame[frame["source"] == "predicted"]
-    keys = ["dimension", "workload", "value"]
-    ours = (
-        simulated[simulated["system"] == OURS]
-        .groupby(keys, sort=False)
-        .agg(s=("latency_mean_s", "mean"), stable=("stable", "all"))
+    return Section(
+        "Possible losses",
+        ["Not settled, or the interval holds 1: more seeds or longer runs may make them losses."],
+        [loss_table("Points past 2 % that are not certain", possible)],
     )
-    guesses = predicted.groupby([*keys, "predictor"])["latency_mean_s"].mean().unstack("predictor")
-    systems = simulated.groupby([*keys, "system"])["latency_mean_s"].mean().unstack("system")
+
+
+def settledness(tables: Tables) -> Section:
+    """By system: how many of its points and borders are settled, and the first reason why not."""
+    borders = grouped(records(tables["maxima"]), ("system",))
     rows = []
-    for key, own, steady in zip(ours.index, ours["s"], ours["stable"], strict=True):
-        cells: list[object] = [*key, own, bool(steady)]
-        for source, names in ((guesses, ("aggregate", "critical-path", "paper")), (systems, ("scepsy-exact", "equal"))):
-            for name in names:
-                cells.append(float(source[name].get(key, math.nan) / own) if name in source else None)
-        rows.append(cells)
-    columns = ["what", "workload", "value", "simulated s", "stable", "aggregate", "critical path", "paper's formula"]
-    return Table(
-        "Predicted / simulated, and two other planners' latency over Scepsy's",
-        [*columns, "aggregate-only plan", "equal GPUs"],
-        rows,
+    for (system,), mine in grouped([row for row in overall(records(tables["points"])) if row["best"]], ("system",)).items():
+        highest = borders.get((system,), [])
+        whys = [
+            row["why"] for row in (*mine, *highest) if row["why"] and not row["settled"] and row.get("verdict") != "unstable"
+        ]
+        rows.append(
+            [
+                mine[0]["title"],
+                len(mine),
+                len([row for row in mine if row["settled"]]),
+                len([row for row in mine if row["verdict"] == "unstable"]),
+                f"{len([row for row in highest if row['settled']])} of {len(highest)}",
+                whys[0] if whys else "",
+            ]
+        )
+    table = Table(
+        "Points and borders by system", ["system", "points", "settled", "unstable", "borders settled", "why not"], rows
+    )
+    return Section(
+        "What is settled", ["A point that the budget did not settle is kept, and counts in no claim and no loss."], [table]
     )
 
 
@@ -348,16 +273,21 @@ def granted() -> Section:
     return Section("What each system was granted", [], [Table("Assumptions by system", ["system", "assumed", "favours"], rows)])
 
 
-def facts(results: Path, frame: pd.DataFrame) -> list[tuple[str, str]]:
+def facts(results: Path, points: pd.DataFrame) -> list[tuple[str, str]]:
     """What the page rests on."""
-    seeds = sorted({int(seed) for seed in frame["seed"] if seed >= 0})
+    row = points.iloc[0]
     have = sorted(path.stem for path in results.glob("*.parquet"))
+    same = row["code"] == code_hash()
+    age = "the same as this checkout's" if same else "another than this checkout's: rows may be older than the code"
     return [
-        ("Version", f"{', '.join(sorted(set(frame['version'])))}; commit {', '.join(sorted(set(frame['commit'].fillna(''))))}"),
-        ("Source hash", ", ".join(sorted(set(frame["code"])))),
-        ("Seeds", ", ".join(map(str, seeds))),
-        ("GPU type", ", ".join(sorted(set(frame["gpu_type"])))),
+        ("Version", f"{row['version']}; commit {row['commit'] or 'unknown'}"),
+        ("Source hash", f"{row['code']}, {age}"),
+        ("Machine", str(row["machine"])),
+        ("Scale", str(row["scale"])),
         ("Tables", f"{results}: {', '.join(have)}"),
-        ("Command", f"scepsy experiment run --{frame['scale'].iloc[0]} -o {results}; scepsy experiment report -r {results}"),
+        (
+            "Command",
+            f"scepsy experiment run evaluation --scale {row['scale']} -o {results}; scepsy experiment report -r {results}",
+        ),
         ("Python", platform.python_version()),
     ]

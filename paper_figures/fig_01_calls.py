@@ -12,7 +12,7 @@ def main() -> None:
         calls=("calls", "sum"), latency_s=("latency_s", "first")
     )
     names = list(dict.fromkeys(runs["workflow"]))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.9), layout="constrained", sharey=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_IN, 2.2), layout="constrained", sharey=True)
     for axes, column, label in ((left, "calls", "LLM calls per run"), (right, "latency_s", "latency of a run (s)")):
         for name in names:
             values = np.sort(runs[runs["workflow"] == name][column].to_numpy())

@@ -11,7 +11,7 @@ def main() -> None:
     runs, summary = frame[frame["kind"] == "run"], frame[frame["kind"] == "summary"]
     names = list(dict.fromkeys(runs["workflow"]))
     figure, axes = plt.subplots(
-        1, len(names) + 1, figsize=(3.1 * len(names) + 4.2, 3.1), layout="constrained", width_ratios=[1] * len(names) + [1.35]
+        1, len(names) + 1, figsize=(style.PAGE_IN, 2.6), layout="constrained", width_ratios=[1] * len(names) + [1.35]
     )
     for one, name in zip(axes, names, strict=False):
         mine = runs[runs["workflow"] == name]
@@ -30,7 +30,7 @@ def main() -> None:
         one.set_title(name)
         one.set_xlabel("value over its mean")
         one.set_ylabel("fraction of runs")
-        one.legend(fontsize=6, loc="lower right")
+        one.legend(fontsize=5, loc="lower right")
     bars(axes[-1], summary)
     style.note(figure, frame)
     style.save(figure, output, "fig_02_shares")
@@ -64,10 +64,10 @@ def bars(axes, summary) -> None:  # type: ignore[no-untyped-def]
         label="share of the dominant LLM",
     )
     labels = [f"{w.removeprefix('real:')}{' (real)' if w.startswith('real:') else ''}" for w in summary["workflow"]]
-    axes.set_yticks(places, labels, fontsize=6.5)
+    axes.set_yticks(places, labels, fontsize=5.5)
     axes.set_xlabel("coefficient of variation over runs")
     axes.set_title("steady share, unsteady latency?")
-    axes.legend(fontsize=6.5)
+    axes.legend(fontsize=5.5)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def main() -> None:
     data, output = style.folders(__doc__ or "")
     frame = style.read(data, "curves")
     pairs = list(dict.fromkeys(zip(frame["workflow"], frame["llm"], strict=True)))
-    figure, grid = plt.subplots(2, len(pairs), figsize=(2.5 * len(pairs), 4.8), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(2, len(pairs), figsize=(style.PAGE_IN, 3.6), layout="constrained", squeeze=False)
     degrees = [1, 2, 4, 8]
     for column, (workflow, llm) in enumerate(pairs):
         mine = frame[(frame["workflow"] == workflow) & (frame["llm"] == llm)]
@@ -20,10 +20,10 @@ def main() -> None:
         single = mine[mine["tensor_parallel"] == 1]
         for share in [s for s in SHARES if s in set(single["share_pct"])]:
             draw(grid[1][column], single[single["share_pct"] == share], f"{share} %", share, SHARES)
-        grid[0][column].set_title(f"{llm}\n({workflow})", fontsize=8)
+        grid[0][column].set_title(f"{llm}\n({workflow})", fontsize=6)
         grid[1][column].set_xlabel("calls/s of one instance")
         for axes in grid[:, column]:
-            axes.legend(fontsize=6)
+            axes.legend(fontsize=5)
             axes.set_ylim(bottom=0)
     grid[0][0].set_ylabel("mean latency of a call (s)\nwhole GPUs")
     grid[1][0].set_ylabel("mean latency of a call (s)\none GPU, by share")

@@ -21,7 +21,7 @@ def main() -> None:
     both = predicted.merge(simulated[simulated["stable"]], on=KEYS)
     both["error_pct"] = 100 * (both["latency_mean_s"] / both["simulated_s"] - 1)
     engines = frame[frame["source"] == "measured"]
-    figure, grid = plt.subplots(1, 3 if len(engines) else 2, figsize=(10.6 if len(engines) else 7.4, 3.3), layout="constrained")
+    figure, grid = plt.subplots(1, 3 if len(engines) else 2, figsize=(style.PAGE_IN, 2.5), layout="constrained")
     left, right = grid[0], grid[1]
     if len(engines):
         measured(grid[2], engines)
@@ -92,7 +92,7 @@ def measured(axes, engines) -> None:  # type: ignore[no-untyped-def]
             label=name,
         )
     axes.axhline(0.0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(ERRORS)), list(ERRORS.values()), fontsize=7.5)
+    axes.set_xticks(range(len(ERRORS)), list(ERRORS.values()), fontsize=5.5)
     axes.set_ylabel("simulated against measured (%)")
     axes.set_title("real engine runs, last two thirds")
     axes.legend()

@@ -12,9 +12,7 @@ def main() -> None:
     )
     workflows = list(dict.fromkeys(table["workflow"]))
     mixes = sorted(set(table["mix"]))
-    figure, grid = plt.subplots(
-        1, len(mixes), figsize=(3.1 * len(mixes), 3.2), layout="constrained", squeeze=False, sharey=True
-    )
+    figure, grid = plt.subplots(1, len(mixes), figsize=(style.PAGE_IN, 2.4), layout="constrained", squeeze=False, sharey=True)
     for axes, mix in zip(grid[0], mixes, strict=True):
         mine = table[table["mix"] == mix]
         for workflow in workflows:

@@ -24,7 +24,7 @@ def main() -> None:
     frame = frame[attempts.astype(bool)].copy()
     bound = frame[frame["method"] == "exact"].set_index(keys)["bound_s"]
     frame["gap_pct"] = 100 * (frame["objective_s"].to_numpy() / bound.reindex(frame.set_index(keys).index).to_numpy() - 1)
-    figure, grid = plt.subplots(2, 3, figsize=(8.6, 4.6), layout="constrained", sharex="col")
+    figure, grid = plt.subplots(2, 3, figsize=(style.PAGE_IN, 3.6), layout="constrained", sharex="col")
     for column, (varies, name, label) in enumerate(AXES):
         mine = frame[frame["varies"] == varies]
         for method in METHODS:
@@ -47,7 +47,7 @@ def main() -> None:
     grid[1][0].set_ylabel("above the bound (%, mean)")
     grid[0][0].legend()
     lost = "; ".join(f"{method} finds no plan for {failed.get(method, 0)} of {tried[method]}" for method in METHODS)
-    grid[0][1].set_title(f"instances that both solve ({lost})", fontsize=7, loc="center")
+    grid[0][1].set_title(f"instances that both solve ({lost})", fontsize=5.5, loc="center")
     style.note(figure, frame)
     style.save(figure, output, "fig_10_search")
 

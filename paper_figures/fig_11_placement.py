@@ -20,13 +20,11 @@ def main() -> None:
         ("broken_pct", "groups across NVLink domains (%)"),
         ("placed_pct", "allocations placed (%)"),
     )
-    figure, grid = plt.subplots(1, 3, figsize=(9.0, 3.0), layout="constrained")
+    figure, grid = plt.subplots(1, 3, figsize=(style.PAGE_IN, 2.2), layout="constrained")
     for axes, (column, label) in zip(grid, panels, strict=True):
         for method in METHODS:
             mine = table[table["method"] == method].dropna(subset=[column])
-            axes.plot(
-                mine["fill_pct"], mine[column], label=method, markersize=4.5, linewidth=1.2, **style.look(method, METHODS)
-            )
+            axes.plot(mine["fill_pct"], mine[column], label=method, **style.look(method, METHODS))
         axes.set_xlabel("cluster asked for (%)")
         axes.set_ylabel(label)
         axes.set_ylim(bottom=-1, top=None if column == "stranded" else 104)

@@ -27,15 +27,15 @@ def main() -> None:
     panels = [d for d in DIMENSIONS if d in set(generated["dimension"])]
     real = table[table["dimension"] == "real"]
     columns = len(panels) + (1 if len(real) else 0)
-    figure, grid = plt.subplots(2, columns, figsize=(2.55 * columns, 4.9), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(2, columns, figsize=(style.PAGE_IN, 3.4), layout="constrained", squeeze=False)
     for column, dimension in enumerate(panels):
         mine = generated[generated["dimension"] == dimension]
         first = list(dict.fromkeys(mine["workload"])) if dimension != "fan-out" else [None]
         mine = mine[mine["workload"] == first[0]] if first[0] else mine
         latencies(grid[0][column], mine[mine["source"] == "simulated"])
         errors(grid[1][column], mine)
-        grid[0][column].set_title(dimension + (f" ({first[0]})" if first[0] else ""), fontsize=8)
-        grid[1][column].set_xlabel(DIMENSIONS[dimension], fontsize=7.5)
+        grid[0][column].set_title(dimension + (f" ({first[0]})" if first[0] else ""), fontsize=6)
+        grid[1][column].set_xlabel(DIMENSIONS[dimension], fontsize=5.5)
     if len(real):
         bars(grid[0][-1], grid[1][-1], real)
     grid[0][0].set_ylabel("simulated mean latency (s)")
@@ -121,7 +121,7 @@ def bars(top, bottom, real) -> None:  # type: ignore[no-untyped-def]
     labels = [w.removeprefix("real:") + (f"\nCV {v:g}" if len({v for _, v in names}) > 1 else "") for w, v in names]
     top.set_xticks([])
     bottom.set_xticks(range(len(names)), labels, rotation=30, ha="right", fontsize=6)
-    top.set_title("real traces", fontsize=8)
+    top.set_title("real traces", fontsize=6)
 
 
 if __name__ == "__main__":

@@ -2,43 +2,62 @@
 
 from pathlib import Path
 
+import evaluated
 import matplotlib.pyplot as plt
 import style
 
+OPTIONS_MOST = 9
 
-def draw(data: Path, output: Path, experiment: str, system: str, name: str) -> None:
-    """Draw one of them."""
-    frame = style.read(data, experiment)
-    points = style.over_seeds(style.per_point(style.sweep(frame)))
-    sizes = sorted(set(points["gpus"]))
-    workloads = list(dict.fromkeys(points["workload"]))
-    options = list(dict.fromkeys(points[points["system"] == system]["option"]))
-    every = ["scepsy", *sorted(options)]
+
+def draw(data: Path, output: Path, system: str, name: str) -> None:
+    """Draw one of them. Where only some options were measured at a load, the others were slower or unstable when screened."""
+    points = style.read(data, "points")
+    kept = evaluated.overall(evaluated.base(points, gpus_per_node=8))
+    kept = kept[kept["system"].isin([evaluated.OURS, system]) & kept["gpus"].isin([4, 8])]
+    kept = kept[~kept["workload"].str.startswith("real:")]
+    measured = kept[kept["system"] == system]
+    pairs = {(row.gpus, row.workload) for row in measured.itertuples()}
+    if not pairs:
+        style.skip(name, f"{data}/points.parquet has no rows of {system} on 4 or 8 GPUs")
+    sizes, workloads = sorted({gpus for gpus, _ in pairs}), list(dict.fromkeys(measured["workload"]))
+    options = sorted(set(measured["option"]))
     figure, grid = plt.subplots(
-        len(sizes), len(workloads), figsize=(4.1 * len(workloads), 2.7 * len(sizes) + 0.5), layout="constrained", squeeze=False
+        len(sizes), len(workloads), figsize=(style.PAGE_IN, 2.0 * len(sizes) + 0.6), layout="constrained", squeeze=False
     )
     for row, gpus in zip(grid, sizes, strict=True):
         for axes, workload in zip(row, workloads, strict=True):
-            mine = points[(points["gpus"] == gpus) & (points["workload"] == workload)]
-            style.curve(axes, mine[mine["system"] == "scepsy"], "scepsy", "Scepsy", every)
-            for option in [o for o in every if o in set(mine["option"]) and o != "scepsy"]:
+            mine = kept[(kept["gpus"] == gpus) & (kept["workload"] == workload)]
+            if mine.empty or (gpus, workload) not in pairs:
+                axes.set_axis_off()
+                continue
+            evaluated.limits(axes, mine)
+            for option in options:
                 one = mine[(mine["system"] == system) & (mine["option"] == option)]
-                style.curve(axes, one, option, f"{style.TITLES[system]} {words(option)}", every)
-            axes.set_yscale("log")
-            style.plain(axes)
+                evaluated.curve(axes, one, style.look(option, ["", *options]))
+            ours = mine[(mine["system"] == evaluated.OURS)]
+            evaluated.curve(axes, ours, evaluated.look(evaluated.OURS, points), front=True)
             axes.set_title(f"{workload.replace('+', ' + ')}, {gpus} GPUs")
-            axes.set_xlabel("arrival rate (runs/s)")
-            axes.set_ylabel("mean latency (s)")
-            axes.legend(fontsize=6)
-    style.note(figure, frame)
-    style.save(figure, output, name)
+    for axes in grid[-1]:
+        axes.set_xlabel("arrival rate (runs/s)")
+    for row in grid:
+        row[0].set_ylabel("mean latency (s)")
+    handles = evaluated.legend_of([evaluated.OURS], kept, points)
+    handles += [
+        plt.Line2D([], [], label=f"{evaluated.title(system, kept)} {words(option)}", **style.look(option, ["", *options]))
+        for option in options
+    ]
+    figure.legend(handles=[*handles, *evaluated.marks()], loc="outside lower center", ncols=4, columnspacing=1.0)
+    evaluated.finish(figure, kept, output, name)
 
 
 def words(option: str) -> str:
-    """An option as a reader wants it: ``prefill=3 decode=5 spread=True`` is ``3:5``."""
-    parts = dict(item.split("=", 1) for item in option.split())
+    """An option as a reader wants it: ``prefill=3 decode=5 spread=True`` is ``3:5, balanced``."""
+    parts = dict(item.split("=", 1) for item in option.split() if "=" in item)
     if "prefill" in parts:
-        return f"{parts['prefill']}:{parts['decode']}" + (", balanced" if parts.get("spread") == "True" else "")
+        more = [name for name, value in parts.items() if value == "True" and name != "spread"]
+        return ", ".join(
+            [f"{parts['prefill']}:{parts['decode']}", *(["balanced"] if parts.get("spread") == "True" else []), *more]
+        )
     if "allocation" in parts:
         return parts["allocation"] + (", topology" if parts.get("topology") == "True" else "")
     return option

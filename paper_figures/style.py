@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import matplotlib
 
@@ -80,7 +80,24 @@ TITLES = {
 PAPER_THROUGHPUT, PAPER_LATENCY = 2.4, 27.0
 """The abstract's claims (arXiv 2604.15186): up to 2.4x higher throughput, 27x lower latency."""
 
-RC: dict[str, Any] = _SHARED["rc"] | {"legend.fontsize": 7.5, "axes.titlesize": 9, "axes.titlelocation": "left"}
+COLUMN_IN, PAGE_IN = 3.3, 7.0
+"""Widths of one and of two columns of a paper: every figure has one of them, and letters of 6 to 7 points at that size."""
+
+PRINT: dict[str, Any] = {
+    "savefig.dpi": 300,
+    "font.size": 7,
+    "axes.labelsize": 7,
+    "axes.titlesize": 7,
+    "axes.titlelocation": "left",
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "legend.fontsize": 6,
+    "axes.linewidth": 0.6,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 0.9,
+    "lines.markersize": 3.2,
+}
+RC: dict[str, Any] = _SHARED["rc"] | PRINT
 plt.rcParams.update(RC)
 
 
@@ -95,18 +112,33 @@ def folders(what: str, argv: Sequence[str] | None = None) -> tuple[Path, Path]:
     return options.data, options.output
 
 
+SKIPPED = 3
+"""Exit status of a script whose table is missing or has no rows for it."""
+DERIVED = ("points", "comparisons", "maxima", "losses", "claims", "sensitivity")
+"""Tables that follow from the evaluation's."""
+
+
+def skip(name: str, why: str) -> NoReturn:
+    """End without a picture, with one line that says why."""
+    print(f"{name}: skipped: {why}", file=sys.stderr)
+    raise SystemExit(SKIPPED)
+
+
 def read(data: Path, experiment: str) -> pd.DataFrame:
-    """One experiment's table; exits with one line when it is not there."""
+    """One experiment's table; ends the script with one line when it is not there."""
     path = data / f"{experiment}.parquet"
     if not path.exists():
-        sys.exit(f"{path} is missing: run: scepsy experiment run {experiment} -o {data}")
+        run = "evaluation" if experiment in DERIVED else experiment
+        skip(Path(sys.argv[0]).stem, f"{path} is missing: run: scepsy experiment run {run} -o {data}")
     return pd.read_parquet(path)
 
 
 def save(figure: Figure, output: Path, name: str) -> None:
-    """Write PDF and PNG without dates or program versions."""
+    """Write PDF, PNG, and SVG with text as text (for pages), without dates or program versions."""
     figure.savefig(output / f"{name}.pdf", metadata={"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None})
     figure.savefig(output / f"{name}.png", metadata={"Software": None})
+    with plt.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(output / f"{name}.svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
 
@@ -201,9 +233,9 @@ def note(figure: Figure, frame: pd.DataFrame) -> None:
     span = f"{seeds[0]}–{seeds[-1]}" if len(seeds) > 2 else ", ".join(map(str, seeds))
     text = f"{scale} scale" + (f"; seeds {span}" if seeds else "") + f"; version {frame['version'].iloc[0]}"
     if figure.legends:
-        figure.text(0.995, 0.004, text, ha="right", va="bottom", fontsize=5.5, color="#666666")
+        figure.text(0.995, 0.004, text, ha="right", va="bottom", fontsize=4.5, color="#666666")
     else:
-        figure.supxlabel(text, x=0.995, ha="right", fontsize=5.5, color="#666666")
+        figure.supxlabel(text, x=0.995, ha="right", fontsize=4.5, color="#666666")
 
 
 def plain(axes: Any, which: str = "y") -> None:

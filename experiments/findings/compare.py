@@ -6,7 +6,8 @@ batch-means intervals of both are combined as independent relative errors, which
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from scepsy.metrics import seeds_interval
+
+Row = dict[str, Any]
 
 OURS = "scepsy"
 OWN_GROUPS = ("scepsy", "ablation", "oracle")
@@ -77,26 +80,23 @@ def best_options(seeds: pd.DataFrame) -> pd.DataFrame:
     return seeds.merge(best[[*keys, "option"]], on=[*keys, "option"], how="inner")
 
 
-def paired_ratio(ours: pd.DataFrame, other: pd.DataFrame, column: str = "latency_mean_s") -> tuple[float, float, float]:
+def paired_ratio(ours: Sequence[Row], other: Sequence[Row], column: str = "latency_mean_s") -> tuple[float, float, float]:
     """Other over ours: estimate and 95 % interval over the seeds that both have; NaN where there is none."""
-    both = ours.merge(other, on="seed", suffixes=("", "_other"), how="inner")
-    both = both[(both[column] > 0) & (both[f"{column}_other"] > 0)]
-    if both.empty:
+    mine, its = ({row["seed"]: row for row in rows} for rows in (ours, other))
+    pairs = [(mine[s], its[s]) for s in mine if s in its and mine[s][column] > 0 and its[s][column] > 0]
+    if not pairs:
         return math.nan, math.nan, math.nan
-    logs = np.log(both[f"{column}_other"].to_numpy(dtype=float) / both[column].to_numpy(dtype=float))
-    if len(both) >= 2:
+    logs = np.array([math.log(theirs[column] / own[column]) for own, theirs in pairs])
+    centre = math.exp(float(logs.mean()))
+    if len(logs) >= 2:
         low, high = seeds_interval(logs)
-        return float(np.exp(logs.mean())), float(np.exp(low)), float(np.exp(high))
+        return centre, math.exp(low), math.exp(high)
     width = f"{column.removesuffix('_s')}_half_width_s"
-    if width not in both:
-        return float(np.exp(logs[0])), math.nan, math.nan
-    row = both.iloc[0]
-    relative = math.hypot(row[width] / row[column], row[f"{width}_other"] / row[f"{column}_other"])
-    centre = float(np.exp(logs[0]))
+    relative = math.hypot(*(row.get(width, math.nan) / row[column] for row in pairs[0]))
     return centre, centre * math.exp(-relative), centre * math.exp(relative)
 
 
-def over_seeds(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean of the seeds' values and its 95 % interval; the ends are NaN with one seed."""
     data = np.asarray(values, dtype=float)
     if len(data) < 2:
@@ -105,106 +105,137 @@ def over_seeds(values: Sequence[float] | np.ndarray) -> tuple[float, float, floa
     return float(data.mean()), low, high
 
 
+def grouped(rows: Iterable[Row], names: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows by the values of some columns, in order of first appearance."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    return found
+
+
+def points(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every swept point of every option over its seeds: means with 95 % intervals, quantiles, verdict, and whether it is its
+    system's ``best`` at that load.
+    """
+    seeds = per_seed(frame)
+    keys = (*KEYS, "workflow", "system", "load", "option")
+    chosen = set(grouped(records(best_options(seeds)), keys))
+    rows = []
+    for key, mine in grouped(records(seeds), keys).items():
+        first = mine[0]
+        mean, low, high = over_seeds([row["latency_mean_s"] for row in mine])
+        if len(mine) == 1:
+            low, high = mean - first["latency_mean_half_width_s"], mean + first["latency_mean_half_width_s"]
+        rows.append(
+            dict(zip(keys, key, strict=True))
+            | {name: first[name] for name in ("title", "group", "rate_per_s")}
+            | {"mean_s": mean, "low_s": low, "high_s": high}
+            | {f"p{n}_s": fsum(row[f"latency_p{n}_s"] for row in mine) / len(mine) for n in (50, 95, 99)}
+            | {
+                "verdict": first["point_verdict"],
+                "settled": all(row["point_settled"] for row in mine),
+                "why": _text(first, "point_why"),
+                "seeds": len(mine),
+                "best": key in chosen,
+                "decided": _text(first, "decided"),
+                "carried": _text(first, "carried"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def comparisons(frame: pd.DataFrame) -> pd.DataFrame:
     """Scepsy against every other system at every common rate of every question and workflow.
 
     ``ratio``: the other's mean latency over Scepsy's, above 1 Scepsy is faster; ``low`` and ``high`` its 95 % interval;
     ``p95_ratio`` the same of the 95th percentile. ``settled``: both points are.
     """
-    best = best_options(per_seed(frame))
+    names = (*KEYS, "workflow", "load")
     rows = []
-    for key, here in best.groupby([*KEYS, "workflow", "load"], sort=False):
-        ours = here[here["system"] == OURS]
-        if ours.empty:
-            continue
-        for system, other in here[here["system"] != OURS].groupby("system", sort=False):
+    for key, here in grouped(records(best_options(per_seed(frame))), names).items():
+        by_system = grouped(here, ("system",))
+        ours = by_system.pop((OURS,), [])
+        for (system,), other in by_system.items() if ours else ():
             ratio, low, high = paired_ratio(ours, other)
+            both = [*ours, *other]
             rows.append(
-                dict(zip([*KEYS, "workflow", "load"], key, strict=True))
+                dict(zip(names, key, strict=True))
                 | {
-                    "rate_per_s": float(ours["rate_per_s"].iloc[0]),
+                    "rate_per_s": ours[0]["rate_per_s"],
                     "system": system,
-                    "title": other["title"].iloc[0],
-                    "group": other["group"].iloc[0],
-                    "option": other["option"].iloc[0],
-                    "ours_s": float(ours["latency_mean_s"].mean()),
-                    "other_s": float(other["latency_mean_s"].mean()),
+                    "title": other[0]["title"],
+                    "group": other[0]["group"],
+                    "option": other[0]["option"],
+                    "ours_s": fsum(row["latency_mean_s"] for row in ours) / len(ours),
+                    "other_s": fsum(row["latency_mean_s"] for row in other) / len(other),
                     "ratio": ratio,
                     "low": low,
                     "high": high,
                     "p95_ratio": paired_ratio(ours, other, "latency_p95_s")[0],
-                    "seeds": len(set(ours["seed"]) & set(other["seed"])),
-                    "stable": bool((ours["point_verdict"] == "stable").all() and (other["point_verdict"] == "stable").all()),
-                    "settled": bool(ours["point_settled"].all() and other["point_settled"].all()),
-                    "ours_verdict": ours["point_verdict"].iloc[0],
-                    "other_verdict": other["point_verdict"].iloc[0],
-                    "ours_decided": _text(ours, "decided"),
-                    "other_decided": _text(other, "decided"),
-                    "ours_carried": _text(ours, "carried"),
+                    "seeds": len({row["seed"] for row in ours} & {row["seed"] for row in other}),
+                    "stable": all(row["point_verdict"] == "stable" for row in both),
+                    "settled": all(row["point_settled"] for row in both),
+                    "ours_verdict": ours[0]["point_verdict"],
+                    "other_verdict": other[0]["point_verdict"],
+                    "ours_decided": _text(ours[0], "decided"),
+                    "other_decided": _text(other[0], "decided"),
+                    "ours_carried": _text(ours[0], "carried"),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _text(rows: pd.DataFrame, name: str) -> str:
-    value = rows[name].iloc[0] if name in rows else ""
+def _text(row: Row, name: str) -> str:
+    value = row.get(name, "")
     return value if isinstance(value, str) else ""
 
 
 def maxima(frame: pd.DataFrame) -> pd.DataFrame:
-    """The highest stable rate of every system at its best option, with its interval over seeds, and Scepsy's over it.
+    """The highest stable rate of every system at its best option, its bracket, and Scepsy's over it.
 
-    ``settled``: every seed's border is. ``ratio`` is infinite where a system is stable at no load in some seed.
+    ``low`` is shown stable, ``high`` shown unstable, ``rate_per_s`` their middle; ``settled``: they are as close as asked for.
+    ``ratio_low`` and ``ratio_high`` are the ends that both brackets allow. A system that is stable at no load has an infinite
+    ratio. Ends that are not known are NaN.
     """
-    found = keyed(frame[frame["kind"] == "maximum"])
     rows = []
-    for key, here in found.groupby(list(KEYS), sort=False):
-        chosen = {}
-        for system, mine in here.groupby("system", sort=False):
-            rates = mine.groupby("option", sort=False)["rate_per_s"].mean()
-            chosen[system] = mine[mine["option"] == rates.idxmax()]
+    for key, here in grouped(records(keyed(frame[frame["kind"] == "maximum"])), KEYS).items():
+        chosen = {
+            system: max(mine, key=lambda row: (row["rate_per_s"], row["rate_low_per_s"]))
+            for (system,), mine in grouped(here, ("system",)).items()
+        }
         ours = chosen.get(OURS)
-        for system, mine in chosen.items():
-            value, low, high = over_seeds(mine["rate_per_s"].to_numpy())
-            ratio, ratio_low, ratio_high = _rate_ratio(ours, mine)
+        for system, best in chosen.items():
+            ratio, ratio_low, ratio_high = _rate_ratio(ours, best)
             rows.append(
                 dict(zip(KEYS, key, strict=True))
-                | {
-                    "system": system,
-                    "title": mine["title"].iloc[0],
-                    "group": mine["group"].iloc[0],
-                    "option": mine["option"].iloc[0],
-                    "rate_per_s": value,
-                    "low": low,
-                    "high": high,
-                    "load": float(mine["load"].mean()),
-                    "unstable_from": float(mine["load_unstable"].min()),
-                    "seeds": len(mine),
-                    "settled": bool(mine["settled"].all()),
-                    "why": next((text for text in mine["why"] if text), ""),
-                    "ratio": ratio,
-                    "ratio_low": ratio_low,
-                    "ratio_high": ratio_high,
-                }
+                | {"system": system, "low": best["rate_low_per_s"], "high": best["rate_high_per_s"]}
+                | {name: best[name] for name in ("title", "group", "option", "rate_per_s", "load", "seeds", "settled", "why")}
+                | {"unstable_from": best["load_unstable"], "ratio": ratio, "ratio_low": ratio_low, "ratio_high": ratio_high}
             )
     return pd.DataFrame(rows)
 
 
-def _rate_ratio(ours: pd.DataFrame | None, other: pd.DataFrame) -> tuple[float, float, float]:
-    """Scepsy's rate over the other's."""
-    if ours is None or not (ours["rate_per_s"] > 0).all():
+def _rate_ratio(ours: Row | None, other: Row) -> tuple[float, float, float]:
+    """Scepsy's rate over the other's, and the ends that the brackets allow."""
+    if ours is None or not ours["rate_low_per_s"] > 0:
         return math.nan, math.nan, math.nan
-    if not (other["rate_per_s"] > 0).all():
-        return math.inf, math.nan, math.nan
-    return paired_ratio(other, ours, "rate_per_s")
+    if not other["rate_low_per_s"] > 0:
+        return math.inf, _over(ours["rate_low_per_s"], other["rate_high_per_s"]), math.nan
+    low = _over(ours["rate_low_per_s"], other["rate_high_per_s"])
+    high = _over(ours["rate_high_per_s"], other["rate_low_per_s"])
+    return ours["rate_per_s"] / other["rate_per_s"], low, high
 
 
-def largest(frame: pd.DataFrame, column: str) -> dict[str, Any]:
+def _over(first: float, second: float) -> float:
+    return first / second if math.isfinite(first) and math.isfinite(second) and second > 0 else math.nan
+
+
+def largest(frame: pd.DataFrame, column: str) -> Row:
     """The row with the largest value; the first of equal ones. Raises ``IndexError`` for an empty table."""
     return records(frame.sort_values(column, ascending=False, kind="stable"))[0]
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[Row]:
     """The rows as plain values."""
-    rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+    rows: list[Row] = frame.to_dict("records")  # type: ignore[assignment]
     return rows

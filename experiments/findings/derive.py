@@ -1,18 +1,18 @@
-"""Writes what follows from the evaluation's rows beside them: comparisons, maxima, losses, claims, sensitivity."""
+"""Writes what follows from the evaluation's rows beside them: points over seeds, comparisons, losses, claims and more."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from experiments.findings.claims import claims
-from experiments.findings.compare import comparisons, maxima, read_table
+from experiments.findings.compare import comparisons, maxima, points, read_table
 from experiments.findings.losses import losses
 from experiments.findings.sensitivity import sensitivity
 from experiments.runner import save_table
 from scepsy.errors import InputError
 
 FACTS = ("scale", "version", "commit", "code", "machine")
-DERIVED = ("comparisons", "maxima", "losses", "claims", "sensitivity")
+DERIVED = ("points", "comparisons", "maxima", "losses", "claims", "sensitivity")
 
 
 def derive(results: Path) -> dict[str, pd.DataFrame]:
@@ -23,11 +23,15 @@ def derive(results: Path) -> dict[str, pd.DataFrame]:
     compared, highest = comparisons(frame), maxima(frame)
     tables = {"comparisons": compared, "maxima": highest}
     others = {name: table for name in ("shares", "search") if (table := read_table(results, name)) is not None}
-    found = tables | {
-        "losses": losses(compared, highest),
-        "claims": claims(tables | others),
-        "sensitivity": sensitivity(compared, highest),
-    }
+    found = (
+        {"points": points(frame)}
+        | tables
+        | {
+            "losses": losses(compared, highest),
+            "claims": claims(tables | others),
+            "sensitivity": sensitivity(compared, highest),
+        }
+    )
     facts = {name: str(frame[name].iloc[0]) for name in FACTS}
     return {name: table.assign(**facts) for name, table in found.items()}
 

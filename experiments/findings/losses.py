@@ -28,11 +28,11 @@ def losses(compared: pd.DataFrame, highest: pd.DataFrame) -> pd.DataFrame:
             if row["ratio"] == row["ratio"]
             else []
         )
+    settled = {tuple(row[k] for k in KEYS): row["settled"] for row in records(highest) if row["system"] == OURS}
     for row in records(highest):
         if row["system"] == OURS or row["group"] in OWN_GROUPS:
             continue
-        ours = highest[(highest["system"] == OURS) & (highest[list(KEYS)] == [row[k] for k in KEYS]).all(axis=1)]
-        row["settled"] = row["settled"] and bool(ours["settled"].all())
+        row["settled"] = row["settled"] and settled.get(tuple(row[name] for name in KEYS), False)
         rows += _judged(row, "highest rate", row["ratio_low"], row["ratio_high"], row["load"], "")
     columns = [
         *("verdict", "statistic", *KEYS, "workflow", "load", "system", "title", "option", "ratio", "low", "high", "settled"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.findings.compare import KEYS, OURS, OWN_GROUPS, largest, records
+from experiments.findings.compare import KEYS, OURS, OWN_GROUPS, grouped, records
 
 BASE = "as assumed"
 
@@ -20,9 +20,9 @@ def assumption(row: Mapping[str, Any]) -> tuple[str, str] | None:
         kind, _, cv = row["arrivals"].partition(":")
         changed.append(("arrivals", f"Gamma, CV {cv}" if kind == "gamma" else "Azure's times"))
     if row["planned_on"]:
-        changed.append(("answers", f"{row['planned_on'].partition(':')[2]} times as long"))
+        changed.append(("answers", f"answers {row['planned_on'].partition(':')[2]}x as long"))
     if row["models"]:
-        changed.append(("models", row["models"].replace("=", " as ")))
+        changed.append(("models", row["models"].replace("=", " → ")))
     if len(changed) > 1:
         return None
     return changed[0] if changed else (BASE, "A100, Poisson")
@@ -34,15 +34,15 @@ def sensitivity(compared: pd.DataFrame, highest: pd.DataFrame, gpus: int = 8) ->
     under no changed assumption, nothing is said.
     """
     rows = []
+    stable = grouped((row for row in records(compared) if row["stable"] and row["ratio"] > 0), (*KEYS, "system"))
     for row in records(highest):
         changed = assumption(row)
         if changed is None or row["gpus"] != gpus or row["gpus_per_node"] != 8:
             continue
         if row["system"] == OURS or row["group"] in OWN_GROUPS or row["workload"].startswith("real:"):
             continue
-        same = (compared[[*KEYS, "system"]] == [row[name] for name in (*KEYS, "system")]).all(axis=1)
-        both = compared[same & compared["stable"] & compared["ratio"].notna()]
-        most = largest(both, "ratio") if len(both) else None
+        both = stable.get(tuple(row[name] for name in (*KEYS, "system")), [])
+        most = max(both, key=lambda one: one["ratio"]) if both else None
         rows.append(
             {
                 "assumption": changed[0],

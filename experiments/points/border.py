@@ -1,8 +1,8 @@
-"""The highest rate that a system keeps up with, seed by seed, on a grid of loads as fine as the tolerance asks for.
+"""The highest rate that a system keeps up with: a bracket of loads, on a grid as fine as the tolerance asks for.
 
-Loads are ``(1 + 2 · tolerance)^k`` for whole k, so two neighbours are ± ``tolerance`` about their middle, and every seed,
-option and system tries the same loads. What is reported is the highest load *shown* stable below the lowest that is not:
-where the latter is undecided within the budget, the border is marked as not settled.
+Loads are ``(1 + 2 · tolerance)^k`` for whole k, so two neighbours are ± ``tolerance`` about their middle, and every option and
+system tries the same loads. Every load is tested with all seeds together. The bracket goes from the highest load *shown* stable
+to the lowest *shown* unstable; between them the budget may leave loads undecided. It is settled when the two are neighbours.
 """
 
 import math
@@ -12,50 +12,71 @@ from math import fsum
 
 from experiments.points.measured import deployed
 from experiments.points.questions import Question
-from experiments.points.settled import Budget, Row, decided, described, rates_of, rounds
+from experiments.points.settled import Budget, Row, decided, described, engine_of, rates_of, rounds
 from experiments.systems.deployment import Option
-from scepsy.steady.verdict import STABLE, UNDECIDED, UNSTABLE
+from scepsy.steady.verdict import STABLE, UNSTABLE
 
 START_LOAD = 0.9
 LOWEST_LOAD, HIGHEST_LOAD = 0.01, 8.0
 STRIDE = 8
 """Grid steps between the loads of the first look: 1.37 times the load at ±2 %."""
+REACH = 2.0
+"""Instability is looked for up to so many times the highest load shown stable."""
+
+Verdict = Callable[[int], str]
 
 
-def highest_step(verdict: Callable[[int], str], start: int, lowest: int, highest: int) -> tuple[int | None, int | None]:
-    """The highest step shown stable below a step that is not, and that step, by bisection; verdicts are asked once each.
+def last(holds: Callable[[int], bool], start: int, lowest: int, highest: int, stride: int = STRIDE) -> int | None:
+    """The last step from ``lowest`` to ``highest`` for which a condition holds that holds up to some step and not beyond.
 
-    Stability is taken to be monotonic: what is above a step that is not stable is not asked. The first is None when no step is
-    stable down to ``lowest``, the second when all are up to ``highest``.
+    None when it holds for none. Strides from ``start``, then bisection.
     """
+    at = min(max(start, lowest), highest)
     good: int | None = None
     bad: int | None = None
-    at = min(max(start, lowest), highest)
     while good is None or bad is None:
-        if verdict(at) == STABLE:
+        if holds(at):
             good = at
             if at == highest:
-                return good, None
-            following = min(at + STRIDE, highest)
+                return highest
+            following = min(at + stride, highest)
         else:
             bad = at
             if at == lowest:
-                return None, bad
-            following = max(at - STRIDE, lowest)
-        if good is None or bad is None:
-            at = following
+                return None
+            following = max(at - stride, lowest)
+        at = following
     while bad - good > 1:
         middle = (good + bad) // 2
-        if verdict(middle) == STABLE:
-            good = middle
-        else:
-            bad = middle
-    return good, bad
+        good, bad = (middle, bad) if holds(middle) else (good, middle)
+    return good
+
+
+def bracket(verdict: Verdict, start: int, lowest: int, highest: int, reach: int) -> tuple[int | None, int | None]:
+    """The highest step shown stable and the lowest above it shown unstable; None where there is none.
+
+    Stability is taken to be monotonic in the load. Of the steps above the stable one ``reach`` are looked at: far beyond a
+    system's capacity, runs last too long for a short replay to tell anything.
+    """
+    asked: dict[int, str] = {}
+
+    def said(step: int) -> str:
+        if step not in asked:
+            asked[step] = verdict(step)
+        return asked[step]
+
+    stable = last(lambda step: said(step) == STABLE, start, lowest, highest)
+    if stable is not None and stable < highest:
+        last(lambda step: said(step) != UNSTABLE, stable + 1, stable + 1, min(highest, stable + reach), stride=2)
+    above = lowest - 1 if stable is None else stable
+    return stable, min((step for step, word in asked.items() if word == UNSTABLE and step > above), default=None)
 
 
 def highest_rate(question: Question, system: str, option: Option, budget: Budget, start_load: float = START_LOAD) -> list[Row]:
-    """A row per seed: the highest load shown stable, the lowest above it that is not, and what that one's verdict is."""
+    """One row: the bracket, its middle, and whether it is settled."""
     ratio = 1 + 2 * budget.tolerance
+    began, spent, engine = time.process_time(), 0, ""
+    probes = 0
 
     def step_of(load: float) -> int:
         return round(math.log(load) / math.log(ratio))
@@ -63,58 +84,51 @@ def highest_rate(question: Question, system: str, option: Option, budget: Budget
     def load_of(step: int) -> float:
         return float(f"{ratio**step:.4g}")
 
-    rows: list[Row] = []
-    start = step_of(start_load)
-    for seed in budget.seeds:
-        began, spent, engine = time.process_time(), 0, ""
-        verdicts: dict[int, str] = {}
+    def verdict(step: int) -> str:
+        nonlocal spent, engine, probes
+        probes += 1
+        deployment = deployed(question, system, option, load_of(step))
+        if isinstance(deployment, str):
+            return UNSTABLE
+        found, calls = rounds(deployment, question, load_of(step), budget.seeds, budget, stability=True)
+        spent, engine = spent + calls, engine_of(next(iter(found.seeds.values())))
+        return found.verdict
 
-        def verdict(step: int, seed: int = seed, verdicts: dict[int, str] = verdicts) -> str:
-            nonlocal spent, engine
-            if step not in verdicts:
-                deployment = deployed(question, system, option, load_of(step))
-                if isinstance(deployment, str):
-                    verdicts[step] = UNSTABLE
-                else:
-                    found, calls = rounds(deployment, question, load_of(step), (seed,), budget, stability=True)
-                    verdicts[step], spent = found.verdict, spent + calls
-                    engine = str(found.seeds[seed].records.meta.get("engine", "simpy"))
-            return verdicts[step]
-
-        good, bad = highest_step(verdict, start, step_of(LOWEST_LOAD), step_of(HIGHEST_LOAD))
-        unstable = [step for step, said in verdicts.items() if said == UNSTABLE]
-        settled = good is not None and bad is not None and verdicts[bad] == UNSTABLE
-        load = load_of(good) if good is not None else 0.0
-        chosen = deployed(question, system, option, load) if good is not None else "no load shown stable"
-        rows.append(
-            described(question, system, option, load)
-            | {
-                "kind": "maximum",
-                "seed": seed,
-                "workflow": "",
-                "rate_per_s": fsum(rates_of(question, load)) if load else 0.0,
-                "load_above": load_of(bad) if bad is not None else math.inf,
-                "load_unstable": load_of(min(unstable)) if unstable else math.inf,
-                "verdict": STABLE if good is not None else verdicts.get(bad, UNDECIDED) if bad is not None else UNDECIDED,
-                "stable": good is not None,
-                "settled": settled,
-                "why": "" if settled else _why(good, bad, verdicts, load_of),
-                "probes": len(verdicts),
-                "calls_spent": spent,
-                "engine": engine,
-                "cpu_s": time.process_time() - began,
-            }
-            | ({} if isinstance(chosen, str) else decided(chosen))
-        )
-        start = good if good is not None else start
-    return rows
+    stable, unstable = bracket(verdict, step_of(start_load), step_of(LOWEST_LOAD), step_of(HIGHEST_LOAD), step_of(REACH))
+    low = load_of(stable) if stable is not None else 0.0
+    high = load_of(unstable) if unstable is not None else math.inf
+    settled = stable is not None and unstable == stable + 1
+    load = math.sqrt(low * high) if low and math.isfinite(high) else low
+    chosen = deployed(question, system, option, low) if low else "no load shown stable"
+    return [
+        described(question, system, option, load)
+        | {
+            "kind": "maximum",
+            "seed": -1,
+            "seeds": len(budget.seeds),
+            "workflow": "",
+            "rate_per_s": fsum(rates_of(question, load)) if load else 0.0,
+            "rate_low_per_s": fsum(rates_of(question, low)) if low else 0.0,
+            "rate_high_per_s": fsum(rates_of(question, high)) if math.isfinite(high) else math.inf,
+            "load_stable": low,
+            "load_unstable": high,
+            "verdict": STABLE if low else UNSTABLE,
+            "stable": bool(low),
+            "settled": settled,
+            "why": "" if settled else why_open(low, high, probes),
+            "probes": probes,
+            "calls_spent": spent,
+            "engine": engine,
+            "cpu_s": time.process_time() - began,
+        }
+        | ({} if isinstance(chosen, str) else decided(chosen))
+    ]
 
 
-def _why(good: int | None, bad: int | None, verdicts: dict[int, str], load_of: Callable[[int], float]) -> str:
-    if good is None:
-        return f"no load down to {LOWEST_LOAD:g} is shown stable"
-    if bad is None:
-        return f"still stable at the highest load tried, {load_of(good):g}"
-    above = [step for step, said in verdicts.items() if said == UNSTABLE and step > good]
-    end = f"unstable from {load_of(min(above)):g}" if above else "no load shown unstable"
-    return f"not settled: at load {load_of(bad):g} the budget ends undecided ({end})"
+def why_open(low: float, high: float, probes: int) -> str:
+    """Why a bracket is not settled."""
+    if not low:
+        return f"no load down to {LOWEST_LOAD:g} is shown stable ({probes} loads tried)"
+    if math.isinf(high):
+        return f"stable at {low:.4g}, no load up to {REACH:g} times that is shown unstable ({probes} loads tried)"
+    return f"not settled: the budget leaves loads between {low:.4g} and {high:.4g} undecided"

@@ -76,13 +76,22 @@ GUESS = Reference(rates_per_s=(20.0,), latency_s=3.0)
 """Stands in for a question that was never profiled, in time estimates only."""
 
 
-def expected_calls(question: Question, load: float, effort: Effort) -> float:
-    """Simulated calls of one point, for time estimates: the point itself and the unloaded replay. Profiles nothing."""
+COMPILED_SPEEDUP = 12.0
+"""Calls of the compiled core in the time of one interpreted call, in rounds of some 20,000 calls."""
+
+
+def interpreted(system: str) -> bool:
+    """Whether a system needs the interpreted engine: it has a run time of its own."""
+    return find_system(system).group in ("engine", "autoscaling") or system.startswith("muxserve")
+
+
+def expected_calls(question: Question, load: float, effort: Effort, system: str = "scepsy") -> float:
+    """Interpreted calls that take about as long as one point, the unloaded replay included. For estimates: profiles nothing."""
     reference = known_reference(question) or GUESS
     total = fsum(reference.rates_per_s) * load
     mean = fsum(calls_per_run(question)) / len(question.workflows)
     runs = max(effort.least_runs, min(effort.spans * reference.latency_s * total, effort.most_calls / mean))
-    return (runs + 40 * len(question.workflows)) * mean
+    return (runs + 40 * len(question.workflows)) * mean / (1.0 if interpreted(system) else COMPILED_SPEEDUP)
 
 
 def deployed(question: Question, system: str, option: Option, load: float) -> Deployment | str:

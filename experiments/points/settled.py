@@ -1,11 +1,12 @@
 """One point, measured until it is settled: a system at a load, over several seeds, in rounds that get longer.
 
-Every seed's runs are judged by ``scepsy.steady``. A point is *stable* when every seed is, *unstable* when two are (one, where
-there is only one), *undecided* otherwise. It is *settled* when it is stable and the interval of its mean over seeds is as
-short as asked for. Rounds have fixed lengths, so systems that end in the same round replayed the same runs at the same times.
-What a point may cost is counted in simulated calls, never in seconds: the same rows on every machine.
+A point is *stable*, *unstable* or *undecided* by the drift test of ``scepsy.steady``, on the windows of all its seeds at once.
+It is *settled* when it is stable and the interval of its mean over seeds is as short as asked for. Rounds have fixed lengths,
+so systems that end in the same round replayed the same runs at the same times. What a point may cost is counted in simulated
+calls, never in seconds: the same rows on every machine.
 """
 
+import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,12 @@ from experiments.points.measured import GUESS, calls_per_run, common, deployed
 from experiments.points.questions import Question, known_reference, measured_streams, reference_of
 from experiments.systems.deployment import Deployment, Option
 from experiments.systems.registry import find_system
-from scepsy.api.settle import Settled, settle
+from scepsy.api.settle import Settled, samples_of, settle
 from scepsy.api.settle import calls_per_run as calls_of_streams
 from scepsy.backend import Stream
 from scepsy.metrics import seeds_interval
-from scepsy.steady.verdict import FEWEST_RUNS, STABLE, UNDECIDED, UNSTABLE
+from scepsy.steady.drift import Drift, Window, pooled_drift
+from scepsy.steady.verdict import DRIFT_PROBABILITY, FEWEST_RUNS, STABLE, UNDECIDED, UNSTABLE
 
 Row = dict[str, Any]
 
@@ -31,8 +33,9 @@ GROWTH = 3
 """Each round is so many times as long as the one before."""
 LEAST_SPANS = 6.0
 """Arrivals of the first round last at least this many times the predicted latency."""
-CERTAIN = 2
-"""Unstable seeds that make a point unstable. One alone may be the false alarm of 0.5 % that each test has."""
+CERTAIN = 1e-4
+"""Growth less probable than this in the first ``ENOUGH`` seeds together ends a round: the other seeds are not replayed."""
+ENOUGH = 2
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,38 @@ class Budget:
 
 @dataclass(frozen=True)
 class Round:
-    """The seeds of one round."""
+    """The seeds of one round, and the limit on what may stay behind."""
 
     seeds: Mapping[int, Settled]
+    limit: float
+
+    def drift(self, workflow: str) -> Drift:
+        """The growth of a workflow's work in the system, all seeds together. Unknown where a seed was too short."""
+        windows = []
+        for one in self.seeds.values():
+            seen = one.by_workflow[workflow]
+            if math.isnan(seen.throughput_per_s):
+                return Drift(math.nan, 1.0, math.inf)
+            runs = samples_of(one.records, one.workload.streams)[workflow]
+            windows.append(Window(runs.arrival_s, runs.end_s, runs.work, seen.begin_s, seen.stop_s))
+        return pooled_drift(windows)
+
+    @functools.cached_property
+    def drifts(self) -> dict[str, Drift]:
+        """By workflow."""
+        return {name: self.drift(name) for name in next(iter(self.seeds.values())).by_workflow}
 
     @property
     def verdict(self) -> str:
         """Of the point."""
-        unstable = sum(one.unstable for one in self.seeds.values())
-        if unstable >= min(CERTAIN, len(self.seeds)):
+        if any(one.p < DRIFT_PROBABILITY and one.part > 0 for one in self.drifts.values()):
             return UNSTABLE
-        return STABLE if all(one.stable for one in self.seeds.values()) else UNDECIDED
+        return STABLE if all(one.upper <= self.limit for one in self.drifts.values()) else UNDECIDED
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is unstable beyond the false alarms of looking early."""
+        return len(self.seeds) >= ENOUGH and any(one.p < CERTAIN and one.part > 0 for one in self.drifts.values())
 
     def relative(self, workflow: str) -> float:
         """Half-width over mean of a workflow's latency: Student's t over three seeds and more, batch means below."""
@@ -91,11 +115,17 @@ class Round:
         if self.settled(precision):
             return ""
         if self.verdict == STABLE:
-            widest = max(self.relative(name) for name in next(iter(self.seeds.values())).by_workflow)
+            widest = max(self.relative(name) for name in self.drifts)
             return f"not settled: mean over {len(self.seeds)} seeds known to ±{widest:.1%}, asked ±{precision:.1%}"
-        wanted = UNSTABLE if self.verdict == UNSTABLE else ""
-        found = [(n, one) for n, one in self.seeds.items() if (one.unstable if wanted else not one.stable)]
-        return f"{len(found)} of {len(self.seeds)} seeds: " + "; ".join(dict.fromkeys(one.why for _, one in found[:1]))
+        if self.verdict == UNSTABLE:
+            worst = min(self.drifts.values(), key=lambda one: one.p)
+            return (
+                f"{worst.part:.1%} of the work that arrives stays behind (p = {worst.p:.1g}, {len(self.seeds)} seeds together)"
+            )
+        upper = max(one.upper for one in self.drifts.values())
+        if math.isinf(upper):
+            return next((one.why for one in self.seeds.values() if one.why), "not settled: too short to tell")
+        return f"not settled: up to {upper:.1%} of the work that arrives may stay behind (limit {self.limit:.1%})"
 
 
 def first_runs(question: Question, load: float, calls: int) -> int:
@@ -135,9 +165,9 @@ def play(deployment: Deployment, question: Question, load: float, seeds: Sequenc
     found: dict[int, Settled] = {}
     for seed in seeds:
         found[seed] = replay_seed(deployment, measured_streams(question, load, seed), seed, runs, precision)
-        if sum(one.unstable for one in found.values()) >= CERTAIN:
+        if len(found) < len(seeds) and Round(dict(found), precision).certain:
             break
-    return Round(found)
+    return Round(found, precision)
 
 
 def rounds(
@@ -148,8 +178,9 @@ def rounds(
     Returns the last round and the calls that all took.
     """
     runs, spent = first_runs(question, load, budget.first_calls), 0
+    limit = budget.tolerance if stability else budget.precision
     while True:
-        found = play(deployment, question, load, seeds, runs, budget.precision)
+        found = play(deployment, question, load, seeds, runs, limit)
         calls = [one.records.calls.num_rows for one in found.seeds.values()]
         spent += sum(calls)
         done = found.verdict == UNSTABLE or (found.verdict == STABLE if stability else found.settled(budget.precision))

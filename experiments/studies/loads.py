@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from math import fsum
 from typing import Any
 
 import msgspec
@@ -88,4 +89,4 @@ def calls_of_loads(params: Mapping[str, Any]) -> float:
     """About how many calls such a task simulates."""
     question, effort = question_of(params), effort_of(params)
     loads = [*params["loads"], *[1.0] * params["halvings"]]
-    return sum(expected_calls(question, load, effort) for load in loads)
+    return fsum(expected_calls(question, load, effort, params["system"]) for load in loads)

@@ -54,7 +54,7 @@ def rows(params: Mapping[str, Any]) -> list[Row]:
 
 def calls(params: Mapping[str, Any]) -> float:
     """Calls of one task."""
-    return expected_calls(question_of(params), LOAD, effort_of(params))
+    return expected_calls(question_of(params), LOAD, effort_of(params), params["system"])
 
 
 STUDY = Experiment("overload", "a ratio against the experiment's length", "tab_06_overload", tasks, rows, calls)

@@ -87,7 +87,7 @@ def rows(params: Mapping[str, Any]) -> list[Row]:
 
 def calls(params: Mapping[str, Any]) -> float:
     """Calls of one task."""
-    return expected_calls(question_of(params), LOAD, effort_of(params))
+    return expected_calls(question_of(params), LOAD, effort_of(params), params["system"])
 
 
 STUDY = Experiment("robustness", "drift, bimodal use, fan-out, tools, bursts", "fig_12_robustness", tasks, rows, calls)

@@ -58,9 +58,10 @@ def run(
 ) -> None:
     """Run experiments; one parquet each. Interrupted runs go on where they stopped; the time is estimated before it starts.
 
-    Example: `scepsy experiment run headline ablation --quick -o results`
+    Example: `scepsy experiment run evaluation search --quick -o results`
     """
     from experiments.catalogue import EXPERIMENTS, find_experiment
+    from experiments.findings.derive import write_derived
     from experiments.runner import SCALES, calls_per_s, estimate_s, run_experiment, save_table
     from scepsy.files.cache import cache_dir
 
@@ -89,6 +90,8 @@ def run(
             save_table(path, table)
             written[experiment.name] = str(path)
             stderr.print(f"wrote {path}: {len(table)} rows", highlight=False)
+        if (output / "evaluation.parquet").exists():
+            written |= {path.stem: str(path) for path in write_derived(output)}
     if as_json:
         emit_json({"scale": scale.name, "estimate_s": whole, "calls_per_s": speed, "estimates_s": guesses, "written": written})
     elif estimate_only:
@@ -113,7 +116,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("evaluation.html"),
     as_json: Json = False,
 ) -> None:
-    """Write one self-contained page: headline ratios with intervals, losses, assumptions, versions.
+    """Write one self-contained page: outcome with intervals, claims, losses, what is settled, assumptions.
 
     Example: `scepsy experiment report -r paper_figures/data -o evaluation.html`
     """

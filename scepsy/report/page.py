@@ -32,7 +32,8 @@ class Picture:
 
     name: str
     caption: str
-    figure: Figure
+    figure: Figure | bytes
+    """Drawn, or an SVG file that was drawn elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,14 @@ def with_width(value: float | None, half_width: float | None) -> str:
     return f"{value:.{digits}f} ± {half_width:.{digits}f}"
 
 
-def svg(figure: Figure) -> bytes:
-    """The figure as SVG with its text as text, without a date, so that the same figure gives the same bytes."""
+def svg(figure: Figure | bytes) -> bytes:
+    """The figure as SVG with its text as text, without a date, so that the same figure gives the same bytes. Closes it."""
+    if isinstance(figure, bytes):
+        return figure
     buffer = io.BytesIO()
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "scepsy"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
     return buffer.getvalue()
 
 
@@ -148,7 +152,6 @@ def write_page(
                 items.append({"table": item, "rows": rows, "numeric": numeric})
             else:
                 data = svg(item.figure)
-                plt.close(item.figure)
                 target = path.parent / f"{item.name}.svg"
                 with atomic_path(target) as aside:
                     aside.write_bytes(data)

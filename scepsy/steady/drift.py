@@ -8,7 +8,9 @@ what a queue at exactly 100 % is, passes the level of ``p`` about twice as often
 at any load below.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 import numpy.typing as npt
@@ -43,21 +45,52 @@ def work_in_system(arrival_s: Floats, end_s: Floats, work: Floats, at_s: Floats)
     return np.asarray(came - went)
 
 
+@dataclass(frozen=True)
+class Window:
+    """Runs of one replay, and the window that is looked at: arrays of shape (runs,), seconds and work in any unit."""
+
+    arrival_s: Floats
+    end_s: Floats
+    work: Floats
+    begin_s: float
+    stop_s: float
+
+    @property
+    def offered(self) -> float:
+        """Work that arrives in the window."""
+        return float(self.work[(self.arrival_s > self.begin_s) & (self.arrival_s <= self.stop_s)].sum())
+
+    @property
+    def changes(self) -> Floats:
+        """What the work in the system grew by over each of ``BATCHES`` equal spans."""
+        at_s = np.linspace(self.begin_s, self.stop_s, BATCHES + 1)
+        return np.diff(work_in_system(self.arrival_s, self.end_s, self.work, at_s))
+
+
 def drift(arrival_s: Floats, end_s: Floats, work: Floats, begin_s: float, stop_s: float) -> Drift:
     """Test the window from ``begin_s`` to ``stop_s``, at most the time of the last arrival."""
-    level = work_in_system(arrival_s, end_s, work, np.linspace(begin_s, stop_s, BATCHES + 1))
-    offered = float(work[(arrival_s > begin_s) & (arrival_s <= stop_s)].sum())
+    return pooled_drift([Window(arrival_s, end_s, work, begin_s, stop_s)])
+
+
+def pooled_drift(windows: Sequence[Window]) -> Drift:
+    """Test the windows of independent replays of one load together: their changes are one sample."""
+    offered = fsum(window.offered for window in windows)
     if offered <= 0:
         return Drift(0.0, 1.0, float("inf"))
-    changes = np.diff(level)
+    each = [window.changes for window in windows]
+    changes = np.concatenate(each)
     growth, spread = float(changes.sum()), float(changes.std(ddof=1))
     part = growth / offered
-    if spread <= 1e-9 * offered / BATCHES:  # the same change every time
+    if spread <= 1e-9 * offered / len(changes):  # the same change every time
         return Drift(part, 0.0 if part > 1e-6 else 1.0, part)
-    t = growth / (spread * BATCHES**0.5)
-    p = float(distributions.t.sf(t, BATCHES - 1))
+    t = growth / (spread * len(changes) ** 0.5)
+    p = float(distributions.t.sf(t, len(changes) - 1))
     # The growth's own spread: neighbouring changes of a level that wanders about a mean cancel each other.
-    centred = changes - changes.mean()
+    error = fsum(_variance(part - changes.mean()) for part in each) ** 0.5
+    return Drift(part, p, part + float(distributions.t.ppf(ONE_SIDED, len(changes) - 1)) * error / offered)
+
+
+def _variance(centred: Floats) -> float:
+    """Of the growth over one window."""
     together = float((centred**2).sum() + 2 * (centred[1:] * centred[:-1]).sum())
-    error = max(together, float((centred**2).mean())) ** 0.5
-    return Drift(part, p, part + float(distributions.t.ppf(ONE_SIDED, BATCHES - 1)) * error / offered)
+    return max(together, float((centred**2).mean()))

@@ -63,7 +63,7 @@ COMMANDS: dict[str, list[str]] = {
     "model show": ["llama-2-13b"],
     "model add": ["models", "--name", "mine"],
     "experiment list": [],
-    "experiment run": ["headline", "--estimate", "-o", "OUT/results"],
+    "experiment run": ["evaluation", "--estimate", "-o", "OUT/results"],
     "experiment report": ["-r", "OUT/none", "-o", "OUT/evaluation.html"],
 }
 """Arguments with which each command does something small, or fails in its own words."""

@@ -34,16 +34,17 @@ def point(system, means, load=0.5, option="", workflow="rag-rerank", rate=10.0, 
     ]  # fmt: skip
 
 
-def highest(system, rates, option="", settled=True, **question):
-    """Rows of highest rates, one per seed."""
+def highest(system, low, high=None, option="", settled=True, **question):
+    """The row of a highest rate between ``low`` and ``high``."""
+    high = low if high is None else high
+    middle = math.sqrt(low * high)
     return [
         QUESTION | FACTS | question | {
             "kind": "maximum", "source": "simulated", "system": system, "title": system.title(), "group": GROUP[system],
-            "option": option, "seed": seed, "workflow": "", "rate_per_s": rate, "load": rate / 20, "load_above": rate / 19,
-            "load_unstable": rate / 19, "settled": settled, "stable": rate > 0,
-            "why": "" if settled else "not settled: undecided",
+            "option": option, "seed": -1, "seeds": 5, "workflow": "", "rate_per_s": middle, "load": middle / 20,
+            "rate_low_per_s": low, "rate_high_per_s": high, "load_stable": low / 20, "load_unstable": high / 20,
+            "settled": settled, "stable": low > 0, "why": "" if settled else "not settled: undecided",
         }
-        for seed, rate in enumerate(rates, 1)
     ]  # fmt: skip
 
 
@@ -65,7 +66,10 @@ def test_ratios_are_paired_by_seed_so_what_seeds_have_in_common_drops_out() -> N
 
 
 def test_an_interval_is_students_t_on_logarithms() -> None:
-    ours, other = (pd.DataFrame({"seed": [1, 2, 3], "latency_mean_s": v}) for v in ([1.0, 1.0, 1.0], [1.0, 1.2, 1.44]))
+    ours, other = (
+        [{"seed": n, "latency_mean_s": value} for n, value in enumerate(values)]
+        for values in ([1.0, 1.0, 1.0], [1.0, 1.2, 1.44])
+    )
     ratio, low, high = paired_ratio(ours, other)
     assert ratio == pytest.approx(1.2)
     assert math.log(high / ratio) == pytest.approx(4.3027 * math.log(1.2) / math.sqrt(3), rel=1e-3)
@@ -108,7 +112,7 @@ def test_losses_are_settled_certain_and_beyond_two_percent_and_the_rest_is_possi
         + point("equal", [0.5, 0.5, 0.5], load=0.9, settled=False)
         + point("ayo", [0.5, 0.5, 0.5], load=0.9, verdict="undecided", settled=False)
     )
-    top = highest("scepsy", [20, 20, 20]) + highest("equal", [25, 25, 25]) + highest("ayo", [10, 10, 10])
+    top = highest("scepsy", 20) + highest("equal", 25) + highest("ayo", 10)
     frame = pd.DataFrame(rows)
     found = losses(comparisons(frame), maxima(pd.DataFrame(top)))
     seen = {(row.verdict, row.statistic, row.system, row.load) for row in found.itertuples()}
@@ -118,31 +122,34 @@ def test_losses_are_settled_certain_and_beyond_two_percent_and_the_rest_is_possi
         (POSSIBLE, "latency", "equal", 0.9),
         (LOSS, "highest rate", "equal", 1.25),
     }
-    unsettled = maxima(pd.DataFrame(highest("scepsy", [20, 20], settled=False) + highest("equal", [25, 25])))
+    unsettled = maxima(pd.DataFrame(highest("scepsy", 20, settled=False) + highest("equal", 25)))
     assert set(losses(comparisons(frame), unsettled).query("statistic == 'highest rate'")["verdict"]) == {POSSIBLE}
 
 
-def test_highest_rates_are_compared_over_seeds_and_a_system_that_is_never_stable_has_no_finite_ratio() -> None:
+def test_ratios_of_highest_rates_are_those_that_both_brackets_allow() -> None:
     found = maxima(
         pd.DataFrame(
-            highest("scepsy", [20, 22])
-            + highest("equal", [10, 11])
-            + highest("aegaeon", [2, 2], option="a")
-            + highest("aegaeon", [4, 4], option="b", settled=False)
-            + highest("ayo", [0, 0])
+            highest("scepsy", 20, 22)
+            + highest("equal", 10, 11)
+            + highest("aegaeon", 2, option="a")
+            + highest("aegaeon", 4, 6, option="b", settled=False)
+            + highest("ayo", 0, 5, settled=False)
         )
     )
-    assert only(found, system="equal")["ratio"] == pytest.approx(2.0)
-    assert only(found, system="equal")["ratio_low"] == pytest.approx(2.0)
+    equal = only(found, system="equal")
+    assert equal["ratio"] == pytest.approx(2.0)
+    assert (equal["ratio_low"], equal["ratio_high"]) == (pytest.approx(20 / 11), pytest.approx(22 / 10))
     best = only(found, system="aegaeon")
     assert (best["option"], best["settled"]) == ("b", False)
     assert best["why"].startswith("not settled")
-    assert math.isinf(only(found, system="ayo")["ratio"])
+    never = only(found, system="ayo")
+    assert math.isinf(never["ratio"])
+    assert never["ratio_low"] == pytest.approx(4.0)
 
 
 def tables(rate_ratio: float, latency_ratio: float) -> dict[str, pd.DataFrame]:
     return {
-        "maxima": maxima(pd.DataFrame(highest("scepsy", [24, 24]) + highest("aegaeon", [24 / rate_ratio] * 2))),
+        "maxima": maxima(pd.DataFrame(highest("scepsy", 24) + highest("aegaeon", 24 / rate_ratio))),
         "comparisons": comparisons(pd.DataFrame(point("scepsy", [1.0, 1.0]) + point("aegaeon", [latency_ratio] * 2))),
     }
 
@@ -163,7 +170,7 @@ def test_claims_are_judged_at_their_own_cut() -> None:
 
 
 def test_a_claim_with_an_opponent_that_is_never_stable_is_not_comparable() -> None:
-    never = tables(2.0, 2.0) | {"maxima": maxima(pd.DataFrame(highest("scepsy", [24, 24]) + highest("aegaeon", [0, 0])))}
+    never = tables(2.0, 2.0) | {"maxima": maxima(pd.DataFrame(highest("scepsy", 24) + highest("aegaeon", 0, 2, settled=False)))}
     found = claims(never).set_index("claim")
     assert found.loc["aegaeon-throughput-rag-rerank-4", "verdict"] == NOT_COMPARABLE
     assert "stable at no load" in found.loc["aegaeon-throughput-rag-rerank-4", "why"]
@@ -174,7 +181,7 @@ def test_sensitivity_changes_one_assumption_at_a_time() -> None:
     eight = {"gpus": 8}
     top, rows = [], []
     for change in ({}, {"gpu_type": "H100-80G"}, {"arrivals": "gamma:4"}, {"gpu_type": "H100-80G", "arrivals": "gamma:4"}):
-        top += highest("scepsy", [24, 24], **eight, **change) + highest("aegaeon", [8, 8], **eight, **change)
+        top += highest("scepsy", 24, **eight, **change) + highest("aegaeon", 8, **eight, **change)
         rows += point("scepsy", [1.0, 1.0], **eight, **change) + point("aegaeon", [2.0, 2.0], **eight, **change)
     found = sensitivity(comparisons(pd.DataFrame(rows)), maxima(pd.DataFrame(top)))
     assert list(found["assumption"]) == [BASE, "GPU type", "arrivals"]
@@ -185,9 +192,7 @@ def test_sensitivity_changes_one_assumption_at_a_time() -> None:
 def test_derived_tables_say_where_they_come_from(tmp_path) -> None:
     with pytest.raises(InputError, match="scepsy experiment run evaluation"):
         derive(tmp_path)
-    frame = pd.DataFrame(
-        point("scepsy", [1.0, 1.0]) + point("ayo", [2.0, 2.0]) + highest("scepsy", [9, 9]) + highest("ayo", [3, 3])
-    )
+    frame = pd.DataFrame(point("scepsy", [1.0, 1.0]) + point("ayo", [2.0, 2.0]) + highest("scepsy", 9) + highest("ayo", 3))
     frame.to_parquet(tmp_path / "evaluation.parquet")
     found = derive(tmp_path)
     assert tuple(found) == DERIVED

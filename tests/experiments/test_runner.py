@@ -82,8 +82,8 @@ def test_every_experiment_has_tasks_that_are_json_and_distinct(name: str) -> Non
 
 
 def test_an_unknown_experiment_is_refused_with_a_hint() -> None:
-    with pytest.raises(InputError, match="did you mean headline"):
-        find_experiment("headlines")
+    with pytest.raises(InputError, match="did you mean evaluation"):
+        find_experiment("evaluations")
 
 
 def test_a_stage_sees_the_rows_of_the_stages_before_and_is_resumed_with_them(tmp_path: Path) -> None:

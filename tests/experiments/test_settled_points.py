@@ -2,35 +2,27 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.points.azure import azure_stream
-from experiments.points.border import highest_rate, highest_step
+from experiments.points.border import bracket, highest_rate
 from experiments.points.questions import Question, reference_of, trace_of
 from experiments.points.settled import GROWTH, Budget, settled_point
 from scepsy.arrivals import issue_arrays
 from scepsy.backend import Workload
+from scepsy.steady.drift import Window, pooled_drift
 from scepsy.steady.verdict import STABLE, UNDECIDED, UNSTABLE
 
 QUESTION = Question(workflows=("reflection",), gpus=2)
 BUDGET = Budget(seeds=(1, 2, 3), precision=0.08, tolerance=0.1, first_calls=1_500, most_calls=15_000, most_policy_calls=6_000)
 
 
-def slowly(verdicts: list[str]) -> int | None:
-    """The highest step shown stable below every step that is not, one by one."""
-    found = None
-    for step, said in enumerate(verdicts):
-        if said != STABLE:
-            break
-        found = step
-    return found
-
-
 @given(st.integers(0, 40), st.integers(0, 5), st.integers(1, 40), st.integers(0, 40))
-def test_bisection_finds_what_a_slow_search_finds_and_asks_no_step_twice(
+def test_the_bracket_is_what_asking_every_load_gives_and_no_load_is_decided_twice(
     stable: int, undecided: int, more: int, start: int
 ) -> None:
     verdicts = [STABLE] * stable + [UNDECIDED] * undecided + [UNSTABLE] * more
@@ -40,15 +32,27 @@ def test_bisection_finds_what_a_slow_search_finds_and_asks_no_step_twice(
         asked.append(step)
         return verdicts[step]
 
-    good, bad = highest_step(verdict, start, 0, len(verdicts) - 1)
-    assert good == slowly(verdicts)
-    assert bad == stable
+    good, bad = bracket(verdict, start, 0, len(verdicts) - 1, reach=100)
+    assert good == (stable - 1 if stable else None)
+    assert bad == verdicts.index(UNSTABLE) if stable else bad is None or verdicts[bad] == UNSTABLE
     assert len(asked) == len(set(asked))
 
 
-def test_without_an_unstable_step_there_is_no_border() -> None:
-    assert highest_step(lambda step: STABLE, 3, 0, 20) == (20, None)
-    assert highest_step(lambda step: UNSTABLE, 3, 0, 20) == (None, 0)
+def test_a_bracket_may_be_open() -> None:
+    assert bracket(lambda step: STABLE, 3, 0, 20, reach=5) == (20, None)
+    assert bracket(lambda step: UNSTABLE, 3, 0, 20, reach=5) == (None, 0)
+    assert bracket(lambda step: STABLE if step < 5 else UNDECIDED, 3, 0, 20, reach=9) == (4, None)
+
+
+def test_beyond_reach_nothing_is_asked() -> None:
+    asked: list[int] = []
+
+    def verdict(step: int) -> str:
+        asked.append(step)
+        return STABLE if step < 5 else UNDECIDED
+
+    bracket(verdict, 3, 0, 200, reach=9)
+    assert max(asked) <= 13
 
 
 def test_a_light_load_settles_and_a_heavy_one_is_unstable_after_two_seeds() -> None:
@@ -60,7 +64,7 @@ def test_a_light_load_settles_and_a_heavy_one_is_unstable_after_two_seeds() -> N
     assert 4.303 * mean.std(ddof=1) / math.sqrt(3) <= BUDGET.precision * mean.mean() * 1.001  # Student's t, 2 degrees
     heavy = pd.DataFrame(settled_point(QUESTION, "scepsy", {}, 1.5, BUDGET, "sweep"))
     assert set(heavy["point_verdict"]) == {UNSTABLE}
-    assert list(heavy["seed"]) == [1, 2]
+    assert list(heavy["seed"]) == [1, 2]  # certain by then
     assert not heavy["point_settled"].any()
     assert heavy["point_why"].str.contains("stays behind").all()
 
@@ -88,15 +92,29 @@ def test_systems_replay_the_same_runs_at_the_same_times() -> None:
     pd.testing.assert_series_equal(first.loc[same, "offered_per_s"], second.loc[same, "offered_per_s"], rtol=0.05)
 
 
-def test_the_highest_rate_is_stable_and_the_next_load_on_the_grid_is_not() -> None:
-    rows = pd.DataFrame(highest_rate(QUESTION, "scepsy", {}, BUDGET))
-    assert list(rows["seed"]) == [1, 2, 3]
-    assert rows["stable"].all()
-    assert (rows["load_above"] / rows["load"]).to_numpy() == pytest.approx(1.2, rel=1e-3)
-    assert ((rows["load"] > 0.3) & (rows["load"] < 2)).all()
-    assert (rows["settled"] | rows["why"].str.contains("not settled")).all()
+def test_the_highest_rate_lies_between_a_load_shown_stable_and_one_shown_unstable() -> None:
+    row = highest_rate(QUESTION, "scepsy", {}, BUDGET)[0]
+    assert 0.3 < row["load_stable"] < row["load"] < row["load_unstable"] < 2
+    assert row["settled"] == (row["load_unstable"] < 1.21 * row["load_stable"])
+    assert row["settled"] or "undecided" in row["why"]
     rate = reference_of(QUESTION).rates_per_s[0]
-    assert (rows["rate_per_s"] / rows["load"]).to_numpy() == pytest.approx(rate, rel=1e-3)
+    assert row["rate_low_per_s"] == pytest.approx(rate * row["load_stable"])
+    assert row["rate_high_per_s"] == pytest.approx(rate * row["load_unstable"])
+
+
+def test_seeds_together_decide_what_one_alone_cannot() -> None:
+    rng = np.random.default_rng(5)
+    windows = []
+    for _ in range(6):  # single queues at 104 % load, in windows too short for one of them
+        arrival = np.cumsum(rng.exponential(1.0, 1_500))
+        service = rng.exponential(1.04, 1_500)
+        end = np.zeros(1_500)
+        for n in range(1_500):
+            end[n] = max(arrival[n], end[n - 1] if n else 0.0) + service[n]
+        windows.append(Window(arrival, end, service, 100.0, float(arrival[-1])))
+    alone = [pooled_drift([window]) for window in windows]
+    assert pooled_drift(windows).p < 0.3 * min(one.p for one in alone)
+    assert pooled_drift(windows).part == pytest.approx(np.mean([one.part for one in alone]), abs=0.01)
 
 
 @pytest.mark.data

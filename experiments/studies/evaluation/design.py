@@ -16,13 +16,15 @@ from scepsy.profile import catalogue
 
 GROUPS = ("scepsy", "allocation", "autoscaling", "engine")
 STATIC_GROUPS = ("scepsy", "allocation")
-JUDGED = ("scepsy-judged", "oracle-user")
+JUDGED = ("scepsy-judged", "scepsy-judged-whole", "oracle-user")
 """Plans that simulations of the interpreted engine choose: too slow beyond 16 GPUs."""
 RIVALS = ("scepsy", "oracle-user", "ayo", "aegaeon", "muxserve")
 """Who is asked again where one assumption is changed."""
 
 RAG, BEAM, BOTH = ("rag-rerank",), ("beam-search",), ("rag-rerank", "beam-search")
-OTHER = ("rag-llm-rerank", "beam-search-paper", "debate", "map-reduce", "text-to-sql", "tool-agent")
+OTHER = ("rag-llm-rerank", "debate", "map-reduce", "text-to-sql", "tool-agent")
+LONG = ("beam-search-paper",)
+"""Hundreds of calls in a run: too long for every system's every option."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Plan:
     screen_seed: int
     """Not one of the measured seeds, so that choosing does not flatter what is chosen."""
     finalists: int
-    """Options of a system that are measured in full at a load."""
+    """Options of a system that are measured in full at a common rate: the best ones of the screening."""
+    finalists_at_border: int
+    """The same where its highest stable rate is sought."""
     most_options: int
     """Options that are tried at all; the registry's order, evenly thinned."""
     rates: tuple[float, ...]
@@ -66,9 +70,10 @@ FULL = Plan(
     parts=("headline", "small", "ablation", "workloads", "real", "large", "h100", "arrivals", "tokens", "models"),
     screen_loads=(0.15, 0.4, 0.7, 1.0),
     screen_seed=101,
-    finalists=2,
+    finalists=1,
+    finalists_at_border=2,
     most_options=24,
-    rates=(0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1),
+    rates=(0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.1),
 )
 REDUCED = replace(
     FULL,
@@ -76,27 +81,28 @@ REDUCED = replace(
     budget=replace(FULL.budget, seeds=(1, 2, 3), precision=0.05, tolerance=0.04, most_calls=150_000, most_policy_calls=30_000),
     parts=("small",),
     screen_loads=(0.3, 0.8),
-    finalists=1,
+    finalists_at_border=1,
     most_options=6,
 )
 QUICK = Plan(
     name="quick",
-    budget=Budget(seeds=(1, 2), precision=0.1, tolerance=0.05, first_calls=4_000, most_calls=40_000, most_policy_calls=6_000),
+    budget=Budget(seeds=(1, 2), precision=0.1, tolerance=0.05, first_calls=4_000, most_calls=60_000, most_policy_calls=20_000),
     parts=("quick",),
     screen_loads=(0.6,),
     screen_seed=101,
     finalists=1,
+    finalists_at_border=1,
     most_options=3,
     rates=(0.1, 0.5, 0.9, 1.1),
 )
 SMOKE = replace(
     QUICK,
     name="smoke",
-    budget=replace(QUICK.budget, seeds=(1,), most_calls=8_000, most_policy_calls=4_000, first_calls=2_000, precision=0.2),
+    budget=replace(QUICK.budget, precision=0.2, first_calls=2_000, most_calls=20_000, most_policy_calls=8_000),
     parts=("smoke",),
     rates=(0.3, 0.8),
 )
-"""For tests: one workflow, three systems."""
+"""For tests and trials: one workflow on four GPUs, four systems, seconds of processor time. Nothing follows from it."""
 PLANS = {plan.name: plan for plan in (SMOKE, QUICK, REDUCED, FULL)}
 
 
@@ -110,10 +116,13 @@ def cells(plan: Plan) -> list[Cell]:
     makers = {
         "headline": lambda: [Cell("headline", Question(w), systems_of(GROUPS)) for w in (RAG, BEAM, BOTH)],
         "small": lambda: [Cell("small", Question(w, gpus=n), systems_of(GROUPS)) for n in (4, 8) for w in (RAG, BEAM, BOTH)],
-        "quick": lambda: [Cell("quick", Question(w, gpus=4), systems_of(GROUPS, JUDGED)) for w in (RAG, BEAM)],
-        "smoke": lambda: [Cell("smoke", Question(RAG, gpus=4), ("scepsy", "equal", "aegaeon"))],
+        "quick": _quick,
+        "smoke": lambda: [Cell("smoke", Question(RAG, gpus=4), ("scepsy", "equal", "aegaeon", "no-fractions"))],
         "ablation": _ablation,
-        "workloads": lambda: [Cell("workloads", Question((w,)), systems_of(GROUPS)) for w in OTHER],
+        "workloads": lambda: [
+            *(Cell("workloads", Question((w,)), systems_of(GROUPS)) for w in OTHER),
+            Cell("workloads", Question(LONG), RIVALS),
+        ],
         "real": _real,
         "large": _large,
         "h100": lambda: [Cell("h100", Question(w, gpu_type="H100-80G", gpus=8), RIVALS) for w in (RAG, BEAM)],
@@ -122,6 +131,19 @@ def cells(plan: Plan) -> list[Cell]:
         "models": _models,
     }
     return [cell for part in plan.parts for cell in makers[part]()]
+
+
+def _quick() -> list[Cell]:
+    """A little of everything that the figures draw."""
+    names = systems_of(GROUPS, JUDGED)
+    asked = (Question(RAG, gpus=4), Question(BEAM, gpus=4), Question(RAG))
+    changed = tuple(Question(RAG, gpus=8, arrivals=kind) for kind in ("poisson", "gamma:4"))
+    tight = Question(BEAM, gpus=4, gpus_per_node=2)
+    return [
+        *(Cell("quick", question, names) for question in asked),
+        Cell("quick", tight, ("scepsy", *systems_of(("ablation",), JUDGED))),
+        *(Cell("quick", question, ("scepsy", "aegaeon")) for question in changed),
+    ]
 
 
 def _ablation() -> list[Cell]:
@@ -135,8 +157,7 @@ def _ablation() -> list[Cell]:
 
 def _real() -> list[Cell]:
     """Real traces, where the folder is known: hosted models are played by open ones, so 16 GPUs."""
-    names = systems_of(GROUPS) if data_folder() else ()
-    return [Cell("real", Question((f"real:{name}",)), names) for name in REAL if names]
+    return [Cell("real", Question((f"real:{name}",)), RIVALS) for name in REAL if data_folder()]
 
 
 def _large() -> list[Cell]:

@@ -1,7 +1,7 @@
 """How a cell is measured, in three steps, each resting on the rows of the one before.
 
 1. *screen*: every option of every system that has several, once and briefly, with a seed that nothing else uses.
-2. *maximum*: the highest stable rate of each system, by bisection, for its best options near saturation; a row per seed.
+2. *maximum*: the highest stable rate of each system, by bisection, for its best options near saturation.
 3. *sweep*: latencies of all systems at the same rates, parts of the highest rate that any of them keeps up with.
 
 Tasks are pure in their parameters, so they are cached, resumed and spread over processes one by one.
@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 
 from experiments.points.border import START_LOAD, highest_rate
+from experiments.points.measured import COMPILED_SPEEDUP, interpreted
 from experiments.points.questions import Question
 from experiments.points.settled import Budget, Row, budget_of, first_runs_guess, settled_point
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.evaluation.design import GROUPS, JUDGED, PLANS, Cell, Plan, cells, options_of
 from experiments.studies.loads import question_of
 from experiments.systems.deployment import Option, label_of
-from experiments.systems.registry import SYSTEMS
 from scepsy.steady.verdict import UNSTABLE
 
 Found = Sequence[Row]
@@ -81,7 +81,7 @@ def maximum(scale: Scale, found: Found = ()) -> list[Task]:
         for system in cell.systems:
             seen = screened(found, cell.question, system)
             edge = max((load for load, ranked in seen.items() if ranked and not ranked[0].unstable), default=START_LOAD)
-            for option in best_options(cell.question, system, edge, seen, plan):
+            for option in best_options(cell.question, system, edge, seen, plan, plan.finalists_at_border):
                 tasks.append(task("maximum", cell.question, system, option, plan.budget, load=edge if seen else START_LOAD))
     return distinct(tasks)
 
@@ -93,16 +93,25 @@ def sweep(scale: Scale, found: Found = ()) -> list[Task]:
     for cell in cells(plan):
         best = best_load(cell, found)
         for system in cell.systems:
-            seen = screened(found, cell.question, system)
+            seen, limits = screened(found, cell.question, system), known_unstable(cell.question, system, found)
             for part in plan.rates:
                 load = float(f"{part * best:.4g}")
-                for option in best_options(cell.question, system, load, seen, plan):
-                    tasks.append(task("sweep", cell.question, system, option, plan.budget, load=load))
+                for option in best_options(cell.question, system, load, seen, plan, plan.finalists):
+                    known = load >= limits.get(label_of(option), math.inf)
+                    budget = brief(plan.budget) if known else plan.budget
+                    tasks.append(task("sweep", cell.question, system, option, budget, load=load, unstable=known))
     return distinct(tasks)
 
 
-def task(step: str, question: Question, system: str, option: Option, budget: Budget, load: float) -> Task:
-    """One task."""
+def brief(budget: Budget) -> Budget:
+    """One short round of one seed: of a load that is known to be unstable there is nothing to settle."""
+    return replace(budget, seeds=budget.seeds[:1], most_calls=budget.first_calls, most_policy_calls=budget.first_calls)
+
+
+def task(
+    step: str, question: Question, system: str, option: Option, budget: Budget, load: float, *, unstable: bool = False
+) -> Task:
+    """One task. ``unstable``: a lower load has been shown to be."""
     params = {
         "step": step,
         "question": asdict(question),
@@ -110,6 +119,7 @@ def task(step: str, question: Question, system: str, option: Option, budget: Bud
         "option": dict(option),
         "load": load,
         "budget": asdict(budget),
+        "unstable": unstable,
     }
     return Task(params, question)
 
@@ -144,25 +154,36 @@ def screened(found: Found, question: Question, system: str) -> dict[float, list[
 
 
 def best_options(
-    question: Question, system: str, load: float, seen: Mapping[float, Sequence[Ranked]], plan: Plan
+    question: Question, system: str, load: float, seen: Mapping[float, Sequence[Ranked]], plan: Plan, count: int
 ) -> list[Option]:
-    """The options to measure at a load: the best at the screened load that is nearest, as a ratio."""
+    """The options to measure at a load: the ``count`` best at the screened load that is nearest, as a ratio."""
     every = options_of(system, question, plan)
     if len(every) == 1 or not seen:
-        return every[: plan.finalists]
+        return every[:count]
     nearest = min(seen, key=lambda known: abs(math.log(known / load)))
-    names = [one.option for one in seen[nearest][: plan.finalists]]
+    names = [one.option for one in seen[nearest][:count]]
     return [option for option in every if label_of(option) in names]
 
 
 def best_load(cell: Cell, found: Found) -> float:
-    """The highest load that any system keeps up with on average over its seeds; 1 where none is known to."""
+    """The highest load that any system keeps up with; 1 where none is known to."""
     columns = columns_of(cell.question)
-    loads: dict[tuple[str, str], list[float]] = {}
-    for row in found:
-        if row["kind"] == "maximum" and row["group"] in GROUPS and key_of(row) == columns:
-            loads.setdefault((row["system"], row["option"]), []).append(row["load"])
-    return max((fsum(some) / len(some) for some in loads.values()), default=0.0) or 1.0
+    loads = [r["load"] for r in found if r["kind"] == "maximum" and r["group"] in GROUPS and key_of(r) == columns]
+    return max(loads, default=0.0) or 1.0
+
+
+def known_unstable(question: Question, system: str, found: Found) -> dict[str, float]:
+    """By option: the lowest load that step 2 has shown unstable."""
+    columns = columns_of(question)
+    rows = [r for r in found if r["kind"] == "maximum" and r["system"] == system and key_of(r) == columns]
+    return {row["option"]: row["load_unstable"] for row in rows}
+
+
+KNOWN = {
+    "point_verdict": UNSTABLE,
+    "point_settled": False,
+    "point_why": "a lower load has been shown to be unstable: one brief replay, for the record",
+}
 
 
 def run(params: Mapping[str, Any]) -> list[Row]:
@@ -173,12 +194,12 @@ def run(params: Mapping[str, Any]) -> list[Row]:
         rows = highest_rate(question, system, option, budget, load)
     else:
         rows = settled_point(question, system, option, load, budget, params["step"])
+        if params["unstable"]:
+            rows = [row | KNOWN for row in rows]
     text = json.dumps(params, sort_keys=True)
     return [row | {"task": text} for row in rows]
 
 
-COMPILED_SPEEDUP = 12.0
-"""Calls of the compiled core in the time of one interpreted call: that of rounds of some 20,000 calls."""
 PROBES = 6
 """Loads that a bisection asks for, about."""
 PART_OF_BUDGET = {"maximum": 0.35, "sweep": 0.5}
@@ -190,7 +211,7 @@ JUDGED_CALLS = 120_000.0
 def calls(params: Mapping[str, Any]) -> float:
     """Interpreted calls that take about as long as the task. For estimates only."""
     question, budget, step = question_of(params), budget_of(params), params["step"]
-    static = SYSTEMS[params["system"]].group not in ("engine", "autoscaling")
+    static = not interpreted(params["system"])
     first = first_runs_guess(question, params["load"], budget.first_calls)
     most = max(first, budget.most_calls if static else budget.most_policy_calls)
     loads = PROBES * (1 if step == "maximum" else 0) or 1

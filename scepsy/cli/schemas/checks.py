@@ -202,5 +202,7 @@ DOCUMENTS: dict[str, Shape] = {
             ),
         }
     ),
-    "figures": record({"figures": rows(TEXT), "files": rows(TEXT)}),
+    "figures": record(
+        {"figures": rows(TEXT), "files": rows(TEXT), "skipped": rows(record({"figure": TEXT, "why": TEXT}))},
+    ),
 }
