@@ -37,6 +37,7 @@ HEAT_MAP_COLUMNS = 60
 MOST_CALLS = 30_000
 """Calls of the longest replay of one point, where the number of runs is not given."""
 FIRST_RUNS = 300
+NO_WARNING = ["The premise holds: no warning."]
 
 
 def factors_of(plan: Plan, problem: Problem) -> tuple[float, ...]:
@@ -254,10 +255,12 @@ def _rates_table(frame: pd.DataFrame) -> Table:
                 r["latency_p95_s"],
                 r["throughput_per_s"],
                 r["verdict"],
-                r["why"],
             ]
             for r in simulated.to_dict(orient="records")
         ],
+        note=" ".join(
+            f"{r['workflow']} at {r['rate_per_s']:.3g}/s: {r['why']}." for r in simulated.to_dict(orient="records") if r["why"]
+        ),
     )
 
 
@@ -276,7 +279,7 @@ def _shares_section(stem: str, loads: Sequence[Load]) -> Section:
     shares = pd.concat([shares_per_run(load.trace) for load in loads], ignore_index=True)
     return Section(
         "How stable the shares are",
-        paragraphs=[warning for report in reports for warning in report.warnings] or ["The premise holds: no warning."],
+        paragraphs=list(dict.fromkeys(warning for report in reports for warning in report.warnings)) or NO_WARNING,
         items=[
             Picture(f"{stem}-shares", "Shares of LLM time and latency over runs, each over its mean", share_stability(shares))
         ],

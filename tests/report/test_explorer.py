@@ -157,6 +157,7 @@ async def test_on_a_phone_in_the_dark_and_on_paper(page: Path) -> None:
         await tab.media("print", "dark")
         assert await tab.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert await tab.ask("getComputedStyle(document.getElementById('rate')).display") == "none"
+        assert await tab.ask("getComputedStyle(document.getElementById('type')).display") != "none", "the choice is printed"
         paper = await tab.call("Page.printToPDF", printBackground=True)
         assert len(paper["data"]) > 5000
         assert tab.problems == []
