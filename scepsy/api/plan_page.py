@@ -212,7 +212,12 @@ def _expectation_section(
         Picture(
             f"{stem}-latency-{load.workflow}",
             f"{load.workflow}: latency against rate, all workflows scaled together",
-            latency_vs_rate(frame, load.workflow, target_per_s=load.arrivals.rate_per_s),
+            latency_vs_rate(
+                frame,
+                load.workflow,
+                target_per_s=load.arrivals.rate_per_s,
+                limits_s={} if plan.slo is None else plan.slo.workflow(load.workflow).latency_s.given,
+            ),
         )
         for load in loads
     ]
@@ -243,7 +248,6 @@ def _rates_table(frame: pd.DataFrame) -> Table:
             "p95 s",
             "completed/s",
             "keeps up",
-            "why not",
         ],
         rows=[
             [

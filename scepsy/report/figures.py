@@ -1,6 +1,7 @@
 """The pictures of a report; each takes values or a tidy table and returns a matplotlib figure."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,21 +15,23 @@ from scepsy.cluster import Gpu
 from scepsy.plans import Plan
 from scepsy.report.style import looks, readable_log, styled
 
+LIMIT_COLOUR = "#B3261E"
+
 
 def latency_vs_rate(
-    frame: pd.DataFrame, workflow: str, *, target_per_s: float | None = None, limit_s: float | None = None
+    frame: pd.DataFrame, workflow: str, *, target_per_s: float | None = None, limits_s: Mapping[str, float] | None = None
 ) -> Figure:
     """Mean latency (log) against arrival rate, one series per planner: simulated solid with markers, predicted thin and dotted.
 
     ``frame`` has the columns of a comparison: planner, workflow, rate_per_s, seed, source, latency_mean_s, stable; with
     latency_p95_s and a single planner its 95th percentile is drawn too. Points where the simulated system was not stable are
     hollow: their latency is the length of the simulation. Each curve is named at its end, where there is room. ``target_per_s``
-    and ``limit_s`` are drawn as lines.
+    and ``limits_s`` (by statistic) are drawn as lines.
     """
     mine = frame[frame["workflow"] == workflow]
     names = list(dict.fromkeys(mine["planner"]))
     ends: list[tuple[float, str, str]] = []
-    seen: list[float] = [] if limit_s is None else [limit_s]
+    seen: list[float] = [*(limits_s or {}).values()]
     with styled():
         figure, axes = plt.subplots(figsize=(7.4, 4.0), layout="constrained")
         for name, look in looks(names).items():
@@ -61,9 +64,9 @@ def latency_vs_rate(
             axes.axvline(target_per_s, color="#888888", linewidth=0.9, linestyle="--")
             axes.annotate("target", (target_per_s, 1.0), xycoords=("data", "axes fraction"), textcoords="offset points",
                           xytext=(3, -9), fontsize=7.5, color="#888888")  # fmt: skip
-        if limit_s is not None:
-            axes.axhline(limit_s, color="#B3261E", linewidth=0.9, linestyle="--")
-            ends.append((limit_s, "limit", "#B3261E"))
+        for statistic, limit_s in (limits_s or {}).items():
+            axes.axhline(limit_s, color=LIMIT_COLOUR, linewidth=0.9, linestyle="--")
+            ends.append((limit_s, f"limit of the {statistic}", LIMIT_COLOUR))
         axes.set_xlabel("arrival rate (runs/s)")
         axes.set_ylabel("end-to-end latency (s)")
         title = "filled: keeps up, hollow: does not, or not shown to"

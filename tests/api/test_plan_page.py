@@ -1,16 +1,20 @@
 """The page of a plan: what it says is what was simulated, and the sweep goes through the knee."""
 
 import re
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
 import scepsy
+from scepsy.api import plan_page
 from scepsy.api.inputs import profiles_of
 from scepsy.api.plan_page import factors_of, in_flight, sweep_plan, verdict_of, write_plan_page
 from scepsy.api.prepare import Load, prepare
 from scepsy.search.goals import at_factor
+from scepsy.slo import Limits, Slo, WorkflowSlo
 from scepsy.workload import Arrivals
 
 RATE_PER_S = 0.5
@@ -49,6 +53,23 @@ def test_numbers_carry_no_noise(made: tuple[str, pd.DataFrame]) -> None:
     cells = re.findall(r'<td class="n">([^<]*)</td>', html)
     assert cells
     assert not [text for text in cells if re.search(r"\\.\\d{5,}", text)]
+
+
+def test_objectives_stand_on_top_and_in_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_page, "factors_of", lambda plan, problem: (1.0,))
+    trace = scepsy.generate_trace("chat", runs=20, seed=1)
+    plan = scepsy.plan(trace, rate_per_s=RATE_PER_S, cluster=1)
+    load = Load(trace=trace, arrivals=Arrivals(rate_per_s=RATE_PER_S))
+    problem = prepare([load], plan.cluster, profiles_of(trace.llms, plan.cluster))
+    frame = sweep_plan(plan, [load], lambda factor: at_factor(problem, factor), runs=3000, seed=0)
+    for limit_s, look, told in ((1000.0, "good", "The SLO is kept"), (0.01, "bad", "The SLO is not kept")):
+        slo = Slo(workflows={"*": WorkflowSlo(latency_s=Limits(p95=limit_s))})
+        write_plan_page(tmp_path / "p.html", msgspec.structs.replace(plan, slo=slo), [load], frame, problem, seed=0)
+        html = (tmp_path / "p.html").read_text()
+        assert told in html
+        assert f'class="verdict {look}"' in html
+        assert "limit of the p95" in html
+        assert "oodput" in html
 
 
 def rows(**of: object) -> pd.DataFrame:
