@@ -16,6 +16,7 @@ from scepsy.api.settle import Settled, settle
 from scepsy.backend import Stream
 from scepsy.cluster import Gpu
 from scepsy.errors import Infeasible
+from scepsy.files.cache import cache_dir
 from scepsy.operate.controller import Finding
 from scepsy.operate.controller import Load as LiveLoad
 from scepsy.operate.decision import Answer, Candidate, Move, Outlook, Simulated
@@ -31,6 +32,8 @@ from scepsy.search.grow import grown
 from scepsy.search.problem import Goal, Problem
 from scepsy.steady.verdict import UNSTABLE
 from scepsy.workload import Arrivals, Run, Trace
+from sim.policies.adaptive import adaptive
+from sim.world.control import Policy
 from sim.world.run import simulate
 
 SLOWEST_PER_S = 1e-6
@@ -262,3 +265,12 @@ def _at_rates(problem: Problem, rates: Sequence[float]) -> Problem:
         for target, rate in zip(problem.targets, rates, strict=True)
     )
     return replace(problem, targets=targets)
+
+
+def adaptive_policies(
+    plan: Plan, loads: Sequence[Load], profiles: ProfileSet, settings: Settings | None = None
+) -> tuple[Policy, ...]:
+    """The controller as a policy for a simulation of ``plan``. It takes the plan's own rates for what was planned for."""
+    wanted = settings or Settings()
+    planner = LivePlanner({load.workflow: load.trace for load in loads}, profiles, wanted, cache_dir=cache_dir())
+    return (adaptive(plan, planner.references(plan), wanted, planner.replan, planner.validate),)

@@ -57,6 +57,6 @@ RouterName = Literal[
     "ayo",
 ]
 QueueOrderName = Literal["fcfs", "shortest-remaining", "plas", "topology", "hexagent"]
-SystemName = Literal["static", "hpa", "hpa-load", "hpa-kv", "hpa-gpu", "keda", "aegaeon", "muxserve", "ayo"]
+SystemName = Literal["static", "hpa", "hpa-load", "hpa-kv", "hpa-gpu", "keda", "adaptive", "aegaeon", "muxserve", "ayo"]
 EngineName = Literal["auto", "simpy", "compiled"]
 TargetName = Literal["dra", "mps", "hami", "local"]

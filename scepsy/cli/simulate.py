@@ -197,8 +197,9 @@ def _replay(
     """Simulate by the measuring rule; with the wall seconds of the last round. The spinner is on stderr."""
     import msgspec
 
+    from scepsy.api.live import adaptive_policies
     from scepsy.api.settle import settle
-    from sim.policies.systems import OTHER_ENGINES, SYSTEMS
+    from sim.policies.systems import ADAPTIVE, OTHER_ENGINES, SYSTEMS
     from sim.world.run import simulate as run
     from sim.world.timeline import Timeline
 
@@ -225,7 +226,7 @@ def _replay(
                 profiles=profiles,
                 router=router,
                 queue_order=queue_order,
-                policies=SYSTEMS[system],
+                policies=adaptive_policies(result, loads, profiles) if system == ADAPTIVE else SYSTEMS[system],
                 timeline=watched,
                 engine=engine,
             )

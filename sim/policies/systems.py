@@ -49,6 +49,9 @@ def under_ayo(plan: Plan, workload: Workload, profiles: ProfileSet) -> Records:
     return simulate(plan, msgspec.structs.replace(workload, streams=streams), profiles=profiles, router="ayo")
 
 
+ADAPTIVE = "adaptive"
+"""The controller of ``scepsy operate``: a policy that needs a planner, so ``scepsy.api.live`` makes it."""
+
 OTHER_ENGINES: Mapping[str, Callable[[Plan, Workload, ProfileSet], Records]] = {
     "aegaeon": under_aegaeon,
     "muxserve": under_muxserve,

@@ -15,7 +15,7 @@ from scepsy.cli import options as shared
 from scepsy.search import PLANNERS
 from sim.policies.orders import QUEUE_ORDERS
 from sim.policies.routers import ROUTERS
-from sim.policies.systems import OTHER_ENGINES, SYSTEMS
+from sim.policies.systems import ADAPTIVE, OTHER_ENGINES, SYSTEMS
 from sim.world.choice import ENGINES
 
 CHOICES = {
@@ -23,7 +23,7 @@ CHOICES = {
     "--predictor": (shared.PredictorName, PREDICTORS),
     "--router": (shared.RouterName, ROUTERS),
     "--queue-order": (shared.QueueOrderName, ("fcfs", *QUEUE_ORDERS)),
-    "--system": (shared.SystemName, (*SYSTEMS, *OTHER_ENGINES)),
+    "--system": (shared.SystemName, (*SYSTEMS, ADAPTIVE, *OTHER_ENGINES)),
     "--engine": (shared.EngineName, ENGINES),
     "--target": (shared.TargetName, TARGETS),
 }
