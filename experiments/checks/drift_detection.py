@@ -2,9 +2,9 @@
 
     python -m experiments.checks.drift_detection            # → experiments/results/drift_detection.csv
 
-Runs are drawn from generated workflows and arrive by a Poisson process. The controller's own ``look`` is called every ``--look``
-seconds at its default settings. Runs end when they arrive, so that the delay is that of the test alone. After a false alarm it
-goes on as in operation: what was found becomes the reference.
+Runs are drawn from generated workflows and arrive by a Poisson process. The controller's own ``look`` is called, at its default
+settings but every ``--look`` seconds. Runs end when they arrive, so that the delay is that of the test alone. After a false
+alarm it goes on as in operation: what was found becomes the reference.
 """
 
 import argparse

@@ -116,7 +116,7 @@ def plan(
     if rates is not None:
         from scepsy.cli.schedule import first_rates
 
-        if rate or running is not None or judge != "none":
+        if rate or running is not None or judge == "simulate":
             raise InputError("--rates gives the rates of a schedule: leave out --rate, --from and --judge")
         rate = first_rates(rates, trace)
     import msgspec
