@@ -14,7 +14,6 @@ scored with, so small regrets are overstated. A regret below 0 cannot occur: whe
 
 import argparse
 from collections.abc import Iterator, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +63,11 @@ def row_of(case: Case, calls: int) -> dict[str, Any]:
         for plan in neighbour_plans(case.problem, origin.allocations, NEIGHBOURS_TRIED):
             plans.setdefault(plan.allocations, plan)
     replays, runs = Replays(case, seed=SEED), max(300, int(calls / calls_per_run(case.streams)))
-    ranked = sorted((replays.replay(plan, runs) for plan in plans.values()), key=lambda one: one.mean_s)
+    ranked = sorted((replays.replay(plan, runs) for plan in plans.values()), key=lambda one: one.rank)
     left = [one.plan for one in ranked[:FINALISTS_REPLAYED]]
     left += [default] if default not in left else []
     finalists = {plan.allocations: replays.replay(plan, LONGER_REPLAYS * runs) for plan in left}
-    mine, best = finalists[default.allocations], min(finalists.values(), key=lambda one: one.mean_s)
+    mine, best = finalists[default.allocations], min(finalists.values(), key=lambda one: one.rank)
     exact_s = finalists[exact.allocations].mean_s if exact.allocations in finalists else float("nan")
     return {
         "rate_per_s": case.problem.rates_per_s[0],
@@ -93,7 +92,7 @@ def regret(mine: Replayed, best: Replayed) -> dict[str, float]:
     """Percent of the best's latency that the default takes more, and the half-width."""
     if mine.plan.allocations == best.plan.allocations:
         return {"regret_pct": 0.0, "half_width_pct": 0.0}
-    if not isfinite(mine.mean_s):
+    if mine.unstable > best.unstable:
         return {"regret_pct": float("inf"), "half_width_pct": float("nan")}
     gap = difference(best, mine)
     return {"regret_pct": 100 * gap.relative, "half_width_pct": 100 * abs(gap.half_width * gap.relative / gap.value)}

@@ -75,11 +75,21 @@ class Replayed:
         return self.latency_s[self.arrival_s >= begin_s]
 
     @property
+    def unstable(self) -> bool:
+        """Whether it was seen not to keep up. Where runs are long and the replay is short, all plans may look so while the
+        system fills."""
+        return any(one.verdict == UNSTABLE for one in self.outcome.values())
+
+    @property
     def mean_s(self) -> float:
-        """Mean in the steady state; infinite for a plan that does not keep up."""
-        if any(one.verdict == UNSTABLE for one in self.outcome.values()):
-            return inf
-        return float(self.settled_s(self.begin_s).mean())
+        """Mean after the warm-up, over the runs that completed."""
+        chosen = self.settled_s(self.begin_s)
+        return float(chosen[np.isfinite(chosen)].mean()) if np.isfinite(chosen).any() else inf
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """What keeps up comes first, then what is faster."""
+        return self.unstable, self.mean_s
 
 
 @dataclass(frozen=True)
@@ -199,7 +209,7 @@ def _halve(case: Case, seen: dict[Allocations, Plan], budget_s: float, started: 
             new = [p for p in neighbour_plans(case.problem, ranked[0].plan.allocations, most) if p.allocations not in seen]
             new = new[: most - len(seen)]
             seen.update((plan.allocations, plan) for plan in new)
-            ranked = sorted([*ranked, *_ranked(replays, new, runs, means)], key=lambda one: one.mean_s)
+            ranked = sorted([*ranked, *_ranked(replays, new, runs, means)], key=lambda one: one.rank)
         keep = max(FINALISTS, ceil(len(ranked) / 2))
         left = [one.plan for one in ranked[:keep]]
         left += [first] if first not in left else []
@@ -215,10 +225,10 @@ def _halve(case: Case, seen: dict[Allocations, Plan], budget_s: float, started: 
         calls=replays.calls,
         budget_s=budget_s,
         seconds=perf_counter() - started,
-        lead_pct=None if gap is None or not np.isfinite(over.mean_s if over else inf) else 100.0 * gap.relative,
+        lead_pct=None if gap is None or over is None or over.unstable > chosen.unstable else 100.0 * gap.relative,
         lead_half_width_pct=None
         if gap is None or not np.isfinite(gap.half_width)
-        else 100.0 * abs(gap.half_width / _mean(chosen)),
+        else 100.0 * abs(gap.half_width / chosen.mean_s),
         over=over.plan.planner if over is not None else "",
         stable=all(one.verdict == STABLE for one in chosen.outcome.values()),
     )
@@ -226,15 +236,11 @@ def _halve(case: Case, seen: dict[Allocations, Plan], budget_s: float, started: 
     return Judgement(msgspec.structs.replace(plan, judged=judged), found)
 
 
-def _mean(one: Replayed) -> float:
-    return float(one.settled_s(one.begin_s).mean())
-
-
 def _ranked(replays: Replays, plans: Sequence[Plan], runs: int, means: dict[Allocations, float]) -> list[Replayed]:
     """All plans replayed, the fastest first; ties stay in order."""
     found = [replays.replay(plan, runs) for plan in plans]
     means.update((one.plan.allocations, one.mean_s) for one in found)
-    return sorted(found, key=lambda one: one.mean_s)
+    return sorted(found, key=lambda one: one.rank)
 
 
 def choose(ranked: Sequence[Replayed]) -> tuple[Replayed, Replayed | None]:
@@ -247,7 +253,7 @@ def choose(ranked: Sequence[Replayed]) -> tuple[Replayed, Replayed | None]:
 
 
 def _equal(best: Replayed, other: Replayed) -> bool:
-    if not np.isfinite(other.mean_s):
+    if other.unstable > best.unstable or not np.isfinite(other.mean_s):
         return False
     gap = difference(best, other)
     return not gap.significant or abs(gap.relative) < INDIFFERENCE
