@@ -24,6 +24,7 @@ MODELS = {
     "gpt-4o-mini": "llama-3.1-8b",
     "text-embedding-3-small": "bge-large-en-v1.5",
     "rerank-v3.5": "bge-reranker-large",
+    "claude-haiku-4-5": "qwen3-4b",
 }
 RATE_PER_S = 6.0
 FACTORS = (0.5, 1.0, 2.0, 4.0, 6.0, 7.0)

@@ -13,10 +13,11 @@ from scepsy.files.atomic import write_bytes
 from scepsy.records import COMPLETED
 from scepsy.slo import Slo
 from scepsy.steady.interval import Interval, mean_interval, quantile_interval
-from scepsy.steady.verdict import Measured
+from scepsy.steady.verdict import UNDECIDED, Measured
 
 Check = dict[str, Any]
-"""``workflow`` (or ``llm``), ``name, limit, value, half_width, ok, why``: as ``scepsy validate --json`` prints it."""
+"""``workflow`` (or ``llm``), ``name, limit, value, half_width, ok, why``: as ``scepsy validate --json`` prints it. ``known``:
+False where it does not hold because the simulation cannot tell."""
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
@@ -38,7 +39,16 @@ def checks_against(slo: Slo, found: Settled, rates_per_s: Mapping[str, float | N
 
 def _of_workflow(slo: Slo, name: str, one: Measured, rate_per_s: float | None) -> Iterator[Check]:
     wanted = slo.workflow(name)
-    yield _check(name, "keeps_up", one.offered_per_s, one.throughput_per_s, 0.0, one.latency.stable, one.latency.why)
+    yield _check(
+        name,
+        "keeps_up",
+        one.offered_per_s,
+        one.throughput_per_s,
+        0.0,
+        one.latency.stable,
+        one.latency.why,
+        known=one.verdict != UNDECIDED,
+    )
     least = one.issued * (1 - wanted.error_budget_pct / 100)
     what = "completed_runs" if not wanted.error_budget_pct else f"completed_runs (error budget {wanted.error_budget_pct:g} %)"
     yield _check(name, what, least, one.completed, 0.0, one.completed >= least, "")
@@ -51,8 +61,9 @@ def _of_workflow(slo: Slo, name: str, one: Measured, rate_per_s: float | None) -
     if wanted.min_throughput_per_s is not None:
         # What keeps up completes what arrives in the long run; arrivals and completions of one window scatter about that.
         done = (rate_per_s or one.offered_per_s) if one.latency.stable else one.throughput_per_s
-        kept = done >= wanted.min_throughput_per_s
-        yield _check(name, "min_throughput_per_s", wanted.min_throughput_per_s, done, 0.0, kept, "")
+        enough = done >= wanted.min_throughput_per_s
+        known = enough or one.verdict != UNDECIDED
+        yield _check(name, "min_throughput_per_s", wanted.min_throughput_per_s, done, 0.0, enough, "", known=known)
 
 
 def _limit(name: str, what: str, limit: float, value: Interval, llm: str = "") -> Check:
@@ -60,10 +71,21 @@ def _limit(name: str, what: str, limit: float, value: Interval, llm: str = "") -
     why = ""
     if not kept and not value.low > limit:
         why = f"{what}: the interval reaches beyond the limit {limit:g}"
-    return _check("" if llm else name, what, limit, value.value, value.half_width, kept, why, llm)
+    return _check("" if llm else name, what, limit, value.value, value.half_width, kept, why, llm, known=kept or not why)
 
 
-def _check(workflow: str, name: str, limit: float, value: float, half_width: float, ok: bool, why: str, llm: str = "") -> Check:
+def _check(
+    workflow: str,
+    name: str,
+    limit: float,
+    value: float,
+    half_width: float,
+    ok: bool,
+    why: str,
+    llm: str = "",
+    *,
+    known: bool = True,
+) -> Check:
     check = {
         "workflow": workflow,
         "name": name,
@@ -72,6 +94,7 @@ def _check(workflow: str, name: str, limit: float, value: float, half_width: flo
         "half_width": half_width if np.isfinite(half_width) else None,
         "ok": bool(ok),
         "why": why,
+        "known": known,
     }
     return check | ({"llm": llm} if llm else {})
 
@@ -122,6 +145,13 @@ def goodput(slo: Slo, found: Settled) -> list[dict[str, Any]]:
     return rows
 
 
+def kept(checks: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Whether all checks hold; None where one does not and none is shown to fail."""
+    if all(check["ok"] for check in checks):
+        return True
+    return False if any(check["known"] for check in checks if not check["ok"]) else None
+
+
 def told(checks: Sequence[Mapping[str, Any]]) -> str:
     """The verdict in one sentence."""
     missed = [check for check in checks if not check["ok"]]
@@ -130,7 +160,10 @@ def told(checks: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for check in missed:
         value = "not known" if check["value"] is None else f"{check['value']:.4g}"
-        parts.append(f"{check.get('llm') or check['workflow']} {check['name']} is {value}, limit {check['limit']:.4g}")
+        open_ = "" if check["known"] else ", too few runs to tell"
+        parts.append(f"{check.get('llm') or check['workflow']} {check['name']} is {value}, limit {check['limit']:.4g}{open_}")
+    if kept(checks) is None:
+        return f"Whether the SLO is kept is not shown, {len(missed)} of {len(checks)} checks are open: {'; '.join(parts)}."
     return f"The SLO is not kept, {len(missed)} of {len(checks)} checks fail: {'; '.join(parts)}."
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scepsy.api.forecast import forecast
-from scepsy.api.objectives import checks_against, goodput, told
+from scepsy.api.objectives import checks_against, goodput, kept, told
 from scepsy.api.plan_tables import calls_table, cost_table, expected_table, memory_table
 from scepsy.api.point import at_rate, measure, simulator
 from scepsy.api.prepare import Load
@@ -150,8 +150,8 @@ def write_plan_page(
     if plan.slo is not None:
         checks = checks_against(plan.slo, found, {load.workflow: load.arrivals.rate_per_s for load in loads})
         sections.insert(0, _objectives_section(checks, goodput(plan.slo, found)))
-        kept = all(check["ok"] for check in checks)
-        verdict = Verdict(verdict.good if kept else False, f"{told(checks)} {verdict.sentence}")
+        held = kept(checks)
+        verdict = Verdict(verdict.good if held else held, f"{told(checks)} {verdict.sentence}")
     lead = (
         f"{plan.planner} plan for {', '.join(load.workflow for load in loads)} on {plan.cluster.name}: {cost.gpus} of "
         f"{cost.cluster_gpus} GPUs, {money(cost.usd_per_hour)} per hour, {money(cost.usd_per_1000_runs)} per 1,000 runs."

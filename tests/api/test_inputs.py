@@ -11,7 +11,7 @@ SAMPLE = Path(__file__).parents[2] / "docs" / "samples" / "support.otlp.jsonl.gz
 
 def test_a_trace_is_imported_without_naming_its_format() -> None:
     trace = scepsy.import_trace(SAMPLE)
-    assert (len(trace.runs), len(trace.llms)) == (60, 4)
+    assert (len(trace.runs), len(trace.llms)) == (60, 5)
     assert trace == scepsy.import_trace([SAMPLE], "otel")
 
 

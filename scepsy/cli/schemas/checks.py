@@ -84,7 +84,7 @@ _SLO = record(
         "checks": rows(
             record(
                 {"name": TEXT, "limit": maybe(NUMBER), "value": maybe(NUMBER), "ok": FLAG},
-                {"workflow": TEXT, "half_width": maybe(NUMBER), "why": TEXT, "llm": TEXT},
+                {"workflow": TEXT, "half_width": maybe(NUMBER), "why": TEXT, "llm": TEXT, "known": FLAG},
             )
         ),
         "goodput": rows(
@@ -126,7 +126,7 @@ DOCUMENTS: dict[str, Shape] = {
             "checks": rows(
                 record(
                     {"name": TEXT, "limit": maybe(NUMBER), "value": maybe(NUMBER), "ok": FLAG},
-                    {"workflow": TEXT, "half_width": maybe(NUMBER), "why": TEXT, "llm": TEXT},
+                    {"workflow": TEXT, "half_width": maybe(NUMBER), "why": TEXT, "llm": TEXT, "known": FLAG},
                 )
             ),
             "runs": _COUNTS,
