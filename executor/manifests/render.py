@@ -102,13 +102,13 @@ def render(plan: Plan, profiles: ProfileSet, options: RenderOptions | None = Non
             "gateway_image is empty: must be an image with Scepsy installed, and there is no public one: build it (see: "
             "docs/kubernetes.md), then give --gateway-image IMAGE, or gateway_image in the deploy file"
         )
+    tied = [(domain, holder(plan, domain, options)) for domain in domains(plan)]  # first: they say what cannot be tied
     known: dict[tuple[str, str, int], Profile] = {(p.llm.name, p.gpu.name, p.tensor_parallel): p for p in profiles.profiles}
     options = _with_models(plan, known, options)
     plan_hash = plan_digest(plan, profiles, options)
     holders: list[Manifest] = []
     engines: list[Engine] = []
-    for domain in domains(plan):
-        held = holder(plan, domain, options)
+    for domain, held in tied:
         if held is not None:
             holders.append(held)
         engines += _engines(plan, domain, known, options, "" if held is None else held["metadata"]["name"])
