@@ -8,10 +8,11 @@ arrivals and the fraction unit behind all of them are not public, so even a repr
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from experiments.findings.compare import OWN_GROUPS, largest, records
+from experiments.findings.compare import KEYS, OURS, OWN_GROUPS, largest, records
 
 ABSTRACT = "abstract of arXiv 2604.15186"
 NOTE = "one public survey note; other notes contradict it"
@@ -62,12 +63,24 @@ def base(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[same & (frame["planned_on"] == "") & (frame["measured_on"] == "") & (frame["gpus_per_node"] == 8)]
 
 
+def settled_borders(maxima: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose highest rate is settled, as Scepsy's is at the same question."""
+    keys = list(KEYS)
+    ours = maxima[(maxima["system"] == OURS) & maxima["settled"].astype(bool)][keys]
+    return maxima[maxima["settled"].astype(bool)].merge(ours, on=keys, how="inner")
+
+
+def cell(row: Mapping[str, Any]) -> str:
+    """A query for the rows of a system at a workload and cluster size."""
+    return f"system == {row['system']!r} and workload == {row['workload']!r} and gpus == {row['gpus']}"
+
+
 def most_throughput(tables: Tables) -> Ours:
     """The largest ratio of highest stable rates over any other system on any workload, where both borders are known."""
-    found = base(tables["maxima"])
+    found = settled_borders(base(tables["maxima"]))
     found = found[~found["group"].isin(OWN_GROUPS) & found["ratio"].map(math.isfinite)]
     if found.empty:
-        return nothing("no system's highest rate is known")
+        return nothing("no system's highest rate is settled")
     row = largest(found, "ratio")
     return Ours(row["ratio"], row["ratio_low"], row["ratio_high"], f"{row['workload']}, {row['gpus']} GPUs, {row['title']}")
 
@@ -75,11 +88,11 @@ def most_throughput(tables: Tables) -> Ours:
 def most_latency(tables: Tables) -> Ours:
     """The largest ratio of mean latencies at a rate at which both are stable."""
     found = base(tables["comparisons"])
-    found = found[~found["group"].isin(OWN_GROUPS) & found["stable"] & found["ratio"].notna()]
+    found = found[~found["group"].isin(OWN_GROUPS) & found["stable"] & found["settled"] & found["ratio"].notna()]
     if found.empty:
-        return nothing("no point at which both are stable")
+        return nothing("no point at which both are settled")
     row = largest(found, "ratio")
-    where = f"{row['workload']} ({row['workflow']}), {row['gpus']} GPUs, {row['title']}, load {row['load']:g}, both stable"
+    where = f"{row['workload']} ({row['workflow']}), {row['gpus']} GPUs, {row['title']}, load {row['load']:g}, both settled"
     return Ours(row["ratio"], row["low"], row["high"], where)
 
 
@@ -92,13 +105,15 @@ def throughput_over(system: str, workload: str, gpus: int) -> Callable[[Tables],
         if found.empty:
             return nothing(f"not measured: {workload} on {gpus} GPUs with {system}")
         row = records(found)[0]
+        if math.isfinite(row["ratio"]) and settled_borders(base(tables["maxima"])).query(cell(row)).empty:
+            return nothing(f"a highest rate is not settled: {row['why'] or 'that of Scepsy'}")
         if not math.isfinite(row["ratio"]):
             return nothing(f"{row['title']} is stable at no load that was tried: {row['why'] or 'no ratio'}")
         return Ours(
             row["ratio"],
             row["ratio_low"],
             row["ratio_high"],
-            "highest stable rates" + ("" if row["settled"] else ", border not settled"),
+            "highest stable rates",
         )
 
     return cut
@@ -110,11 +125,13 @@ def latency_over(system: str, workload: str, gpus: int) -> Callable[[Tables], Ou
     def cut(tables: Tables) -> Ours:
         found = base(tables["comparisons"])
         found = found[(found["system"] == system) & (found["workload"] == workload) & (found["gpus"] == gpus)]
-        both = found[found["stable"] & found["ratio"].notna()]
+        both = found[found["stable"] & found["settled"] & found["ratio"].notna()]
         if both.empty:
-            return nothing("no rate at which both are stable; the source does not say at which rate it compares")
+            return nothing("no rate at which both are settled; the source does not say at which rate it compares")
         row = largest(both, "ratio")
-        return Ours(row["ratio"], row["low"], row["high"], f"load {row['load']:g}, the largest at which both are stable")
+        return Ours(
+            row["ratio"], row["low"], row["high"], f"load {row['load']:g}, the largest ratio of those at which both are settled"
+        )
 
     return cut
 
@@ -124,9 +141,9 @@ def at_low_rates(system: str, workload: str) -> Callable[[Tables], Ours]:
 
     def cut(tables: Tables) -> Ours:
         found = base(tables["comparisons"])
-        found = found[(found["system"] == system) & (found["workload"] == workload) & found["ratio"].notna() & found["stable"]]
+        found = found[(found["system"] == system) & (found["workload"] == workload) & found["ratio"].notna() & found["settled"]]
         if found.empty:
-            return nothing("not measured, or not both stable")
+            return nothing("not measured, or not both settled")
         lowest = found[found["load"] == found.groupby("gpus")["load"].transform("min")]
         row = records(lowest.sort_values("ratio", kind="stable"))[0]
         return Ours(row["ratio"], row["low"], row["high"], f"{row['gpus']} GPUs, load {row['load']:g}")
@@ -173,10 +190,10 @@ def without(system: str) -> Callable[[Tables], Ours]:
     """How much lower the highest stable rate is without one of Scepsy's means, percent, the largest over workloads."""
 
     def cut(tables: Tables) -> Ours:
-        found = tables["maxima"]
+        found = settled_borders(tables["maxima"])
         found = found[(found["system"] == system) & found["ratio"].map(math.isfinite)]
         if found.empty:
-            return nothing(f"not measured: {system}")
+            return nothing(f"not measured, or no highest rate is settled: {system}")
         row = largest(found, "ratio")
         low, value, high = (100 * (1 - 1 / row[name]) for name in ("ratio_low", "ratio", "ratio_high"))
         return Ours(
@@ -235,13 +252,17 @@ def verdict(claim: Claim, ours: Ours) -> tuple[str, str]:
     return NOT_REPRODUCED, f"the most that we find is {ours.value:.3g} {claim.unit}"
 
 
-def claims(tables: Tables) -> pd.DataFrame:
+TRIALS = ("smoke", "quick", "reduced")
+"""Scales that show that the machinery works. No claim is judged by them."""
+
+
+def claims(tables: Tables, scale: str = "full") -> pd.DataFrame:
     """One row per claim: claimed, ours with its interval, where, verdict and reason. ``tables``: comparisons and maxima, and
     where they exist shares and search.
     """
     rows = []
     for claim in CLAIMS:
-        ours = claim.cut(tables)
+        ours = claim.cut(tables) if scale not in TRIALS else nothing(f"{scale} scale: claims are judged at the full scale only")
         said, why = verdict(claim, ours)
         rows.append(
             {

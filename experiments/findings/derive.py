@@ -28,7 +28,7 @@ def derive(results: Path) -> dict[str, pd.DataFrame]:
         | tables
         | {
             "losses": losses(compared, highest),
-            "claims": claims(tables | others),
+            "claims": claims(tables | others, str(frame["scale"].iloc[0])),
             "sensitivity": sensitivity(compared, highest),
         }
     )

@@ -169,6 +169,15 @@ def test_claims_are_judged_at_their_own_cut() -> None:
     assert weaker.loc["aegaeon-throughput-rag-rerank-4", "verdict"] == NOT_REPRODUCED
 
 
+def test_nothing_that_is_not_settled_and_no_trial_decides_a_claim() -> None:
+    open_ = {
+        "maxima": maxima(pd.DataFrame(highest("scepsy", 24) + highest("aegaeon", 8, settled=False))),
+        "comparisons": comparisons(pd.DataFrame(point("scepsy", [1.0, 1.0]) + point("aegaeon", [99.0] * 2, settled=False))),
+    }
+    assert set(claims(open_)["verdict"]) == {NOT_COMPARABLE}
+    assert set(claims(tables(9.0, 99.0), "smoke")["verdict"]) == {NOT_COMPARABLE}
+
+
 def test_a_claim_with_an_opponent_that_is_never_stable_is_not_comparable() -> None:
     never = tables(2.0, 2.0) | {"maxima": maxima(pd.DataFrame(highest("scepsy", 24) + highest("aegaeon", 0, 2, settled=False)))}
     found = claims(never).set_index("claim")
