@@ -40,8 +40,9 @@ def frontier(
 ) -> None:
     """Latency, highest rate and cost for every number of GPUs up to the cluster's, and for every GPU type given.
 
-    Each row has a plan that packs (on more than 24 GPUs only some counts have), with the numbers that `scepsy plan` gives
-    for it. A mark stands where no other row is better in both latency and cost.
+    Each row has a plan that packs (on more than 24 GPUs only some counts have), with the numbers that
+    `scepsy plan --judge none` gives for it: they are predicted, not simulated. A mark stands where no
+    other row is better in both latency and cost.
 
     Example: `scepsy frontier -t rag.jsonl --rate 8 --gpus 16 --gpu-type A100-80G --gpu-type H100-80G --picture cost.svg`
     """
