@@ -6,11 +6,14 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
-from scepsy.arrivals import issue_arrays, stream_names, user_arrays, user_names
+from scepsy.arrivals import Issues, issue_arrays, stream_names, user_arrays, user_names
 from scepsy.backend import Workload
 from sim.compiled import layout as at
 from sim.compiled.templates import Templates, Words
 from sim.engine.clock import TICKS_PER_S
+
+MOST_BATCHES = 16
+"""Batches of arrivals that are handed to the core at once."""
 
 
 def ticks_of(seconds: npt.NDArray[np.float64]) -> tuple[Words, Words]:
@@ -33,9 +36,20 @@ class Door:
         """What a run's id has in front of its number, by name number."""
 
     def arrivals(self) -> Iterator[Words]:
-        """Open-loop arrivals, some at once."""
+        """Open-loop arrivals, some at once: ever more, since short simulations want few, and each batch costs."""
+        waiting: list[Issues] = []
+        wanted = 1
         for part in issue_arrays(self._workload):
-            yield self._rows(part.time_s, part.stream, part.stream, part.number, part.run)
+            waiting.append(part)
+            if len(waiting) == wanted:
+                yield self._rows_of(waiting)
+                waiting, wanted = [], min(2 * wanted, MOST_BATCHES)
+        if waiting:
+            yield self._rows_of(waiting)
+
+    def _rows_of(self, parts: list[Issues]) -> Words:
+        time_s, stream, number, run = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return self._rows(time_s, stream, stream, number, run)
 
     def users(self) -> list[Iterator[Words]]:
         """Each user's plans, without end: the time is that until it asks."""

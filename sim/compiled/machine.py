@@ -25,6 +25,9 @@ Floats = npt.NDArray[np.float64]
 ROWS = 1 << 14
 """Rows handed over at once."""
 
+LINE = 8
+"""Words of a line of the processor's cache."""
+
 
 class TooLong(SimulationError):
     """The case goes beyond what 64 bits of femtoseconds can tell apart."""
@@ -102,6 +105,7 @@ class Machine:
         self._keep: dict[str, Words] = {}
         """Arrays whose addresses the core has."""
         self._m: Words = np.zeros(at.HEADER_WORDS, dtype=np.int64)
+        self._used = at.HEADER_WORDS
         self._instances: list[int] = []
         self._lay_out(limits, warmup_run)
 
@@ -126,7 +130,7 @@ class Machine:
         for number in range(len(setup.specs)):
             self._instances.append(self._lay_out_instance(number, gpus, outstanding[number]))
         self._finish_lists()
-        self._m[at.TOP] = len(self._m)
+        self._m[at.TOP] = LINE * (self._used // LINE + 1)
         self._room(1 << 14)
         # Every user's first arrival is set before the core first asks for room.
         users = len(self._users)
@@ -145,8 +149,10 @@ class Machine:
 
     def _more(self, words: int) -> int:
         """Room at the end of the fixed part."""
-        place = len(self._m)
-        self._m = np.concatenate((self._m, np.zeros(words, dtype=np.int64)))
+        place = self._used
+        self._used += words
+        if self._used > len(self._m):
+            self._m = np.concatenate((self._m, np.zeros(self._used, dtype=np.int64)))
         return place
 
     def _lay_out_gpus(self) -> list[int]:
@@ -263,11 +269,11 @@ class Machine:
         """Fill in who is where, now that all have places."""
         first = self._more(len(self._instances))
         m = self._m
-        m[first:] = self._instances
+        m[first : first + len(self._instances)] = self._instances
         m[at.INSTANCES], m[at.INSTANCES_COUNT] = first, len(self._instances)
         first = self._more(len(self._gpus))
         m = self._m
-        m[first:] = self._gpus
+        m[first : first + len(self._gpus)] = self._gpus
         m[at.GPUS], m[at.GPUS_COUNT] = first, len(self._gpus)
         for gpu, mine in zip(self._gpus, self._tenants, strict=True):
             for place, number in enumerate(mine):
@@ -282,7 +288,7 @@ class Machine:
     def _room(self, words: int) -> None:
         """Give the arena at least so many words more."""
         top = int(self._m[at.TOP])
-        larger = np.empty(max(2 * top, top + 2 * words), dtype=np.int64)
+        larger = _on_a_line(max(2 * top, top + 2 * words))
         larger[:top] = self._m[:top]
         self._m = larger
         self._m[at.ROOM] = len(larger)
@@ -576,6 +582,13 @@ class Machine:
 def _weights_s(step: StepModel, most: int) -> Words:
     """``step.weights_s`` of 0 to ``most`` tokens, floats, by Python's own power."""
     return np.array([step.weights_s(tokens) for tokens in range(most + 1)]).view(np.int64)
+
+
+def _on_a_line(words: int) -> Words:
+    """An array that begins where a line of the processor's cache does, so that a record lies on no more lines than it must."""
+    whole = np.empty(words + LINE, dtype=np.int64)
+    first = -whole.ctypes.data // 8 % LINE
+    return whole[first : first + words]
 
 
 def _class_of(words: int) -> int:
