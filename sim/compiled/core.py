@@ -13,6 +13,7 @@ from sim.compiled.layout import (
     B_CLASS,
     BACKWARDS,
     C_CLASS,
+    C_RUN,
     CALLS_LIVE,
     CANNOT_ADMIT,
     DONE,
@@ -27,6 +28,8 @@ from sim.compiled.layout import (
     HEAP_SIZE,
     I_AHEAD,
     I_ALARM,
+    I_ENDS,
+    I_ENDS_SIZE,
     IS_DONE,
     KIND_BITS,
     L_COUNT,
@@ -57,6 +60,7 @@ from sim.compiled.layout import (
     OUT_RUNS_SIZE,
     POWER_OF_TWO,
     PROMOTES,
+    R_WORDS,
     ROOM,
     ROUTER,
     ROWS_FULL,
@@ -71,7 +75,7 @@ from sim.compiled.layout import (
     USERS_EMPTY,
     WAKES,
 )
-from sim.compiled.memory import get, jit, put
+from sim.compiled.memory import fetch, get, jit, put
 from sim.compiled.runs import NODE_BITS, arrive, check_done, issue, leave_run, next_arrival, next_of_user, stop, user_arrives
 
 
@@ -135,6 +139,21 @@ def _happens(m: int, kind: int, record: int, more: int, number: int) -> int:
 
 
 @jit
+def _fetch_next(m: int) -> None:
+    """Bring near what the next event is about, while this one happens: with many instances it is far by now."""
+    what = get(get(m, HEAP), 2)
+    i = what >> KIND_BITS
+    if get(m, HEAP_SIZE) == 0 or (what & ((1 << KIND_BITS) - 1)) != ENDS or get(m, i + I_ENDS_SIZE) == 0:
+        return
+    call = get(m, get(m, i + I_ENDS) + 2)
+    for line in range(0, 1 << C_CLASS, 8):
+        fetch(m, call + line)
+    run = get(m, call + C_RUN)
+    for line in range(0, R_WORDS, 8):
+        fetch(m, run + line)
+
+
+@jit
 def advance(m: int, begin: int) -> int:
     """Let things happen, with ``begin`` from the very start; return what is needed, or how it ended (``layout``)."""
     if get(m, OLD_TABLE):
@@ -164,6 +183,7 @@ def advance(m: int, begin: int) -> int:
         number = get(heap, 1) & ((1 << NUMBER_BITS) - 1)
         what, more = get(heap, 2), get(heap, 3)
         drop_first(m)
+        _fetch_next(m)
         kind = what & ((1 << KIND_BITS) - 1)
         if kind == IS_DONE:
             return FINISHED

@@ -30,6 +30,10 @@ def put(m: int, at: int, value: int) -> None:
     c_int64.from_address(m + 8 * at).value = value
 
 
+def fetch(m: int, at: int) -> None:
+    """Say that a word will soon be asked for: the processor may bring it near meanwhile. Changes nothing."""
+
+
 def getf(m: int, at: int) -> float:
     """The float at an address and an index."""
     return c_double.from_address(m + 8 * at).value

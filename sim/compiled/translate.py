@@ -93,6 +93,7 @@ class _Module:
             function = self._left.pop()
             bodies.append(_Body(self, function).text("" if function is self._entrance else "internal "))
         declared = [f"declare double @llvm.{name}.f64(double)" for name in ("rint", "sqrt", "fabs")]
+        declared += ["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"]
         declared += [f"declare i64 @llvm.{name}.i64(i64, i64)" for name in ("smin", "smax")]
         return "\n".join([*declared, *bodies, "attributes #0 = { nounwind }", ""])
 
@@ -443,6 +444,9 @@ class _Body:
             kind = FLOAT if function is memory.putf else INT
             value = self._as(kind, given[2], node)
             self._line(f"store {kind} {value.text}, ptr {self._address(given)}, align 8")
+            return Value(NOTHING, "")
+        if function is memory.fetch:
+            self._line(f"call void @llvm.prefetch.p0(ptr {self._address(given)}, i32 1, i32 3, i32 1)")
             return Value(NOTHING, "")
         if function in (min, max):
             return self._extreme(node, "min" if function is min else "max", given)

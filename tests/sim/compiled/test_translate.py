@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sim.compiled import build, core, machine
-from sim.compiled.memory import get, getf, jit, put, putf
+from sim.compiled.memory import fetch, get, getf, jit, put, putf
 from sim.compiled.translate import NotInTheLanguage, translated
 from tests.sim.compiled.both import check
 from tests.sim.compiled.test_equality import cases, plas_with_short_levels
@@ -59,6 +59,7 @@ def whole_numbers(m: int, a: int) -> int:
 def loops(m: int, a: int) -> int:
     """Loops, and their ends."""
     total = found = 0
+    fetch(m, 3)
     for place in range(a):
         if place % 3 == 1:
             continue

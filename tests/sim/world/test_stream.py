@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 
-from scepsy.files.records import load_records
+from scepsy.files.records import load_records, records_paths
 from sim.compiled import machine
 from sim.world.recorder import RecordWriter
 from sim.world.run import simulate
@@ -53,11 +54,12 @@ print({peak})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["simpy", "compiled"])
-def test_a_million_calls_fit_400_mebibytes(tmp_path, pytestconfig, engine):
-    code = _MILLION.format(
-        root=str(pytestconfig.rootpath), path=str(tmp_path / "x"), runs=1_000_000, peak=PEAK_KIB, engine=engine
-    )
+@pytest.mark.parametrize(
+    ("engine", "calls", "mebibytes"), [("simpy", 10**6, 400), ("compiled", 10**6, 400), ("compiled", 10**7, 1024)]
+)
+def test_millions_of_streamed_calls_fit(tmp_path, pytestconfig, engine, calls, mebibytes):
+    code = _MILLION.format(root=str(pytestconfig.rootpath), path=str(tmp_path / "x"), runs=calls, peak=PEAK_KIB, engine=engine)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 400 * 1024  # KiB
-    assert load_records(tmp_path / "x").calls.num_rows == 1_000_000
+    print(f"{calls} calls streamed with {engine}: {int(done.stdout) // 1024} MiB")
+    assert int(done.stdout) < mebibytes * 1024  # KiB
+    assert pq.read_metadata(records_paths(tmp_path / "x")[1]).num_rows == calls
