@@ -43,7 +43,7 @@ class EngineWork:
     def step_s(self, step: StepModel, shape: "Shape") -> float:
         """Seconds that ``step`` gives to this work, done for calls of ``shape``.
 
-        >>> Work(iterations=10, prompt_tokens=100, decoded_tokens=20).step_s(
+        >>> EngineWork(iterations=10, prompt_tokens=100, decoded_tokens=20).step_s(
         ...     StepModel(base_s=0.01, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-3), Shape())
         0.13
         """

@@ -100,6 +100,8 @@ class Judged(Value, frozen=True, kw_only=True):
     """Who made the next best; empty when there was no other."""
     stable: bool
     """Whether the simulated plan was shown to keep up."""
+    latency_s: dict[str, float] = msgspec.field(default_factory=dict)
+    """Mean latency by workflow in the plan's last, brief simulation. What a plan expects is always predicted."""
 
 
 class Plan(Value, frozen=True, kw_only=True):

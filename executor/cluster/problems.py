@@ -35,7 +35,7 @@ class AttemptFailure:
     def about_the_object(self) -> bool:
         """Whether the answer says that what we sent is wrong: sending it again cannot help.
 
-        >>> Problem(500, '.claims: duplicate entries for key [name="gpu"]').about_the_object
+        >>> AttemptFailure(500, '.claims: duplicate entries for key [name="gpu"]').about_the_object
         True
         """
         return self.status in (400, 422) or any(words in self.message for words in _ABOUT_THE_OBJECT)

@@ -59,7 +59,7 @@ def target_of(raw_path: str) -> CallTarget | None:
     """Read a URL's path; None when it is none of ours.
 
     >>> target_of("/workflow/w/run/r%201/v1/chat/completions")
-    Target(endpoint='chat/completions', run='r 1', workflow='w')
+    CallTarget(endpoint='chat/completions', run='r 1', workflow='w')
     """
     if raw_path in BARE:
         return CallTarget(BARE[raw_path])

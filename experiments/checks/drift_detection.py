@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from experiments.code_version import stamped
 from scepsy.generate import generate
 from scepsy.operate.controller import KEPT_RUNS, Facts, begin, look, remember
 from scepsy.operate.decision import Decision
@@ -131,7 +132,7 @@ def main() -> None:
     for row in rows(given.workflow or WORKFLOWS, given.weeks, given.seeds, Settings(look_s=given.look)):
         made.append(row)
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
-        pd.DataFrame(made).to_csv(given.output, index=False, float_format="%.6g")
+        stamped(pd.DataFrame(made)).to_csv(given.output, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.code_version import stamped
 from scepsy.api.case import Case
 from scepsy.api.judge import Replayed, Replays, difference, judged_plan, starts
 from scepsy.api.prepare import Load, prepare
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fresh = pd.DataFrame(list(found))
         kept = made[(made["workflow"] != name) | (made["gpus"] != options.gpus)] if len(made) else made
         made = pd.concat([kept, fresh], ignore_index=True)
-        made.to_csv(options.out, index=False, float_format="%.5g")
+        stamped(made).to_csv(options.out, index=False, float_format="%.5g")
         print(f"{name}: worst {fresh['regret_pct'].max():.1f} %", flush=True)
     print(table(made))
 

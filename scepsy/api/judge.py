@@ -168,7 +168,7 @@ def starts(problem: Problem) -> list[Plan]:
 
 
 def judged_plan(case: Case, budget_s: float = BUDGET_S) -> Judgement:
-    """The plan that simulates fastest among every planner's and neighbours of the best, expecting what it was judged at.
+    """The plan that simulates fastest among every planner's and neighbours of the best.
 
     Raises ``Infeasible`` when the exact planner finds nothing.
     """
@@ -218,7 +218,7 @@ def _halve(case: Case, seen: dict[Allocations, Plan], budget_s: float, started: 
             ranked = _ranked(replays, left, max(FEWEST_RUNS_JUDGED, int(number_left * per_round / len(left))), means)
             break
     chosen, over = choose(ranked)
-    plan = _expecting(case.problem, first, chosen, started)
+    plan = _predicted(case.problem, first, chosen, started)
     gap = difference(chosen, over) if over is not None else None
     judged = Judged(
         candidates=len(seen),
@@ -231,6 +231,7 @@ def _halve(case: Case, seen: dict[Allocations, Plan], budget_s: float, started: 
         else 100.0 * abs(gap.half_width / chosen.mean_s),
         over=over.plan.planner if over is not None else "",
         stable=all(one.verdict == STABLE for one in chosen.outcome.values()),
+        latency_s={name: one.latency.value for name, one in chosen.outcome.items() if np.isfinite(one.latency.value)},
     )
     found = tuple((seen[allocations], mean) for allocations, mean in means.items())
     return Judgement(msgspec.structs.replace(plan, judged=judged), found)
@@ -259,12 +260,9 @@ def _equal(best: Replayed, other: Replayed) -> bool:
     return not gap.significant or abs(gap.relative) < INDIFFERENCE
 
 
-def _expecting(problem: Problem, first: Plan, chosen: Replayed, started: float) -> Plan:
-    """The chosen plan, expecting the latencies that it was judged at, where it was seen to keep up."""
+def _predicted(problem: Problem, first: Plan, chosen: Replayed, started: float) -> Plan:
+    """The chosen plan with what is predicted of it at the target rates: one source for the numbers of every plan."""
     plan = chosen.plan
     if plan.allocations != first.allocations:
         plan = assemble(problem, "exact+simulation", plan.allocations, plan.placement, started)
-    if any(one.verdict != STABLE for one in chosen.outcome.values()):
-        return plan
-    expected = tuple(msgspec.structs.replace(e, latency_s=chosen.outcome[e.workflow].latency.value) for e in plan.expected)
-    return msgspec.structs.replace(plan, expected=expected, predictor="simulation", search_s=perf_counter() - started)
+    return msgspec.structs.replace(plan, search_s=perf_counter() - started)

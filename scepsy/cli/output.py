@@ -87,8 +87,8 @@ def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[objec
         _show_rows(title, names, body)
         return
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, right in zip(names, numeric, strict=True):
-        table.add_column(name, justify="right" if right else "left", overflow="fold", min_width=_longest_word(name))
+    for name, right, width in zip(names, numeric, _needed(names, body), strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold", min_width=width)
     for row in body:
         table.add_row(*row)
     stdout.print(table)
@@ -100,11 +100,16 @@ def least_width(names: Sequence[str], body: Sequence[Sequence[str]]) -> int:
     >>> least_width(["mean latency s", "x"], [["1.5", "a b"], ["12.25", "c"]])
     13
     """
-    needed = [
+    needed = _needed(names, body)
+    return sum(needed) + GAP * (len(needed) - 1)
+
+
+def _needed(names: Sequence[str], body: Sequence[Sequence[str]]) -> list[int]:
+    """The least width of each column: no number, name or interval is cut in two."""
+    return [
         max([_longest_word(name), *(_longest_word(row[n]) if len(row[n]) > WRAPPED else len(row[n]) for row in body)])
         for n, name in enumerate(names)
     ]
-    return sum(needed) + GAP * (len(needed) - 1)
 
 
 WRAPPED = 24

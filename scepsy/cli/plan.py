@@ -286,7 +286,8 @@ def _save(result: "Plan", output: Path, profiles: "ProfileSet", given: Path | No
 
 
 def _judged_line(judged: "Judged") -> str:
-    said = f"judged by simulation among {judged.candidates} plans ({judged.calls:,} calls)"
+    brief = ", ".join(f"{name} {mean_s:.4g} s" for name, mean_s in judged.latency_s.items())
+    said = f"judged by simulation among {judged.candidates} plans ({judged.calls:,} calls; mean latency there: {brief})"
     if judged.lead_pct is None:
         return said + ": no other keeps up" if judged.over else said
     width = "?" if judged.lead_half_width_pct is None else f"{judged.lead_half_width_pct:.1f}"

@@ -32,9 +32,9 @@ def settled(usage: RecordedUsage, tally: Tally) -> RecordedUsage:
     Input is without cached tokens where the total shows it, or where it is less than they are. Output is without reasoning
     where the total exceeds input and output, or where it is less than the reasoning.
 
-    >>> settled(Usage(given=5, made=845, total=2023), Tally()).made
+    >>> settled(RecordedUsage(given=5, made=845, total=2023), Tally()).made
     2018
-    >>> settled(Usage(given=10, made=7, cached=90, total=107), Tally()).given
+    >>> settled(RecordedUsage(given=10, made=7, cached=90, total=107), Tally()).given
     100
     """
     given, made, total = usage.given, usage.made, usage.total

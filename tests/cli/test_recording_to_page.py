@@ -42,7 +42,7 @@ def test_from_a_recording_to_a_page(tmp_path, name, serve):
     if serve is None:
         llms = scepsy("trace", "import", recording, "-o", tmp_path / "look.jsonl")["llms"]
         assert isinstance(llms, dict)
-        serve = [f"{llm}=llama-3.1-8b" for llm in llms]
+        serve = [f"{llm}={'bge-large-en-v1.5' if 'embed' in llm else 'llama-3.1-8b'}" for llm in llms]
     else:
         serve = [*serve, "proxy/agent-llm=llama-3.1-8b"]
     said = four_commands(recording, tmp_path, serve, 2.0)

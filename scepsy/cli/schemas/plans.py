@@ -27,7 +27,14 @@ JUDGED = record(
         "lead_pct": maybe(NUMBER),
         "seconds": NUMBER,
     },
-    {"lead_half_width_pct": maybe(NUMBER), "over": TEXT, "calls": WHOLE, "budget_s": NUMBER, "stable": FLAG},
+    {
+        "lead_half_width_pct": maybe(NUMBER),
+        "over": TEXT,
+        "calls": WHOLE,
+        "budget_s": NUMBER,
+        "stable": FLAG,
+        "latency_s": _PER_WORKFLOW,
+    },
     description="What simulations said of the plan beside others; null where none had a say.",
 )
 _PLANNED = record(

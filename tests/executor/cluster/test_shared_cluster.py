@@ -97,12 +97,12 @@ def quota(double: Double, **hard: str) -> None:
     double.server.controllers.quota_refusal("")
 
 
-@pytest.mark.parametrize(("name", "allowed"), [("pods", 6), ("count/deployments.apps", 6), ("requests.cpu", 6)])
-def test_a_quota_that_the_plan_does_not_fit_is_said_before_anything_changes(double: Double, name: str, allowed: int) -> None:
-    """Six engines and a gateway, one CPU each."""
-    quota(double, **{name: str(allowed)})
+@pytest.mark.parametrize(("name", "needed"), [("pods", 7), ("count/deployments.apps", 7), ("requests.cpu", 8)])
+def test_a_quota_that_the_plan_does_not_fit_is_said_before_anything_changes(double: Double, name: str, needed: int) -> None:
+    """Six engines, one of them over two GPUs, and a gateway. A CPU for each rank and for the gateway."""
+    quota(double, **{name: "6"})
     with pytest.raises(
-        BackendError, match=rf"ResourceQuota team .* allows {allowed} {name}, 0 are used .* needs 7 more .*raise it to 7"
+        BackendError, match=rf"ResourceQuota team .* allows 6 {name}, 0 are used .* needs {needed} more .*raise it to {needed}"
     ):
         apply(double.api(), render(plans.two_nodes(), PROFILES, OPTIONS), limits=QUICK)
     assert everything(DoubleLab(double)) == []
