@@ -29,6 +29,8 @@ MOST_CUTS = 8
 DRAWN_PART = 1.25
 """Runs drawn, over those expected in the time that they shall fill."""
 SPARE_RUNS = 8
+LONGEST_LEAD_S = 5.0
+"""What a run may wait before its first call without being cut. Shorter waits cost little, so they are left as they are."""
 PLANNED_RUNS = 16
 """Runs that a user plans ahead."""
 
@@ -151,7 +153,7 @@ class LlmLoad:
         self.calling: list[float] = []
         """Part of each workflow's runs that call the LLM at all; only those are replayed."""
         for item in streams:
-            projected = [part for run in item.trace.runs if (part := project(run, llm)) is not None]
+            projected = [_begun(part) for run in item.trace.runs if (part := project(run, llm)) is not None]
             if projected:
                 self.traces.append(msgspec.structs.replace(item.trace, runs=tuple(projected)))
                 self.arrivals.append(item.arrivals)
@@ -301,6 +303,19 @@ class LlmLoad:
 
 def _gaps_s(runs: Sequence[Run]) -> float:
     return fsum(longest_path_s(run, [0.0] * len(run.calls)) for run in runs) / len(runs)
+
+
+def _begun(run: Run) -> Run:
+    """The run from its first call on, where it waits for more than ``LONGEST_LEAD_S`` before that.
+
+    What comes before the first call only shifts a run, and arrivals know no shift. A fast model takes thousands of calls per
+    second, and so many runs would be drawn for every second that they wait.
+    """
+    lead_s = min(call.gap_s for call in run.calls if not call.parents)
+    if lead_s <= LONGEST_LEAD_S:
+        return run
+    calls = tuple(c if c.parents else msgspec.structs.replace(c, gap_s=c.gap_s - lead_s) for c in run.calls)
+    return msgspec.structs.replace(run, calls=calls)
 
 
 def _without_gaps(run: Run) -> Run:
