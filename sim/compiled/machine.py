@@ -289,7 +289,10 @@ class Machine:
         """Give the arena at least so many words more."""
         top = int(self._m[at.TOP])
         larger = _on_a_line(max(2 * top, top + 2 * words))
-        larger[:top] = self._m[:top]
+        # The fixed part ends at its last word, and what is behind it begins on a line of its own.
+        kept = min(top, len(self._m))
+        larger[:kept] = self._m[:kept]
+        larger[kept:top] = 0
         self._m = larger
         self._m[at.ROOM] = len(larger)
 

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from scepsy.backend import Stream, Workload
+from scepsy.profile.model import EngineLimits
 from scepsy.profile.share import ContentionLaw
+from scepsy.profile.step import StepModel
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
 from sim.engine.clock import TICKS_PER_S, ticks
+from sim.engine.replica import ReplicaSpec
 from tests.sim import reference
 from tests.sim.compiled.both import Case, with_compiled
-from tests.sim.engine.test_exactness import cases
+from tests.sim.engine.test_exactness import LAW, cases
 from tests.sim.reference import Job
 
 pytest.importorskip("llvmlite")
@@ -77,3 +80,24 @@ def test_compiled_equals_ticks(case):
         times = [row[name] for name in ("scheduled_s", "first_token_s", "end_s")]
         assert times == [float(tick) / TICKS_PER_S for tick in (job.scheduled, job.first, job.end)], job.name
         assert (row["preemptions"], row["cached_tokens"]) == (job.preemptions, job.cached), job.name
+
+
+@pytest.mark.parametrize("seats", range(1, 25))
+def test_an_arena_of_any_size_is_laid_out(seats):
+    """Its fixed part may end so near to the end of its room that the next line of the cache lies beyond."""
+    for gpu in range(8):
+        engine = EngineLimits(max_num_seqs=seats, max_num_batched_tokens=24, block_tokens=BLOCK_TOKENS, prefix_caching=False)
+        spec = ReplicaSpec(
+            name="m0-0",
+            llm="m0",
+            step=StepModel(base_s=0.01, prefill_s_per_token=1e-4, decode_s_per_sequence=1e-3),
+            engine=engine,
+            share_law=LAW,
+            share_pct=100,
+            kv_blocks=96,
+            context_limit=1000,
+            bandwidth_demand=0.2,
+        )
+        job = Job(0, 0, 0, 4, 1)
+        found = with_compiled(as_case([spec], [[gpu]], 0.0, [job]))
+        assert len(found.calls) == 1
