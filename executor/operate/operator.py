@@ -246,7 +246,10 @@ class Operator:
         """What was kept, when it is about this plan or a switch away from it; a damaged file is begun anew."""
         try:
             saved = msgspec.json.decode((self.folder / MEMORY).read_bytes(), type=Saved)
-        except (OSError, msgspec.DecodeError):
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            self.notify(f"{self.folder / MEMORY} cannot be read ({error}): what was remembered of the load is begun anew")
             return None
         return saved.memory if saved.plan == plan else None
 

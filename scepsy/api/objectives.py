@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from scepsy.api.settle import Settled
+from scepsy.api.settle import Settled, check_row
 from scepsy.files.atomic import write_bytes
 from scepsy.records import COMPLETED
 from scepsy.slo import Slo
@@ -86,16 +86,7 @@ def _check(
     *,
     known: bool = True,
 ) -> Check:
-    check = {
-        "workflow": workflow,
-        "name": name,
-        "limit": limit,
-        "value": value if np.isfinite(value) else None,
-        "half_width": half_width if np.isfinite(half_width) else None,
-        "ok": bool(ok),
-        "why": why,
-        "known": known,
-    }
+    check = check_row(workflow, name, limit, value, half_width, ok, why) | {"known": known}
     return check | ({"llm": llm} if llm else {})
 
 

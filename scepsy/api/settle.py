@@ -180,15 +180,19 @@ def checks_of(
         # What keeps up completes what arrives; the completions that a window happens to hold scatter about that.
         done = one.offered_per_s if one.latency.stable else one.throughput_per_s
         rows.append(("min_throughput_per_s", min_throughput_per_s, done, 0.0, done >= min_throughput_per_s, ""))
-    return [
-        {
-            "workflow": workflow,
-            "name": name,
-            "limit": limit,
-            "value": value if np.isfinite(value) else None,
-            "half_width": half_width if np.isfinite(half_width) else None,
-            "ok": bool(ok),
-            "why": why,
-        }
-        for name, limit, value, half_width, ok, why in rows
-    ]
+    return [check_row(workflow, *row) for row in rows]
+
+
+def check_row(
+    workflow: str, name: str, limit: float | None, value: float, half_width: float, ok: bool, why: str
+) -> dict[str, Any]:
+    """One check as it is printed; what is not finite is None."""
+    return {
+        "workflow": workflow,
+        "name": name,
+        "limit": limit,
+        "value": value if np.isfinite(value) else None,
+        "half_width": half_width if np.isfinite(half_width) else None,
+        "ok": bool(ok),
+        "why": why,
+    }

@@ -59,3 +59,11 @@ def test_ordinary_events_take_the_short_way(monkeypatch: Any) -> None:
     output.read_events(b'data: {"choices":[{"index":0,"delta":{"content":"yes"}}]}\n\n')
     assert output.texts == ["yes"]
     assert taken == []
+
+
+def test_the_bound_on_kept_text_holds_on_the_short_way_too() -> None:
+    output = Output()
+    output._left = 5
+    said = ["abc", "defg", "x"]  # the second is longer than what is left, and after a gap nothing is kept
+    output.read_events(b"".join(b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % text.encode() for text in said))
+    assert (output.texts, output.dropped_bytes) == (["abc"], 5)
