@@ -291,7 +291,7 @@ def _judged_line(judged: "Judged") -> str:
     if judged.lead_pct is None:
         return said + ": no other keeps up" if judged.over else said
     width = "?" if judged.lead_half_width_pct is None else f"{judged.lead_half_width_pct:.1f}"
-    said += f": the next best ({judged.over}) takes {judged.lead_pct:+.1f} ± {width} % as long over the same runs"
+    said += f": the next best ({judged.over}) takes {judged.lead_pct:+.1f} ± {width} % more time over the same runs"
     return said + ("" if judged.stable else "; not shown to keep up in so short a simulation")
 
 

@@ -299,8 +299,11 @@ def test_what_was_remembered_is_about_the_plan_that_serves(tmp_path, clock) -> N
     assert again.memory == one.memory
     (tmp_path / "operate" / "memory.json").write_text("{")
     fresh = operator(tmp_path, DiskTarget(tmp_path), clock)
+    said: list[str] = []
+    fresh.notify = said.append
     fresh.start()
     assert fresh.memory.since_s == {W: clock.now_s}
+    assert [line for line in said if "memory.json cannot be read" in line and "begun anew" in line]
 
 
 def test_the_log_survives_a_torn_line_and_is_never_shortened(tmp_path) -> None:
