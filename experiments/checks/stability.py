@@ -1,11 +1,12 @@
 """Are accepted plans stable? Random workflows, planners and rates; each plan simulated at the very rate it was accepted for.
 
     python -m experiments.checks.stability --cases 100 --cache DIR        # → experiments/results/stability.parquet
+    python -m experiments.checks.stability --table                        # what is stored, counted by planner
 
-A case draws a generated workflow, a planner and a rate between 30 and 100 % of the highest the cluster can carry; cases
-that the planner refuses are drawn again. Stable: every run completes, and runs of the last third of the arrivals are on
-average at most ``GROWTH`` times as slow as those of the middle third, with the intervals of both means apart (batch means);
-a queue that grows without bound fails that.
+A case draws a generated workflow, a planner and a rate between 30 and 100 % of the highest the cluster can carry. Cases
+that the planner refuses are drawn again. Whether a plan keeps up is decided by the one measuring rule (``scepsy.steady``): a
+test on the growth of the work in the system, with longer and longer simulations up to ``--calls`` calls. What is neither
+shown stable nor shown unstable by then is undecided, and is counted apart.
 """
 
 import argparse
@@ -13,32 +14,33 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from experiments.code_version import stamped
 from scepsy.api.prepare import Load, prepare
-from scepsy.backend import Stream, Workload
+from scepsy.api.settle import FIRST_RUNS, settle
+from scepsy.backend import Stream
 from scepsy.errors import Infeasible
 from scepsy.generate import WORKFLOWS, generate
-from scepsy.metrics import mean_interval
 from scepsy.plans import Plan
-from scepsy.predictors.aggregate import Floats
 from scepsy.profile.catalogue import builtin_profiles, cluster_preset
 from scepsy.rng import stream
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.goals import at_factor
 from scepsy.search.infeasible import rate_bound
+from scepsy.steady.verdict import STABLE, UNDECIDED, UNSTABLE
 from scepsy.workload import Arrivals, Trace
 from sim.world.run import simulate
 
 CLUSTER = "2x8-a100-80g"
-GROWTH = 1.3
-MAX_CALLS = 30_000
+MAX_CALLS = 400_000
+VERDICTS = (STABLE, UNDECIDED, UNSTABLE)
 DEFAULT_OUT = Path(__file__).parents[1] / "results" / "stability.parquet"
 
 
-def cases(count: int, names: Sequence[str], *, seed: int, traces: int, cache_dir: Path | None) -> Iterator[dict[str, Any]]:
+def cases(
+    count: int, names: Sequence[str], *, seed: int, traces: int, most_calls: int = MAX_CALLS, cache_dir: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """Draw, plan and simulate; one row per case."""
     known: dict[str, tuple[Trace, Problem, float]] = {}
     rng = stream(seed, "stability")
@@ -56,7 +58,8 @@ def cases(count: int, names: Sequence[str], *, seed: int, traces: int, cache_dir
         except Infeasible:
             continue
         made += 1
-        yield {"case": made, "workflow": name, "planner": planner, "part": part, **judge(plan, trace, target, seed + made)}
+        judged = judge(plan, trace, target, seed=seed + made, most_calls=most_calls)
+        yield {"case": made, "workflow": name, "planner": planner, "part": part, **judged}
 
 
 def ready(name: str, traces: int, cache_dir: Path | None) -> tuple[Trace, Problem, float]:
@@ -69,30 +72,41 @@ def ready(name: str, traces: int, cache_dir: Path | None) -> tuple[Trace, Proble
     return trace, problem, rate_bound(problem).factor
 
 
-def judge(plan: Plan, trace: Trace, problem: Problem, seed: int) -> dict[str, Any]:
-    """Simulate at the target rate and tell whether queues stay bounded."""
+def judge(plan: Plan, trace: Trace, problem: Problem, *, seed: int, most_calls: int) -> dict[str, Any]:
+    """Simulate at the target rate until the rule decides, or ``most_calls`` calls are done."""
     rate = problem.rates_per_s[0]
-    per_run = sum(len(run.calls) for run in trace.runs) / len(trace.runs)
-    runs = int(min(max(400.0, 6 * rate * plan.expected[0].latency_s), max(150.0, MAX_CALLS / per_run)))
-    load = Stream(trace=trace, arrivals=Arrivals(rate_per_s=rate))
-    records = simulate(plan, Workload(streams=(load,), runs=runs, seed=seed), profiles=problem.profiles)
-    arrival, end = (np.asarray(records.runs[name], dtype=float) for name in ("arrival_s", "end_s"))
-    latency = (end - arrival)[np.argsort(arrival)]
-    middle, last = latency[runs // 3 : 2 * runs // 3], latency[2 * runs // 3 :]
-    done = bool(np.isfinite(latency).all())
+    load = Stream(trace=trace, arrivals=Arrivals(rate_per_s=rate), order="shuffled")
+    found = settle(
+        lambda workload: simulate(plan, workload, profiles=problem.profiles),
+        [load],
+        seed=seed,
+        first_runs=FIRST_RUNS,
+        most_calls=most_calls,
+    )
+    one = found.by_workflow[trace.workflows[0]]
     return {
         "rate_per_s": rate,
-        "runs": runs,
+        "runs": one.issued,
         "predicted_s": plan.expected[0].latency_s,
-        "simulated_s": float(latency[runs // 3 :].mean()),
-        "growth": float(last.mean() / middle.mean()),
-        "stable": done and not grows(middle, last),
+        "simulated_s": one.latency.value,
+        "half_width_s": one.latency.half_width,
+        "settled": one.latency.settled,
+        "verdict": one.verdict,
+        "why": one.latency.why,
     }
 
 
-def grows(middle: Floats, last: Floats) -> bool:
-    """Whether the last third is slower beyond ``GROWTH`` and beyond chance."""
-    return bool(last.mean() > GROWTH * middle.mean() and mean_interval(last)[0] > mean_interval(middle)[1])
+def table(rows: pd.DataFrame) -> str:
+    """How many cases of each planner are stable, undecided and unstable, as Markdown, and the cases that are not stable."""
+    lines = ["| planner | cases | " + " | ".join(VERDICTS) + " |", "|---|---|" + "---|" * len(VERDICTS)]
+    for planner, mine in [*rows.groupby("planner"), ("all", rows)]:
+        counts = [int((mine["verdict"] == verdict).sum()) for verdict in VERDICTS]
+        lines.append(f"| {planner} | {len(mine)} | " + " | ".join(map(str, counts)) + " |")
+    for row in rows[rows["verdict"] != STABLE].to_dict("records"):
+        lines.append(
+            f"\nCase {row['case']}, {row['workflow']} planned by {row['planner']} for {row['rate_per_s']:.4g}/s: {row['why']}."
+        )
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,20 +115,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--workflow", action="append", help="generated workflow (default: all)")
     parser.add_argument("--traces", type=int, default=200, help="traced runs per workflow")
+    parser.add_argument("--calls", type=int, default=MAX_CALLS, help="calls per simulation, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=None, help="folder in which curves are kept")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
+    parser.add_argument("--table", action="store_true", help="print the table of what is stored, run nothing")
     options = parser.parse_args(argv)
-    names = options.workflow or list(WORKFLOWS)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if not options.table:
+        run(options)
+    print(table(pd.read_parquet(options.out)))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make the cases and write them, one after the other."""
     rows: list[dict[str, Any]] = []
-    table = pd.DataFrame()
-    for row in cases(options.cases, names, seed=options.seed, traces=options.traces, cache_dir=options.cache):
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for row in cases(
+        options.cases,
+        options.workflow or list(WORKFLOWS),
+        seed=options.seed,
+        traces=options.traces,
+        most_calls=options.calls,
+        cache_dir=options.cache,
+    ):
         rows.append(row)
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
-        table = stamped(pd.DataFrame(rows))
-        table.to_parquet(options.out, index=False)
-    print(f"{int(table['stable'].sum())} of {len(table)} cases stable")
+        stamped(pd.DataFrame(rows)).to_parquet(options.out, index=False)
 
 
 if __name__ == "__main__":
