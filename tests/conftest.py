@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.benchmark_table import lines_of
+
 # A loaded machine must not fail a test by its clock; continuous integration looks at the same examples every time.
 settings.register_profile("anywhere", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -44,7 +46,15 @@ def scepsy_data() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of faults: tests that do something evil say so with ``record_property("fault", what)``."""
+    """Tables of what was measured, and of the faults that were tried."""
+    measured = getattr(terminalreporter.config, "_benchmarksession", None)
+    for line in lines_of(measured.benchmarks if measured is not None else ()):
+        terminalreporter.write_line(line)
+    _say_faults(terminalreporter)
+
+
+def _say_faults(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tests that do something evil say so with ``record_property("fault", what)``."""
     tried: dict[str, list[int]] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
