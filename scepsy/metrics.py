@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats as distributions
 
 from scepsy.records import COMPLETED, REJECTED, UNFINISHED, Records
+from scepsy.steady.student import t_quantile
 
 Array = npt.NDArray[np.float64]
 
@@ -165,7 +165,7 @@ def seeds_interval(means: Sequence[float] | Array, confidence: float = 0.95) -> 
     data = np.asarray(means, dtype=float)
     if len(data) < 2:
         raise ValueError(f"{len(data)} seeds: must be at least 2 for an interval")
-    half = float(distributions.t.ppf((1 + confidence) / 2, len(data) - 1)) * float(data.std(ddof=1)) / float(np.sqrt(len(data)))
+    half = t_quantile((1 + confidence) / 2, len(data) - 1) * float(data.std(ddof=1)) / float(np.sqrt(len(data)))
     return float(data.mean()) - half, float(data.mean()) + half
 
 

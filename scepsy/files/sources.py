@@ -7,6 +7,7 @@ Nothing is imported to find them.
 import ast
 import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,14 @@ def _file_of(module: str) -> Path | None:
     return None
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements inside, at any depth. Expressions, which are most of a tree and import nothing, are left out."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, part, ()):
+            yield child
+            yield from _statements(child)
+
+
 @functools.cache
 def imports_of(module: str) -> frozenset[str]:
     """First-party modules that a module's source imports, anywhere in the file; packages above them included."""
@@ -30,7 +39,7 @@ def imports_of(module: str) -> frozenset[str]:
     if path is None:
         return frozenset()
     named: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in _statements(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             named.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

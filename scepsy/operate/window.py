@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
-from scipy import stats as distributions
 
 from scepsy.operate.features import BUSY_S, CALL_S, CALLS, INPUT, OUTPUT, TOOL_S, Seen, llms_of
 from scepsy.operate.reference import Floats
+from scepsy.steady.student import chi2_quantile, t_quantile
 from scepsy.value import Value
 
 CONFIDENCE = 0.95
@@ -58,8 +58,8 @@ def rate_of(arrivals: int, elapsed_s: float, dispersion: float = 1.0, confidence
     (1.63, 2.0, 2.43)
     """
     tail, count = (1 - confidence) / 2, arrivals / dispersion
-    low = float(distributions.chi2.ppf(tail, 2 * count)) / 2 if count > 0 else 0.0
-    high = float(distributions.chi2.ppf(1 - tail, 2 * count + 2)) / 2
+    low = chi2_quantile(tail, 2 * count) / 2 if count > 0 else 0.0
+    high = chi2_quantile(1 - tail, 2 * count + 2) / 2
     return Estimate(value=arrivals / elapsed_s, low=low * dispersion / elapsed_s, high=high * dispersion / elapsed_s)
 
 
@@ -121,7 +121,7 @@ def batch_estimate(values: Floats, confidence: float = CONFIDENCE) -> Estimate:
         return Estimate(value=mean)
     size = len(values) // batches
     means = values[len(values) - size * batches :].reshape(batches, size).mean(axis=1)
-    half = float(distributions.t.ppf((1 + confidence) / 2, batches - 1)) * float(means.std(ddof=1)) / sqrt(batches)
+    half = t_quantile((1 + confidence) / 2, batches - 1) * float(means.std(ddof=1)) / sqrt(batches)
     return Estimate(value=mean, low=mean - half, high=mean + half)
 
 
@@ -143,7 +143,7 @@ def _around(value: float, residuals: Floats, base: float) -> Estimate:
     if n < 2:
         return Estimate(value=value)
     error = float(residuals.std(ddof=1)) / sqrt(n) / base
-    half = float(distributions.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    half = t_quantile((1 + CONFIDENCE) / 2, n - 1) * error
     return Estimate(value=value, low=value - half, high=value + half)
 
 

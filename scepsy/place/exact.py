@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ortools.sat.python import cp_model
-
 from scepsy.cluster import Gpu
 from scepsy.place.hierarchical import ClusterLayout, Placement, spread
 from scepsy.place.links import arrange
@@ -47,6 +45,8 @@ def pack_exactly(
     also fit
     in memory.
     """
+    from ortools.sat.python import cp_model  # takes a second to import, and most questions never need a proof
+
     model = cp_model.CpModel()
     count, groups, touched = _variables(model, where, allocations)
     for gpu_type, cap in (caps or {}).items():

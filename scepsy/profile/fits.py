@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 from scepsy.profile.share import ShareLaw
 from scepsy.profile.step import StepModel
@@ -38,6 +37,8 @@ class StepSamples:
 
 
 def _relative_nnls(design: Array, seconds: Array) -> Array:
+    from scipy.optimize import nnls  # slow to import, and only fits need it
+
     weights = 1.0 / seconds
     coefficients: Array = nnls(design * weights[:, None], np.ones_like(seconds))[0]
     return coefficients

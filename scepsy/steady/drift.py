@@ -14,7 +14,8 @@ from math import fsum
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats as distributions
+
+from scepsy.steady.student import t_quantile, t_tail
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,10 +85,10 @@ def pooled_drift(windows: Sequence[Window]) -> Drift:
     if spread <= 1e-9 * offered / len(changes):  # the same change every time
         return Drift(part, 0.0 if part > 1e-6 else 1.0, part)
     t = growth / (spread * len(changes) ** 0.5)
-    p = float(distributions.t.sf(t, len(changes) - 1))
+    p = t_tail(t, len(changes) - 1)
     # The growth's own spread: neighbouring changes of a level that wanders about a mean cancel each other.
     error = fsum(_variance(part - changes.mean()) for part in each) ** 0.5
-    return Drift(part, p, part + float(distributions.t.ppf(ONE_SIDED, len(changes) - 1)) * error / offered)
+    return Drift(part, p, part + t_quantile(ONE_SIDED, len(changes) - 1) * error / offered)
 
 
 def _variance(centred: Floats) -> float:

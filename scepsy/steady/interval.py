@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats as distributions
+
+from scepsy.steady.student import t_quantile
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,7 +66,7 @@ def mean_interval(values: Floats, confidence: float = CONFIDENCE) -> Interval:
     r = correlation(means)
     if r >= MAX_CORRELATION:
         return Interval(mean, float("inf"))
-    t = float(distributions.t.ppf((1 + confidence) / 2, BATCHES - 1))
+    t = t_quantile((1 + confidence) / 2, BATCHES - 1)
     return Interval(mean, t * spread / BATCHES**0.5 * ((1 + r) / (1 - r)) ** 0.5)
 
 

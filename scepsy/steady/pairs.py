@@ -6,9 +6,9 @@ differences give its interval. Source: common random numbers, Law, Simulation Mo
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats as distributions
 
 from scepsy.steady.interval import BATCHES, CONFIDENCE, Interval, mean_interval
+from scepsy.steady.student import t_quantile, t_tail
 from scepsy.value import Value
 
 Floats = npt.NDArray[np.float64]
@@ -50,5 +50,5 @@ def _p_value(gap: Interval) -> float:
         return 1.0
     if gap.half_width == 0.0:
         return 1.0 if gap.value == 0.0 else 0.0
-    t = abs(gap.value) / gap.half_width * float(distributions.t.ppf((1 + CONFIDENCE) / 2, BATCHES - 1))
-    return float(2.0 * distributions.t.sf(t, BATCHES - 1))
+    t = abs(gap.value) / gap.half_width * t_quantile((1 + CONFIDENCE) / 2, BATCHES - 1)
+    return 2.0 * t_tail(t, BATCHES - 1)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-from scipy.optimize import nnls
 
 from scepsy.predictors.aggregate import Floats, Integers
 from scepsy.steady.interval import BATCHES, LEAST_PER_BATCH, MAX_CORRELATION
@@ -82,6 +81,8 @@ def fit_latency(calls: Calls, *, alone: bool = False) -> Latency:
 
 def _least_squares(x: Floats, y: Floats) -> Floats:
     """Non-negative. The triangular factor states the same least squares in as many rows as there are columns."""
+    from scipy.optimize import nnls  # slow to import, and only fits need it
+
     orthogonal, triangular = np.linalg.qr(x)
     return np.asarray(nnls(triangular, orthogonal.T @ y)[0])
 

@@ -29,7 +29,11 @@ def test_inputs_are_told_apart_where_one_ends() -> None:
 def test_sources_follow_imports_inside_functions_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
         "sim/__init__.py": "",
-        "sim/a.py": "def f():\n    from sim.deep.b import x\n",
+        "sim/a.py": "def f():\n    from sim.deep.b import x\n"
+        "try:\n    pass\nexcept OSError:\n    import scepsy.caught\n"
+        "else:\n    import scepsy.otherwise\nfinally:\n    import scepsy.last\n"
+        "match 1:\n    case 1:\n        import scepsy.matched\n",
+        **{f"scepsy/{name}.py": "" for name in ("caught", "otherwise", "last", "matched")},
         "sim/deep/__init__.py": "import scepsy.unit\n",
         "sim/deep/b.py": "import os\nx = 1\n",
         "scepsy/__init__.py": "",
