@@ -30,9 +30,9 @@ DATA = ROOT / "tests" / "importers" / "fixtures"
 
 COMMANDS: dict[str, list[str]] = {
     "gateway": ["--config", "gateway.yaml"],
-    "plan": ["-t", "t.jsonl", "--rate", "1", "--gpus", "4", "-o", "OUT/x.plan.yaml"],
-    "frontier": ["-t", "t.jsonl", "--rate", "1", "--gpus", "4"],
-    "admit": ["-t", "t.jsonl", "--rate", "1", "--gpus", "4"],
+    "plan": ["-t", "t.jsonl", "--rate", "1", "--gpus", "1", "--judge-budget", "0.1", "-o", "OUT/x.plan.yaml"],
+    "frontier": ["-t", "t.jsonl", "--rate", "1", "--gpus", "1"],
+    "admit": ["-t", "t.jsonl", "--rate", "1", "--gpus", "1"],
     "changes": ["x.plan.yaml", "x.plan.yaml"],
     "predict": ["x.plan.yaml"],
     "simulate": ["x.plan.yaml", "--runs", "50"],
@@ -52,7 +52,7 @@ COMMANDS: dict[str, list[str]] = {
     "demo": ["-o", "OUT/demo"],
     "figures": ["--only", "tab_01_workflows", "-o", "OUT/figures"],
     "trace stats": ["t.jsonl"],
-    "trace generate": ["rag-rerank", "-n", "20", "-o", "OUT/t.jsonl"],
+    "trace generate": ["rag-rerank", "-n", "5", "-o", "OUT/t.jsonl"],
     "trace list": [],
     "trace import": ["otel", "spans.jsonl", "-o", "OUT/t.jsonl"],
     "trace export": ["otel", "t.jsonl", "-o", "OUT/spans.jsonl"],
@@ -72,7 +72,8 @@ COMMANDS: dict[str, list[str]] = {
 """Arguments with which each command does something small, or fails in its own words."""
 
 LONG = {"demo", "experiment run"}
-"""Commands that work for minutes: they are ended after some seconds, which must go well too."""
+"""Commands that work for minutes: they are ended after ``LONG_S``, which must go well too."""
+LONG_S = 3
 
 QUICK = ("trace stats", "plan", "trace generate")
 
@@ -94,7 +95,8 @@ def test_every_command_is_tried() -> None:
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the commands read."""
     folder: Path = tmp_path_factory.mktemp("good")
-    save_trace(folder / "t.jsonl", generate("rag-rerank", runs=20, seed=1))
+    one = {"writer": "llama-3.2-1b", "critic": "llama-3.2-1b"}
+    save_trace(folder / "t.jsonl", generate("reflection", runs=3, seed=1, llms=one))
     (folder / "models").mkdir()
     (folder / "gateway.yaml").write_text("format: scepsy.gateway\nversion: 1\nport: 0\nendpoints: []\n")
     (folder / "local.yaml").write_text(
@@ -102,7 +104,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "bench.json").write_text("{}")
     (folder / "spans.jsonl").write_text("{}\n")
-    made = process("plan", ["-t", "t.jsonl", "--rate", "1", "--gpus", "4", "-o", "x.plan.yaml"], folder, folder)
+    made = process("plan", ["-t", "t.jsonl", "--rate", "1", "--gpus", "1", "-o", "x.plan.yaml"], folder, folder)
     assert made.wait(120) == 0, made.communicate()
     return folder
 
@@ -126,7 +128,7 @@ def process(name: str, arguments: list[str], folder: Path, out: Path, **how: Any
 def finish(name: str, running: subprocess.Popen[bytes]) -> tuple[int, str, str]:
     """(exit code, stdout, stderr); what serves or works for minutes is asked to stop after some seconds."""
     try:
-        out, err = running.communicate(timeout=4 if name in LONG or name == "gateway" else 120)
+        out, err = running.communicate(timeout=LONG_S if name in LONG or name == "gateway" else 120)
     except subprocess.TimeoutExpired:
         assert name in LONG or name == "gateway", "it hung"
         running.terminate()
@@ -252,7 +254,7 @@ def _in_a_terminal(name: str, arguments: list[str], good: Path, out: Path) -> No
     env = {"COLUMNS": "40", "TERM": "xterm"}
     running = process(name, arguments, good, out, env=env, stdout=theirs, stderr=theirs, stdin=theirs)
     os.close(theirs)
-    seen, deadline = b"", time.monotonic() + (4 if name in LONG or name == "gateway" else 120)
+    seen, deadline = b"", time.monotonic() + (LONG_S if name in LONG or name == "gateway" else 120)
     os.set_blocking(ours, False)
     while running.poll() is None and time.monotonic() < deadline:
         try:
