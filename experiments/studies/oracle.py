@@ -6,7 +6,7 @@ from experiments.points.questions import Question
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.loads import calls_of_loads, load_tasks, run_loads
 
-SYSTEMS = ("exhaustive", "scepsy", "scepsy-exact", "scepsy-paper", "scepsy-judged", "oracle-user")
+SYSTEMS = ("exhaustive", "scepsy", "scepsy-exact", "scepsy-paper", "scepsy-predicted", "oracle-user")
 
 
 def tasks(scale: Scale) -> list[Task]:

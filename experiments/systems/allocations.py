@@ -11,7 +11,7 @@ import numpy as np
 from experiments.systems.deployment import Deploy, Deployment, Option, allocations_text
 from experiments.systems.scheduler import scheduled
 from scepsy.api.case import Case
-from scepsy.api.judge import SPLITS_JUDGED, fastest, judged_plan
+from scepsy.api.judge import SPLITS_JUDGED, fastest, judged_plan, why_not_judged
 from scepsy.backend import Workload
 from scepsy.baselines.independent import plan_by_rate, plan_independent_shares
 from scepsy.baselines.oracle_user import best_splits
@@ -134,8 +134,9 @@ def independent_shares(case: Case, option: Option) -> Deployment:
 
 
 def judged(case: Case, option: Option) -> Deployment:
-    """The plan that simulates fastest among every planner's and its neighbours."""
-    return static(judged_plan(case).best, case.problem.profiles)
+    """The plan that simulates fastest among every planner's and its neighbours; the predictor's where nothing can be judged."""
+    plan = PLANNERS["exact"](case.problem) if why_not_judged(case.problem) else judged_plan(case).best
+    return static(plan, case.problem.profiles)
 
 
 def oracle_user(case: Case, option: Option) -> Deployment:

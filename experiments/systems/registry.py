@@ -40,7 +40,7 @@ class System:
 
 
 _PLANS: tuple[tuple[str, str, Deploy], ...] = (
-    ("scepsy", "Scepsy", allocations.planner("exact")),
+    ("scepsy", "Scepsy", allocations.judged),
     ("scepsy-paper", "Scepsy (the paper's)", allocations.planner("paper")),
     ("equal", "equal GPUs", allocations.planner("equal")),
     ("independent", "each LLM by itself", allocations.planner("independent")),
@@ -61,9 +61,18 @@ _ALL = (
         "scepsy",
         "Scepsy",
         "scepsy",
+        allocations.judged,
+        "the default of `scepsy plan`: exact search, the best allocations re-ranked by the critical path, these and every "
+        "other planner's judged by brief simulations; plans on the runs that it is then measured on, in another order and at "
+        "other times",
+        "it",
+    ),
+    System(
+        "scepsy-predicted",
+        "Scepsy (predicted only)",
+        "scepsy",
         allocations.planner("exact"),
-        "exact search, the best allocations re-ranked by the critical path; plans on the runs that it is "
-        "then measured on, in another order and at other times",
+        "as scepsy, no simulation between predictor and plan (`--judge none`)",
         "it",
     ),
     System(
@@ -71,7 +80,7 @@ _ALL = (
         "Scepsy (exact, aggregate only)",
         "scepsy",
         allocations.aggregate_only,
-        "as scepsy, without the critical path",
+        "as scepsy-predicted, without the critical path",
         "it",
     ),
     System(
@@ -92,18 +101,10 @@ _ALL = (
         "it",
     ),
     System(
-        "scepsy-judged",
-        "Scepsy (judged by simulation)",
-        "scepsy",
-        allocations.judged,
-        "as scepsy; the best candidates judged by brief simulations with other seeds",
-        "it",
-    ),
-    System(
         "no-fractions",
         "Scepsy on whole GPUs",
         "ablation",
-        allocations.on_whole_gpus(allocations.planner("exact")),
+        allocations.on_whole_gpus(allocations.judged),
         "scepsy on a cluster that cannot share a GPU: what planning brings without sharing",
     ),
     System(
@@ -114,13 +115,6 @@ _ALL = (
         "scepsy-paper on a cluster that cannot share a GPU",
     ),
     System(
-        "scepsy-judged-whole",
-        "Scepsy (judged) on whole GPUs",
-        "ablation",
-        allocations.on_whole_gpus(allocations.judged),
-        "scepsy-judged on a cluster that cannot share a GPU",
-    ),
-    System(
         "independent-shares",
         "each LLM by itself, with shares",
         "ablation",
@@ -128,17 +122,21 @@ _ALL = (
         "as independent, any share of a GPU allowed: what sharing brings without the workflow's view; no published system",
         "it",
     ),
-    System("no-tp", "without tensor parallelism", "ablation", allocations.ablation("no-tp"), "scepsy at degree 1"),
+    System("no-tp", "without tensor parallelism", "ablation", allocations.ablation("no-tp"), "scepsy-predicted at degree 1"),
     System(
-        "no-replicas", "without replicas", "ablation", allocations.ablation("no-replicas"), "scepsy with one instance per LLM"
+        "no-replicas",
+        "without replicas",
+        "ablation",
+        allocations.ablation("no-replicas"),
+        "scepsy-predicted with one instance per LLM",
     ),
     System(
         "default-scheduler",
         "placed by a default scheduler",
         "ablation",
         allocations.default_scheduler,
-        "scepsy's allocation, pods placed one by one on the emptiest node that fits, as Kubernetes does by default; the device "
-        "plugin keeps a group inside an NVLink domain",
+        "scepsy-predicted's allocation, pods placed one by one on the emptiest node that fits, as Kubernetes does by default; "
+        "the device plugin keeps a group inside an NVLink domain",
         "it",
     ),
     System(

@@ -2,17 +2,19 @@
 
 Successive halving (Karnin, Koren & Somekh, "Almost optimal exploration in multi-armed bandits", ICML 2013): in each round all
 plans that are left replay the same runs at the same times (common random numbers), the better half stays, and the next round
-is longer. The measuring rule (``scepsy.steady``) leaves out the warm-up and tells which plans do not keep up. Between those
-that the last round cannot tell apart, the one with the fewest instances is taken.
+is longer. Neighbours of the leader join the next round, so that the search climbs while it halves. The measuring rule
+(``scepsy.steady``) leaves out the warm-up and tells which plans do not keep up. Between those that the last round cannot tell
+apart, the one with the fewest instances is taken.
 
 The budget is given in seconds and spent in calls, ``CALLS_PER_S`` for each, so that a plan does not depend on how busy the
-machine is.
+machine is. Short replays of long runs mislead: a system that is still filling looks fast. So every replay has
+``SPANS_REPLAYED`` times as many runs as are in flight, and a small budget tries fewer plans rather than shorter replays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import ceil, fsum, inf, log2
+from math import ceil, fsum, inf
 from time import perf_counter
 
 import msgspec
@@ -36,15 +38,24 @@ from scepsy.steady.verdict import STABLE, UNSTABLE
 from sim.world.run import simulate
 
 BUDGET_S = 2.0
-CALLS_PER_S = 200_000
-"""Simulated calls that a second of the budget stands for: about what the compiled core does on one core of a busy machine."""
-CANDIDATES_JUDGED = 16
-NEIGHBOURS_JUDGED = 8
-"""Of the predictor's plan; and as many as there is room for of the plan that leads after the first round."""
+CALLS_PER_S = 300_000
+"""Simulated calls that a second of the budget stands for: about what the compiled core does on one idle core."""
+MOST_JUDGED = 24
+"""Plans of the first round, where the budget allows so many."""
+FEWEST_JUDGED = 6
+"""Plans of the first round at least: then replays may become shorter than ``SPANS_REPLAYED``."""
 FINALISTS = 2
+ROUND_KEEPS = 0.5
+"""Part of a round's plans that stay."""
+ROUND_ADDS = 0.2
+"""Neighbours of the leader that join the next round, as a part of a round's plans."""
 FEWEST_RUNS_JUDGED = 120
+SPANS_REPLAYED = 10.0
+"""Runs of a replay at least, in runs that are in flight by the prediction."""
 INDIFFERENCE = 0.005
 """Plans that differ by less are equal, however sure that is."""
+TIE = 0.02
+"""Plans that differ by less are equal where the difference is within the noise. Beyond it the lower mean counts."""
 SEED = 1_000_003
 """Arrivals and sampled runs of the judge; measurements use small seeds."""
 SPLITS_JUDGED = 4
@@ -173,50 +184,90 @@ def judged_plan(case: Case, budget_s: float = BUDGET_S) -> Judgement:
     Raises ``Infeasible`` when the exact planner finds nothing.
     """
     started = perf_counter()
-    problem, plans = case.problem, starts(case.problem)
-    seen: dict[Allocations, Plan] = {}
-    for plan in plans:
-        seen.setdefault(plan.allocations, plan)
-    for plan in neighbour_plans(problem, plans[0].allocations, NEIGHBOURS_JUDGED):
-        if len(seen) < CANDIDATES_JUDGED - FINALISTS:
+    plans = starts(case.problem)
+    sizes, runs = schedule(case, plans[0], budget_s * CALLS_PER_S, MOST_JUDGED)
+    seen = _first_of(plans)
+    for plan in neighbour_plans(case.problem, plans[0].allocations, sizes[0]):
+        if len(seen) < sizes[0]:
             seen.setdefault(plan.allocations, plan)
-    return _halve(case, seen, budget_s, started)
+    return _halve(case, seen, budget_s, started, runs, climb=True)
 
 
 def fastest(plans: Sequence[Plan], case: Case) -> Plan:
     """The plan with the lowest simulated mean latency of some that were given."""
     if len(plans) == 1:
         return plans[0]
-    seen = {plan.allocations: plan for plan in reversed(plans)}
-    return _halve(
-        case, {plan.allocations: seen[plan.allocations] for plan in plans}, BUDGET_S, perf_counter(), climb=False
-    ).best
+    _, runs = schedule(case, plans[0], BUDGET_S * CALLS_PER_S, len(plans))
+    return _halve(case, _first_of(plans), BUDGET_S, perf_counter(), runs, climb=False).best
 
 
-def _halve(case: Case, seen: dict[Allocations, Plan], budget_s: float, started: float, *, climb: bool = True) -> Judgement:
-    """Rounds of equal cost until ``FINALISTS`` plans are left, besides the first, which stays."""
+def _first_of(plans: Sequence[Plan]) -> dict[Allocations, Plan]:
+    """Plans by what they allocate, the first of equal ones."""
+    seen: dict[Allocations, Plan] = {}
+    for plan in plans:
+        seen.setdefault(plan.allocations, plan)
+    return seen
+
+
+def schedule(case: Case, plan: Plan, calls: float, most: int) -> tuple[list[int], list[int]]:
+    """How many plans each round replays, and how many runs of each, for about ``calls`` calls in all.
+
+    Rounds cost the same but for the last, which costs twice as much and decides. As many plans begin as the budget has room
+    for when each replay is long enough, ``most`` at most.
+    """
+    per_run = calls_per_run(case.streams)
+    in_flight = fsum(rate * e.latency_s for rate, e in zip(case.problem.rates_per_s, plan.expected, strict=True))
+    shortest = max(FEWEST_RUNS_JUDGED, ceil(SPANS_REPLAYED * in_flight))
+    for begin in range(most, 0, -1):
+        sizes = _sizes(begin)
+        per_round = calls / (len(sizes) + 1) / per_run
+        runs = [int(per_round / size) for size in sizes[:-1]] + [int(2 * per_round / sizes[-1])]
+        if runs[0] >= shortest or begin <= FEWEST_JUDGED:
+            break
+    return sizes, [max(FEWEST_RUNS_JUDGED, count) for count in runs]
+
+
+def _sizes(begin: int) -> list[int]:
+    """Plans of each round."""
+    sizes = [begin]
+    while sizes[-1] > FINALISTS:
+        sizes.append(max(FINALISTS, ceil(sizes[-1] * ROUND_KEEPS) + int(sizes[-1] * ROUND_ADDS)))
+        if sizes[-1] == sizes[-2]:
+            sizes[-1] -= 1
+    return sizes
+
+
+def _halve(
+    case: Case, seen: dict[Allocations, Plan], budget_s: float, started: float, runs: Sequence[int], *, climb: bool
+) -> Judgement:
+    """One round for each of ``runs``; the first plan stays in all of them."""
     first, left = next(iter(seen.values())), list(seen.values())
-    most = max(len(left), CANDIDATES_JUDGED if climb else 0)
-    rounds = max(1, ceil(log2(max(most / FINALISTS, 1)))) + 1
-    per_round = budget_s * CALLS_PER_S / rounds / calls_per_run(case.streams)
     replays, means = Replays(case), dict.fromkeys(seen, inf)
-    ranked: list[Replayed] = []
-    for number in range(rounds):
-        size = most if number == 0 else len(left)
-        runs = max(FEWEST_RUNS_JUDGED, int(per_round / size))
-        ranked = _ranked(replays, left, runs, means)
-        if number == 0 and climb and len(seen) < most:
-            new = [p for p in neighbour_plans(case.problem, ranked[0].plan.allocations, most) if p.allocations not in seen]
-            new = new[: most - len(seen)]
-            seen.update((plan.allocations, plan) for plan in new)
-            ranked = sorted([*ranked, *_ranked(replays, new, runs, means)], key=lambda one: one.rank)
-        keep = max(FINALISTS, ceil(len(ranked) / 2))
+    for number, count in enumerate(runs):
+        ranked = _ranked(replays, left, count, means)
+        if number == len(runs) - 1:
+            break
+        keep = max(FINALISTS, ceil(len(ranked) * ROUND_KEEPS))
         left = [one.plan for one in ranked[:keep]]
         left += [first] if first not in left else []
-        if len(left) <= FINALISTS + 1 and number < rounds - 1:
-            number_left = rounds - 1 - number
-            ranked = _ranked(replays, left, max(FEWEST_RUNS_JUDGED, int(number_left * per_round / len(left))), means)
-            break
+        if climb:
+            new = neighbour_plans(case.problem, ranked[0].plan.allocations, int(len(ranked) * ROUND_ADDS), without=seen)
+            seen.update((plan.allocations, plan) for plan in new)
+            left += new
+    return _judgement(case, replays, ranked, seen, means, budget_s, started)
+
+
+def _judgement(
+    case: Case,
+    replays: Replays,
+    ranked: Sequence[Replayed],
+    seen: Mapping[Allocations, Plan],
+    means: Mapping[Allocations, float],
+    budget_s: float,
+    started: float,
+) -> Judgement:
+    """What the last round says."""
+    first = next(iter(seen.values()))
     chosen, over = choose(ranked)
     plan = _predicted(case.problem, first, chosen, started)
     gap = difference(chosen, over) if over is not None else None
@@ -257,7 +308,7 @@ def _equal(best: Replayed, other: Replayed) -> bool:
     if other.unstable > best.unstable or not np.isfinite(other.mean_s):
         return False
     gap = difference(best, other)
-    return not gap.significant or abs(gap.relative) < INDIFFERENCE
+    return abs(gap.relative) < (INDIFFERENCE if gap.significant else TIE)
 
 
 def _predicted(problem: Problem, first: Plan, chosen: Replayed, started: float) -> Plan:

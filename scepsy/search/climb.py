@@ -5,7 +5,7 @@ what separates the best dozen. A neighbour moves GPU units from one LLM to anoth
 or fewer units.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from math import fsum
 from time import perf_counter
 
@@ -22,12 +22,16 @@ OPTIONS_PER_UNIT_COUNT = 2
 Choices = tuple[int, ...]
 
 
-def neighbour_plans(problem: Problem, allocations: tuple[Allocation, ...], most: int) -> list[Plan]:
-    """At most ``most`` neighbours that pack, cheapest first by the predictor."""
+def neighbour_plans(
+    problem: Problem, allocations: tuple[Allocation, ...], most: int, without: Container[tuple[Allocation, ...]] = ()
+) -> list[Plan]:
+    """At most ``most`` neighbours that pack and are not in ``without``, cheapest first by the predictor."""
     space, where, found = build_space(problem, keep_all=True), layout(problem.cluster), list[Plan]()
     for each in neighbours(space, allocations):
         if len(found) == most:
             break
+        if each in without:
+            continue
         started = perf_counter()
         placement = pack(where, each)
         if placement is not None:

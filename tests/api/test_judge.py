@@ -1,5 +1,6 @@
 """The plan judged by simulation: valid, reproducible, and by the judge's longer replay no worse than what it started from."""
 
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,23 @@ import numpy as np
 import pytest
 
 from scepsy.api.case import Case
-from scepsy.api.judge import CALLS_PER_S, Judgement, Replayed, Replays, choose, difference, judged_plan, starts, why_not_judged
+from scepsy.api.judge import (
+    CALLS_PER_S,
+    FEWEST_JUDGED,
+    FEWEST_RUNS_JUDGED,
+    FINALISTS,
+    MOST_JUDGED,
+    SPANS_REPLAYED,
+    Judgement,
+    Replayed,
+    Replays,
+    choose,
+    difference,
+    judged_plan,
+    schedule,
+    starts,
+    why_not_judged,
+)
 from scepsy.api.prepare import Load, prepare
 from scepsy.cluster import Cluster, Node
 from scepsy.generate import generate
@@ -31,7 +48,7 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def found(case: Case) -> Judgement:
-    return judged_plan(case, 0.5)
+    return judged_plan(case, 1.0)
 
 
 def test_the_judged_plan_is_no_slower_than_the_exact_planners_and_says_what_it_was_judged_at(
@@ -55,12 +72,33 @@ def test_it_decides_the_same_again_whatever_the_clock_says(case: Case, found: Ju
     def timeless(plan: Plan) -> Plan:
         return msgspec.structs.replace(plan, search_s=0.0, judged=msgspec.structs.replace(plan.judged, seconds=0.0))
 
-    assert timeless(judged_plan(case, 0.5).best) == timeless(found.best)
+    assert timeless(judged_plan(case, 1.0).best) == timeless(found.best)
 
 
 def test_a_budget_is_kept_in_calls(case: Case, found: Judgement) -> None:
     assert found.best.judged is not None
-    assert found.best.judged.calls <= 1.5 * 0.5 * CALLS_PER_S  # rounds have a fewest number of runs
+    assert found.best.judged.calls <= 1.5 * 1.0 * CALLS_PER_S  # rounds have a fewest number of runs
+
+
+def test_rounds_shrink_to_the_finalists_and_a_small_budget_tries_fewer_plans_not_shorter_replays(case: Case) -> None:
+    plan = starts(case.problem)[0]
+    shortest = SPANS_REPLAYED * case.problem.rates_per_s[0] * plan.expected[0].latency_s
+    rich, poor = (schedule(case, plan, calls, MOST_JUDGED) for calls in (10_000_000, 400_000))
+    for sizes, runs in (rich, poor):
+        assert sizes[-1] == FINALISTS
+        assert all(later < earlier for earlier, later in itertools.pairwise(sizes))
+        assert all(later > earlier for earlier, later in itertools.pairwise(runs))
+        assert runs[0] >= shortest
+    assert rich[0][0] == MOST_JUDGED > poor[0][0]
+    sizes, runs = schedule(case, plan, 1.0, MOST_JUDGED)
+    assert sizes[0] == FEWEST_JUDGED
+    assert set(runs) == {FEWEST_RUNS_JUDGED}
+
+
+def test_a_lower_mean_wins_where_the_noise_is_not_known_and_the_gap_is_large() -> None:
+    fast, few = replayed([1.0, 1.1, 0.9], 9, "fast"), replayed([1.4, 1.5, 1.3], 1, "few")
+    assert not np.isfinite(difference(fast, few).half_width)
+    assert choose([fast, few])[0].plan.planner == "fast"
 
 
 def test_starts_hold_every_planner_that_finds_something_and_the_best_splits(case: Case) -> None:

@@ -5,21 +5,25 @@ import pytest
 
 from experiments.points.questions import Question, planning_case
 from experiments.systems.allocations import on_whole_gpus, planner, whole_gpus_only
+from experiments.systems.deployment import allocations_text
 from experiments.systems.registry import SYSTEMS
 from experiments.systems.runtimes import own_degrees, pod_profiles, rates_within
 from experiments.systems.scheduler import scheduled
 from scepsy.api.case import Case
+from scepsy.api.judge import judged_plan
+from scepsy.api.prepare import Load, prepare
 from scepsy.backend import Stream
 from scepsy.cluster import Gpu
 from scepsy.errors import Infeasible
 from scepsy.generate import generate
 from scepsy.place.hierarchical import layout, pack
 from scepsy.plans import Allocation, Plan
-from scepsy.profile.catalogue import cluster_of
+from scepsy.profile.catalogue import builtin_profiles, cluster_of
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import assemble
 from scepsy.search.problem import Problem
 from scepsy.search.random_problems import Size, random_problem
+from scepsy.workload import Arrivals
 
 
 def case_of(problem: Problem) -> Case:
@@ -28,7 +32,7 @@ def case_of(problem: Problem) -> Case:
     return Case(problem=problem, streams=(stream,) * len(problem.targets))
 
 
-@pytest.mark.parametrize("name", ["scepsy", "scepsy-exact", "scepsy-paper", "scepsy-hierarchical"])
+@pytest.mark.parametrize("name", ["scepsy-predicted", "scepsy-exact", "scepsy-paper", "scepsy-hierarchical"])
 @pytest.mark.parametrize("seed", range(4))
 def test_on_whole_gpus_nothing_is_shared_and_sharing_is_never_worse_for_exact(name: str, seed: int) -> None:
     case = case_of(random_problem(Size(llms=3, nodes=1, load=0.1), seed))
@@ -37,15 +41,27 @@ def test_on_whole_gpus_nothing_is_shared_and_sharing_is_never_worse_for_exact(na
     assert shared is not None
     assert whole is not None
     assert {a.share_pct for a in whole.allocations} == {100}
-    if name.startswith(("scepsy-exact", "scepsy")) and shared.planner == "exact":
+    if shared.planner == "exact":
         assert shared.objective_s <= whole.objective_s * (1 + 1e-9)
 
 
 def test_each_whole_gpu_variant_is_the_system_it_is_a_variant_of() -> None:
     case = case_of(random_problem(Size(llms=3, nodes=1, load=0.1), 0))
-    for name, of in {"no-fractions": "scepsy", "scepsy-paper-whole": "scepsy-paper"}.items():
-        expected = SYSTEMS[of].deploy(whole_gpus_only(case), {})
-        assert SYSTEMS[name].deploy(case, {}).decided == expected.decided
+    expected = SYSTEMS["scepsy-paper"].deploy(whole_gpus_only(case), {})
+    assert SYSTEMS["scepsy-paper-whole"].deploy(case, {}).decided == expected.decided
+
+
+def test_scepsy_is_the_default_of_the_command_line_with_and_without_shares() -> None:
+    trace, cluster = generate("rag-rerank", runs=20, seed=1), cluster_of(4)
+    load = Load(trace=trace, arrivals=Arrivals(rate_per_s=4.0))
+    profiles = builtin_profiles(list(trace.llms), ["A100-80G"], degrees=(1,))
+    problem = prepare([load], cluster, profiles, share_unit_pct=50)
+    case = Case(problem=problem, streams=(load.stream,))
+    assert SYSTEMS["scepsy"].deploy(case, {}).decided == allocations_text(judged_plan(case).best)
+    whole = SYSTEMS["no-fractions"].deploy(case, {})
+    assert whole.decided == allocations_text(judged_plan(whole_gpus_only(case)).best)
+    assert whole.plan is not None
+    assert {a.share_pct for a in whole.plan.allocations} == {100}
 
 
 def test_independent_with_shares_has_no_worse_own_latency_than_on_whole_gpus() -> None:
