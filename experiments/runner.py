@@ -68,8 +68,10 @@ FULL = Scale(
     loads=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0),
     halvings=4,
 )
-REDUCED = replace(QUICK, name="reduced")
-"""The evaluation at fewer cluster sizes and less precision (``experiments.studies.evaluation.design``); the rest as quick."""
+REDUCED = replace(
+    QUICK, name="reduced", effort=Effort(spans=20.0, most_calls=20_000), seeds=(1, 2, 3), loads=(0.1, 0.3, 0.5, 0.7, 0.9)
+)
+"""The evaluation's every question with less precision (``experiments.studies.evaluation.design``); of the rest every quick one."""
 SMOKE = replace(QUICK, name="smoke")
 """The evaluation as small as can be, for tests; the rest as quick."""
 SCALES = {scale.name: scale for scale in (SMOKE, QUICK, REDUCED, FULL)}

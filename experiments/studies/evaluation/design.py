@@ -79,11 +79,10 @@ REDUCED = replace(
     FULL,
     name="reduced",
     budget=replace(FULL.budget, seeds=(1, 2, 3), precision=0.05, tolerance=0.04, most_calls=150_000, most_policy_calls=30_000),
-    parts=("small",),
     screen_loads=(0.3, 0.8),
     finalists_at_border=1,
-    most_options=6,
 )
+"""Every question of the full scale, with three seeds, shorter replays and wider intervals."""
 QUICK = Plan(
     name="quick",
     budget=Budget(seeds=(1, 2), precision=0.1, tolerance=0.05, first_calls=4_000, most_calls=60_000, most_policy_calls=20_000),
