@@ -71,7 +71,7 @@ FULL = Scale(
 REDUCED = replace(
     QUICK, name="reduced", effort=Effort(spans=20.0, most_calls=20_000), seeds=(1, 2, 3), loads=(0.1, 0.3, 0.5, 0.7, 0.9)
 )
-"""The evaluation's every question with less precision (``experiments.studies.evaluation.design``); of the rest every quick one."""
+"""The evaluation's every question with less precision; of the other experiments every quick one."""
 SMOKE = replace(QUICK, name="smoke")
 """The evaluation as small as can be, for tests; the rest as quick."""
 SCALES = {scale.name: scale for scale in (SMOKE, QUICK, REDUCED, FULL)}
