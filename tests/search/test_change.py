@@ -9,7 +9,7 @@ from scepsy.errors import Infeasible, InputError
 from scepsy.profile.model import kv_capacity_tokens
 from scepsy.search import PLANNERS, Problem
 from scepsy.search.assemble import objective_of
-from scepsy.search.change import common_gpus, diff, plan_change
+from scepsy.search.change import common_gpus, diff, plan_change, shape
 from scepsy.search.explain import explain
 from scepsy.search.goals import at_factor
 from scepsy.search.grow import grown
@@ -183,3 +183,19 @@ def test_a_plan_grows_on_free_gpus_and_nothing_has_to_stop() -> None:
         assert diff(running, plan).started
         assert plan.expected[0].throughput_per_s >= heavier.rates_per_s[0]
     assert grown(heavier, running, 0) is None
+
+
+def test_a_plan_with_replicas_to_spare_gives_them_back_where_gpus_count() -> None:
+    problem = small(0.1)
+    running = PLANNERS["independent"](problem)
+    lighter = at_factor(problem, 0.2 * running.expected[0].throughput_per_s / problem.rates_per_s[0])
+    assert grown(lighter, running, 8) is None, "GPUs do not count where latency does"
+    goal = replace(lighter.goal, kind="gpus", limits_s={lighter.targets[0].workflow: 1e6})
+    plan = grown(replace(lighter, goal=goal), running, 8)
+    assert plan is not None
+    assert not diff(running, plan).started
+    assert len(plan.gpu_shares) < len(running.gpu_shares)
+    kept = {shape(instance) for instance in running.instances}
+    assert all(shape(instance) in kept for instance in plan.instances)
+    assert plan.expected[0].throughput_per_s >= lighter.rates_per_s[0]
+    assert grown(replace(lighter, goal=goal), plan, 8) is None, "what is left is needed"
