@@ -15,12 +15,13 @@ from scepsy.operate.controller import KEPT_RUNS, Facts, Memory, Replan, Report, 
 from scepsy.operate.features import Seen, features_of
 from scepsy.operate.reference import Reference
 from scepsy.operate.settings import Settings
-from scepsy.plans import Plan
+from scepsy.plans import Instance, Plan
+from scepsy.profile.model import instance_memory_bytes
 from scepsy.search.change import shape
 from scepsy.workload import Run
 from sim.engine.clock import seconds
 from sim.world.agent import Agent
-from sim.world.control import DRAINING, PENDING, READY, STARTING, Control, Member, Policy
+from sim.world.control import PENDING, READY, STARTING, STOPPED, Control, Member, Policy
 
 POLL_S = 1.0
 """Between two looks at whether a switch is over."""
@@ -64,6 +65,8 @@ class Log:
     reports: list[Report] = field(default_factory=list)
     switches: list[tuple[float, float]] = field(default_factory=list)
     """(begin, end) in seconds."""
+    rollbacks: list[tuple[float, float]] = field(default_factory=list)
+    """Switches that were taken back, likewise."""
 
 
 def adaptive(
@@ -90,15 +93,22 @@ def adaptive(
             if report.chosen is None:
                 continue
             begun_s = control.now_s
-            memory, running = switched(memory, begun_s), report.chosen
-            yield from switch_to(control, running)
-            told.switches.append((begun_s, control.now_s))
+            memory = switched(memory, begun_s)
+            if (yield from switch_to(control, report.chosen)):
+                running = report.chosen
+                told.switches.append((begun_s, control.now_s))
+            else:
+                told.rollbacks.append((begun_s, control.now_s))
 
     return policy
 
 
-def switch_to(control: Control, wanted: Plan) -> Generator[simpy.Event, Any, None]:
-    """Bring the cluster to a plan: drain what is in the way, start what is missing, then drain the rest."""
+def switch_to(control: Control, wanted: Plan) -> Generator[simpy.Event, Any, bool]:
+    """Bring the cluster to a plan: drain what is in the way, start what is missing, then drain the rest.
+
+    False where something new did not come to serve, because its GPU was lost: then all that was started goes, and what had to
+    go first is started again, as the executor does.
+    """
     here = [member for llm in {m.llm for m in control.members} for member in control.of(llm, PENDING, STARTING, READY)]
     missing = list(wanted.instances)
     unwanted: list[Member] = []
@@ -114,8 +124,26 @@ def switch_to(control: Control, wanted: Plan) -> Generator[simpy.Event, Any, Non
     started = [control.place(instance) for instance in missing]  # before the drains, so that calls wait for them
     for member in first:
         control.drain(member)
-    while any(member.state in (PENDING, STARTING) for member in started) or any(m.state == DRAINING for m in first):
+    while True:
+        if any(member.state == STOPPED or control.lost & set(member.wanted) for member in started):
+            _roll_back(control, started, first)
+            return False
+        if all(m.state == READY for m in started) and all(m.state == STOPPED for m in first):
+            break
         yield control.sleep(POLL_S)
     for member in unwanted:
         if member not in first:
+            control.drain(member)
+    return True
+
+
+def _roll_back(control: Control, started: Sequence[Member], gone: Sequence[Member]) -> None:
+    for member in gone:
+        if not control.lost & set(member.gpus):
+            memory = instance_memory_bytes(member.profile, member.share_pct)
+            control.place(
+                Instance(llm=member.llm, index=member.index, gpus=member.gpus, share_pct=member.share_pct, memory_bytes=memory)
+            )
+    for member in started:
+        if member.state != STOPPED:
             control.drain(member)

@@ -129,6 +129,34 @@ def test_an_llm_whose_only_gpu_is_needed_is_started_elsewhere_and_its_calls_wait
     assert set(found.runs["status"].to_pylist()) == {COMPLETED}
 
 
+def test_a_switch_whose_new_gpu_is_lost_is_taken_back() -> None:
+    """m must leave GPU 0 for the other LLM, and GPU 2, where it starts, is lost meanwhile: everything is as before."""
+    both = plan((ONE, 100, 1), (profile("other"), 100, 1), gpus=3)
+    where = {"m": Gpu(node="n0", index=2), "other": Gpu(node="n0", index=0)}
+    instances = tuple(msgspec.structs.replace(instance, gpus=(where[instance.llm],)) for instance in both.instances)
+    seen = []
+
+    def loss(control):
+        yield control.sleep(15)
+        control.lose(where["m"])
+        while True:
+            yield control.sleep(60)
+
+    def policy(control):
+        yield control.sleep(10)
+        stays = yield from switch_to(control, msgspec.structs.replace(both, instances=instances))
+        seen.append((stays, 15 <= control.now_s <= 16))
+        yield control.sleep(100)
+        seen.append({m.llm: m.gpus[0].index for m in control.members if m.state == READY})
+        while True:
+            yield control.sleep(60)
+
+    runs = trace(*(run([call(100, 20), call(50, 5, id="d", llm="other", parents=("c",))], id=f"r{n}") for n in range(300)))
+    found = simulate(both, load(runs, 2.0), profiles=PROFILES, policies=(policy, loss))
+    assert seen == [(False, True), {"m": 0, "other": 1}]
+    assert set(found.runs["status"].to_pylist()) == {COMPLETED}
+
+
 # ---- the policy ------------------------------------------------------------------------------------------------------
 
 
