@@ -4,7 +4,8 @@
 
 Runs are drawn from generated workflows and arrive by a Poisson process. The controller's own ``look`` is called, at its default
 settings but every ``--look`` seconds. Runs end when they arrive, so that the delay is that of the test alone. After a false
-alarm it goes on as in operation: what was found becomes the reference.
+alarm it goes on as in operation: what was found becomes the reference. Rows that are in the output already are kept. To make
+one again, take it out.
 """
 
 import argparse
@@ -84,39 +85,61 @@ def _longer(run: Run, factor: float) -> Run:
     return msgspec.structs.replace(run, calls=tuple(calls))
 
 
-def rows(names: Sequence[str], weeks: float, seeds: int, settings: Settings) -> Iterator[dict[str, Any]]:
-    """The table, row by row."""
+def rows(
+    names: Sequence[str], weeks: float, seeds: int, settings: Settings, known: set[tuple[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """What is not known yet, row by row."""
     for name in names:
         runs = generate(name, runs=200, seed=1).runs
-        began = time.process_time()
-        quiet = drawn(runs, RATE_PER_S, 0.0, weeks * WEEK_S, name, "stays")
-        found = list(alarms(runs, quiet, RATE_PER_S, settings, weeks * WEEK_S))
-        yield {
-            "workflow": name,
-            "change": "none",
-            "weeks": weeks,
-            "alarms_per_week": len(found) / weeks,
-            "cpu_s": time.process_time() - began,
-        }
+        if (name, "none") not in known:
+            yield quiet_row(name, runs, weeks, settings)
         for change, factor, other in changes(runs):
-            delays, early = [], 0
-            for seed in range(seeds):
-                before = drawn(runs, RATE_PER_S, 0.0, QUIET_S, name, change, seed, "before")
-                after = drawn(other, factor * RATE_PER_S, QUIET_S, QUIET_S + LIMIT_S, name, change, seed, "after")
-                first = next(alarms(runs, [*before, *after], RATE_PER_S, settings, QUIET_S + LIMIT_S), None)
-                early += first is not None and first[0] <= QUIET_S
-                delays.append(first[0] - QUIET_S if first is not None and first[0] > QUIET_S else float("inf"))
-            seen = [delay for delay in delays if np.isfinite(delay)]
-            yield {
-                "workflow": name,
-                "change": change,
-                "seeds": seeds,
-                "found": len(seen),
-                "early": early,
-                "delay_median_s": float(np.median(seen)) if seen else None,
-                "delay_longest_s": max(seen, default=None),
-                "delay_median_runs": float(np.median(seen)) * factor * RATE_PER_S if seen else None,
-            }
+            if (name, change) not in known:
+                yield change_row(name, change, runs, other, factor, seeds, settings)
+
+
+def quiet_row(name: str, runs: tuple[Run, ...], weeks: float, settings: Settings) -> dict[str, Any]:
+    """False alarms."""
+    began = time.process_time()
+    quiet = drawn(runs, RATE_PER_S, 0.0, weeks * WEEK_S, name, "stays")
+    found = list(alarms(runs, quiet, RATE_PER_S, settings, weeks * WEEK_S))
+    return {
+        "workflow": name,
+        "change": "none",
+        "weeks": weeks,
+        "alarms_per_week": len(found) / weeks,
+        "cpu_s": time.process_time() - began,
+    }
+
+
+def change_row(
+    name: str,
+    change: str,
+    runs: tuple[Run, ...],
+    other: tuple[Run, ...],
+    factor: float,
+    seeds: int,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Delays until a change is found."""
+    delays, early = [], 0
+    for seed in range(seeds):
+        before = drawn(runs, RATE_PER_S, 0.0, QUIET_S, name, change, seed, "before")
+        after = drawn(other, factor * RATE_PER_S, QUIET_S, QUIET_S + LIMIT_S, name, change, seed, "after")
+        first = next(alarms(runs, [*before, *after], RATE_PER_S, settings, QUIET_S + LIMIT_S), None)
+        early += first is not None and first[0] <= QUIET_S
+        delays.append(first[0] - QUIET_S if first is not None and first[0] > QUIET_S else float("inf"))
+    seen = [delay for delay in delays if np.isfinite(delay)]
+    return {
+        "workflow": name,
+        "change": change,
+        "seeds": seeds,
+        "found": len(seen),
+        "early": early,
+        "delay_median_s": float(np.median(seen)) if seen else None,
+        "delay_longest_s": max(seen, default=None),
+        "delay_median_runs": float(np.median(seen)) * factor * RATE_PER_S if seen else None,
+    }
 
 
 def main() -> None:
@@ -128,11 +151,12 @@ def main() -> None:
     parser.add_argument("--look", type=float, default=60.0, help="seconds between looks (the default of operate is 10)")
     parser.add_argument("-o", "--output", type=Path, default=DEFAULT_OUT)
     given = parser.parse_args()
-    made = []
-    for row in rows(given.workflow or WORKFLOWS, given.weeks, given.seeds, Settings(look_s=given.look)):
-        made.append(row)
+    made = pd.read_csv(given.output, dtype={"commit": str}) if given.output.exists() else None
+    known = set() if made is None else set(made[["workflow", "change"]].itertuples(index=False, name=None))
+    for row in rows(given.workflow or WORKFLOWS, given.weeks, given.seeds, Settings(look_s=given.look), known):
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
-        stamped(pd.DataFrame(made)).to_csv(given.output, index=False, float_format="%.6g")
+        made = pd.concat([*([] if made is None else [made]), stamped(pd.DataFrame([row]))], ignore_index=True)
+        made.to_csv(given.output, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":
