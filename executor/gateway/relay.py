@@ -170,7 +170,7 @@ class Relay:
             call.outcome = "failed"
             answer.close()
             raise redirected(upstream.name)
-        if answer.content_type == "text/event-stream" and answer.status == 200:
+        if answer.status == 200 and _is_stream(answer.headers.get("Content-Type", "")):
             return await self._stream(request, call, upstream, answer)
         return await self._whole(call, upstream, answer)
 
@@ -208,11 +208,13 @@ class Relay:
     async def _stream(
         self, request: web.BaseRequest, call: GatewayCall, upstream: Upstream, answer: aiohttp.ClientResponse
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, headers=returned(answer.headers, upstream.name))
+        response = _Streamed(status=answer.status, headers=returned(answer.headers, upstream.name))
         if call.record is not None:
             response.headers[CALL_HEADER] = call.record.id
         try:
             await response.prepare(request)
+            if not answer.content.total_bytes:
+                request.writer.send_headers()  # nothing to send with them is here yet
             await self._pass_on(response, call, upstream, answer)
             await response.write_eof()
         except (_ClientGone, ConnectionError):
@@ -224,9 +226,9 @@ class Relay:
     ) -> None:
         """Every event as it comes; the record is written before the client can know that its stream is complete."""
         splitter, loop, limit = EventSplitter(), asyncio.get_running_loop(), self._limits.event_bytes
-        recording, ended = call.record is not None, False
+        content, recording, ended = answer.content, call.record is not None, False
         try:
-            async for chunk in answer.content.iter_any():
+            while chunk := await content.readany():
                 upstream.last_byte_s = loop.time()
                 events = splitter.feed(chunk)
                 if splitter.held_bytes > limit or len(events) > limit + len(chunk):
@@ -235,7 +237,8 @@ class Relay:
                         response, call, upstream, event_too_large_message(upstream.name, limit), "event_too_large"
                     )
                 if events:
-                    ended = await self._put_events(response, call, upstream, events) or ended
+                    last = content.at_eof() and not splitter.held_bytes
+                    ended = await self._put_events(response, call, upstream, events, last=last) or ended
         except (aiohttp.ClientError, TimeoutError):
             return await self._break_off(response, call, upstream, engine_lost_message(upstream.name), "engine_lost")
         rest = splitter.rest()
@@ -248,8 +251,10 @@ class Relay:
             await self._finish(call, upstream, answer.status)
         return None
 
-    async def _put_events(self, response: web.StreamResponse, call: GatewayCall, upstream: Upstream, events: bytes) -> bool:
-        """Pass whole events on; whether the stream's end was among them."""
+    async def _put_events(
+        self, response: web.StreamResponse, call: GatewayCall, upstream: Upstream, events: bytes, *, last: bool = False
+    ) -> bool:
+        """Pass whole events on; whether the stream's end was among them. After the ``last`` ones nothing comes."""
         ended = ends_stream(events)
         if call.record is not None:
             call.output.read_events(events)
@@ -258,7 +263,7 @@ class Relay:
         if call.strip_usage:
             events = without_usage(events)
         if events:
-            await _put(response, events)
+            await _put(response, events, last=last and ended)
         return ended
 
     async def _break_off(
@@ -304,8 +309,19 @@ class Relay:
         return url
 
 
-async def _put(response: web.StreamResponse, data: bytes) -> None:
+class _Streamed(web.StreamResponse):
+    """Its headers wait for its first event, to leave in one piece with it, or for ``send_headers``."""
+
+    _send_headers_immediately = False  # aiohttp's own, for whole answers: were it gone, headers would leave at once
+
+
+def _is_stream(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "text/event-stream"
+
+
+async def _put(response: web.StreamResponse, data: bytes, *, last: bool = False) -> None:
+    """Send a part of a stream; with its ``last`` one its end, in one piece."""
     try:
-        await response.write(data)
+        await (response.write_eof(data) if last else response.write(data))
     except ConnectionError:
         raise _ClientGone from None

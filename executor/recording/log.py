@@ -31,6 +31,7 @@ class RecordLog:
             + self._encoder.encode(header)[1:]
             + b"\n"
         )
+        self._name = os.fspath(path)  # looked at for every record
         self._file = -1
         self._identity = (0, 0)
         self._size = 0
@@ -72,7 +73,7 @@ class RecordLog:
     def _follow(self) -> None:
         """See that the next line goes where the path points, after a header."""
         try:
-            status = os.stat(self.path)
+            status = os.stat(self._name)
         except FileNotFoundError:
             status = None
         if status is None or (status.st_dev, status.st_ino) != self._identity:

@@ -17,7 +17,7 @@ import hashlib
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +57,9 @@ MAX_CALLS_PER_RUN = 512
 
 MAX_CALLS_OF_ONE_TEXT = 8
 """Calls remembered for one and the same text."""
+
+FEW = 16
+"""So many hashes are scrambled one by one: operations on whole arrays cost more."""
 
 HASHED_BLOCK_BYTES = 64 * 1024
 """Bytes hashed at a time: longer texts need no longer tables."""
@@ -127,18 +130,25 @@ class Windows:
         self._grow(length)
         sums = np.empty(length + 1, np.uint64)
         sums[0] = 0
-        terms = np.multiply(np.frombuffer(data, np.uint8), self._powers[:length], dtype=np.uint64)
+        terms = np.frombuffer(data, np.uint8).astype(np.uint64)  # a product that converts allocates 200 kB of buffers
+        terms *= self._powers[:length]
         np.add.accumulate(terms, out=sums[1:])
         return sums
 
     def prefixes(self, data: bytes) -> tuple[int, ...]:
         """Hashes of the first 64, 128, … bytes, 52 bits each; scrambled, since they are written down."""
-        sums = self.sums(data[: PREFIX_BYTES * MAX_PREFIXES])
-        hashes = sums[PREFIX_BYTES : PREFIX_BYTES * MAX_PREFIXES + 1 : PREFIX_BYTES]
+        count = min(len(data) // PREFIX_BYTES, MAX_PREFIXES)
+        hashes = self.sums(data[: PREFIX_BYTES * count])[PREFIX_BYTES::PREFIX_BYTES]
+        if count <= FEW:
+            return tuple([self._scrambled(number) for number in hashes.tolist()])
         hashes = (hashes ^ (hashes >> _31)) * self._mix
         hashes ^= hashes >> _29
         hashes >>= _12
         return tuple(hashes.tolist())
+
+    def _scrambled(self, number: int) -> int:
+        number = (number ^ (number >> 31)) * self._mix % 2**64
+        return (number ^ (number >> 29)) >> 12
 
     def marks(self, data: bytes) -> Hashes:
         """The sampled window hashes, in the order of their windows: those whose highest bits are all zero."""
@@ -195,11 +205,11 @@ class _Scope:
         said = self.calls.pop(call)
         for index, keys in ((self.marks, said.marks), (self.messages, said.messages), (self.tools, said.tools)):
             for key in keys:
-                owners = tuple(owner for owner in index.get(key, ()) if owner != call)
-                if owners:
-                    index[key] = owners
-                else:
-                    index.pop(key, None)
+                owners = index.get(key)
+                if owners == (call,):
+                    del index[key]
+                elif owners is not None:  # or one of the many that said it before
+                    index[key] = tuple([owner for owner in owners if owner != call])
         return _weight(said)
 
     def reduced(self, found: dict[str, SourceCall]) -> dict[str, SourceCall]:
@@ -250,7 +260,7 @@ class Seen(NamedTuple):
     input_bytes: int
     prefix: tuple[int, ...]
     sources: tuple[SourceCall, ...] = ()
-    marks: frozenset[int] = frozenset()
+    marks: Sequence[int] = ()
     """Of the input itself, while its call is in flight."""
     sketch: str = ""
     """Some of them to write down: base64 of 32-bit numbers, smallest first."""
@@ -286,10 +296,10 @@ class Provenance:
         known = self._scopes.get(scope)
         found = known.reduced(self._sources(known, squeezed, tool_ids, marks)) if known is not None else {}
         if scope != ANYWHERE:
-            return Seen(len(data), prefixes, tuple(found.values()), frozenset(marks))
+            return Seen(len(data), prefixes, tuple(found.values()), marks)
         begin = b"".join(squeezed[:4])
         heads = tuple(self._keyed(begin[:letters]) for letters in HEAD_LENGTHS)
-        return Seen(len(data), prefixes, tuple(found.values()), frozenset(marks), self._sketch(marks, known), heads)
+        return Seen(len(data), prefixes, tuple(found.values()), marks, self._sketch(marks, known), heads)
 
     def _keyed(self, data: bytes) -> int:
         return int.from_bytes(hashlib.blake2b(data, digest_size=5, key=self._key).digest(), "big")
@@ -327,7 +337,7 @@ class Provenance:
         call: str,
         texts: list[str],
         tool_call_ids: list[str],
-        own: frozenset[int] = frozenset(),
+        own: Collection[int] = (),
         sources: Iterable[SourceCall] = (),
     ) -> bool:
         """Remember a call's output, less what its own input held; whether it can be found again in later inputs."""
@@ -336,8 +346,9 @@ class Provenance:
             known = self._scopes[scope] = _Scope()
         squeezed = list(map(squeeze, texts))
         found = self._windows.marks(b"\n".join(squeezed))
-        found.sort()
-        marks = [mark for mark in dict.fromkeys(found.tolist()) if mark not in own][:MAX_MARKS]
+        if len(found) > MAX_MARKS:
+            found = np.unique(found)[: MAX_MARKS + len(own)]  # the smallest: among them are enough that are not its own
+        marks = sorted(set(found.tolist()).difference(own))[:MAX_MARKS]
         said = _Said(
             tuple(marks),
             tuple({hash(text) for text in squeezed if len(text) >= 4}),  # a bare "yes" or "7" says nothing about its origin

@@ -352,8 +352,9 @@ class EventSplitter:
 
 
 _END = re.compile(
-    rb"^(?:data: ?\[DONE\]|event: ?(?:response\.(?:completed|incomplete|failed)|message_stop))[ \t]*\r?$", re.MULTILINE
+    rb"\n(?:data: ?\[DONE\]|event: ?(?:response\.(?:completed|incomplete|failed)|message_stop))[ \t]*\r?(?:\n|\Z)"
 )
+"""Begins with what every line begins after: the search leaps from one such byte to the next."""
 
 
 def ends_stream(events: bytes) -> bool:
@@ -364,7 +365,7 @@ def ends_stream(events: bytes) -> bool:
     >>> ends_stream(b"data: [DONE]\\n\\n"), ends_stream(b'data: {"content":"data: [DONE]"}\\n\\n')
     (True, False)
     """
-    return (b"[DONE]" in events or b"event:" in events) and _END.search(events) is not None
+    return (b"[DONE]" in events or b"event:" in events) and _END.search(b"\n" + events) is not None
 
 
 def without_usage(events: bytes) -> bytes:

@@ -45,6 +45,30 @@ async def test_a_stream_has_the_same_bytes_as_without_the_gateway(stub, gateway,
     assert (record.output_tokens, record.counted_by, record.outcome) == (50, "usage", "completed")
 
 
+@pytest.mark.parametrize("ends_with", [b"", b": later\n\n"], ids=["complete", "more after [DONE]"])
+async def test_every_part_of_a_stream_is_passed_on_before_the_next_one_comes(raw_engine, gateway, ends_with):
+    parts = [b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', b"data: [DONE]\n\n" + ends_with]
+    seen = asyncio.Event()
+
+    async def answer(_head, _body, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for part in parts:
+            await asyncio.wait_for(seen.wait(), 10)
+            seen.clear()
+            writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+        await asyncio.wait_for(seen.wait(), 10)
+        writer.write(b"0\r\n\r\n")
+
+    served = gateway([endpoint(await raw_engine(answer))])
+    url = f"{served.url}/v1/chat/completions"
+    async with aiohttp.ClientSession() as session, session.post(url, json={**CHAT, "stream": True}) as reply:
+        seen.set()  # the headers came before the first event
+        for part in parts:
+            assert await asyncio.wait_for(reply.content.readexactly(len(part)), 10) == part
+            seen.set()
+        assert await reply.content.read() == b""
+
+
 @pytest.mark.parametrize(
     ("path", "body", "kind"),
     [

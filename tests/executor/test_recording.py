@@ -128,6 +128,7 @@ def naive_prefixes(windows: Windows, data: bytes) -> tuple[int, ...]:
 
 
 @given(st.binary(max_size=300), st.binary(min_size=1, max_size=16))
+@example(random.Random(1).randbytes(2 * module.FEW * PREFIX_BYTES), b"key")
 @settings(max_examples=60, deadline=None)
 def test_hashes_are_those_of_each_window_and_prefix_on_its_own(data, secret):
     windows = Windows(secret)
@@ -226,6 +227,10 @@ def test_memory_is_bounded_whatever_the_runs_do():
     held = sum(module._weight(said) for scope in provenance._scopes.values() for said in scope.calls.values())
     assert held == provenance.held
     assert sum(len(scope.calls) for scope in provenance._scopes.values()) == len(provenance._order) < 120
+    for scope in provenance._scopes.values():
+        for index in (scope.marks, scope.messages, scope.tools):
+            assert all(index.values())
+            assert {owner for owners in index.values() for owner in owners} <= scope.calls.keys()
 
 
 def test_a_long_prompt_leaves_nothing_behind():
