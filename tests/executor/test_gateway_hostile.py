@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import json
 import signal
@@ -12,11 +13,14 @@ import time
 import aiohttp
 import psutil
 import pytest
+from aiohttp import web
 
 from executor.gateway.config import Endpoint, GatewayConfig, GatewayLimits, save_gateway
+from executor.gateway.discreet import hush, on_loop_error
 from executor.gateway.health import HealthWatch
 from executor.gateway.keys import KeyRing
 from executor.gateway.pool import InstancePool
+from executor.gateway.server import Server
 from scepsy.importers.recorded.reader import load_recording
 from tests.executor.raw_engine import streamed_reply, whole_reply
 
@@ -571,6 +575,56 @@ async def test_no_odd_reply_of_an_engine_puts_a_prompt_into_the_log(raw_engine, 
     log = served.log.read_text()
     assert "Traceback" not in log
     assert CANARY not in log
+
+
+async def test_a_fault_of_our_own_puts_nothing_that_was_sent_into_the_log(caplog, capfd):
+    """Errors quote what they met: whichever way one takes, only its kind and its place are logged."""
+
+    async def fail(request):
+        raise ValueError(CANARY + await request.text())
+
+    async def fail_alone():
+        raise ValueError(CANARY)
+
+    class Unlucky:
+        def __del__(self):
+            raise ValueError(CANARY)
+
+    hooks = sys.unraisablehook, sys.excepthook
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    caplog.set_level("DEBUG")
+    statuses = []
+    try:
+        hush()
+        loop.set_exception_handler(on_loop_error)
+        runner = web.ServerRunner(Server(fail, GatewayLimits(), statuses.append))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        status, body, _ = await post(f"http://127.0.0.1:{port}")
+        assert (status, json.loads(body)["error"]["type"]) == (500, "server_error")
+        await runner.cleanup()
+        asyncio.create_task(fail_alone())  # noqa: RUF006 nobody asks for its result
+        Unlucky()
+        await asyncio.sleep(0.1)
+        gc.collect()
+        await asyncio.sleep(0)
+        try:
+            raise ValueError(CANARY)
+        except ValueError as error:
+            sys.excepthook(ValueError, error, error.__traceback__)
+    finally:
+        sys.unraisablehook, sys.excepthook = hooks
+        loop.set_exception_handler(None)
+        loop.set_debug(False)
+    assert statuses == [500]
+    told = [
+        record.getMessage() for record in caplog.records if record.getMessage().startswith("internal error: ValueError at ")
+    ]
+    assert len(told) == 4, "a handler's, a task's, a destructor's, and one that ends the program"
+    assert CANARY not in caplog.text
+    assert CANARY not in "".join(capfd.readouterr())
 
 
 def test_a_key_ring_finds_its_keys_wherever_they_stand():

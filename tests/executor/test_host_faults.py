@@ -1,6 +1,6 @@
 """What can go wrong on one host, done to real processes: killed, stopped, lost, damaged, planted, full.
 
-``python -m pytest tests/executor/test_host_faults.py`` prints the table of faults (tried, survived) that docs/engines.md keeps.
+``python -m pytest tests/executor/test_host_faults.py`` prints the table of faults (tried, survived) that docs/faults.md keeps.
 """
 
 import json

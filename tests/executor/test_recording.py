@@ -222,7 +222,8 @@ def test_memory_is_bounded_whatever_the_runs_do():
         for number in range(1000):
             run = ("one", "", f"r{number}")[number % 3]
             seen = provenance.see_input(run, [sentence(number)], [])
-            provenance.see_output(run, f"c{number}", [sentence(rng.random(), 40), "short"], [f"t{number}"], seen.marks)
+            said = [sentence(rng.random(), 40), "short", f"again and again {number % 20}"]
+            provenance.see_output(run, f"c{number}", said, [f"t{number}"], seen.marks)
             assert provenance.held <= 5000
     held = sum(module._weight(said) for scope in provenance._scopes.values() for said in scope.calls.values())
     assert held == provenance.held
@@ -487,6 +488,28 @@ def test_text_is_kept_only_when_asked(tmp_path):
         written = (tmp_path / f"{text}.jsonl").read_text()
         assert ("secret question" in written) == ("secret answer" in written) == text
         assert len(load_recording(tmp_path / f"{text}.jsonl").calls) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run_of", ["one for ever", "r{}", ""], ids=["one run for ever", "a run a call", "no run"])
+def test_memory_does_not_grow_over_a_hundred_thousand_calls(tmp_path, run_of):
+    """Once all that is remembered is full (``MAX_MARKS_HELD``), more calls need no more memory."""
+    recorder = Recorder(Recording(path="calls.jsonl"), tmp_path)
+    rng, process, sizes = random.Random(1), psutil.Process(), []
+    for number in range(100_000):
+        # Texts of their own: what many calls say alike is remembered once.
+        question, said = (rng.randbytes(60).hex() for _ in range(2))
+        data = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}' % question.encode()
+        call = recorder.begin("chat/completions", {"x-scepsy-run": run_of.format(number)}, read_body(data), "", "", "", data)
+        recorder.see_input(call)
+        output = Output()
+        output.read(b'{"choices":[{"message":{"content":"%b"}}],"usage":{"prompt_tokens":9}}' % said.encode())
+        recorder.end(call, outcome="completed", output=output)
+        if number % 25_000 == 24_999:
+            sizes.append(process.memory_info().rss)
+    recorder.close()
+    assert recorder.written == 100_000
+    assert sizes[-1] - sizes[0] < 32 * 1024**2, [f"{size / 1024**2:.0f} MiB" for size in sizes]
 
 
 # --- dependencies ----------------------------------------------------------------------------------------------------
