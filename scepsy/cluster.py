@@ -10,6 +10,10 @@ LINK_CLASSES = ("SYS", "NODE", "PHB", "PXB", "PIX")
 """How ``nvidia-smi topo -m`` calls the ways between two GPUs that are not NVLink, the furthest first."""
 
 
+MAX_NODE_GPUS = 4096
+"""Far more than any host has. Every GPU is a value of its own: a file that says 2^63 must not take all memory."""
+
+
 def link_rank(link: str) -> int:
     """How good a link is, for comparison only: NVLinks by their number, then PCIe from near to far; −1: not known.
 
@@ -88,7 +92,7 @@ class Node(Value, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "a non-empty string")
-        require(self.gpus >= 1, "gpus", self.gpus, ">= 1")
+        require(1 <= self.gpus <= MAX_NODE_GPUS, "gpus", self.gpus, f"1 to {MAX_NODE_GPUS} on one node")
         if self.nvlink_domains:
             members = sorted(index for domain in self.nvlink_domains for index in domain)
             require(

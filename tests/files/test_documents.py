@@ -54,7 +54,8 @@ def test_a_cluster_written_by_hand(tmp_path):
     [
         ("gpus: 4", "gpus: 4\n    gpus: 5", "line 13: nodes[0].gpus is given twice: must be given once"),
         ("gpus: 4", "gpu: 4", "line 12: nodes[0].gpu is not a known field: must be left out (did you mean 'gpus'?)"),
-        ("gpus: 4", "gpus: 0", "nodes[0].gpus is 0: must be >= 1"),
+        ("gpus: 4", "gpus: 0", "nodes[0].gpus is 0: must be 1 to 4096 on one node"),
+        ("gpus: 4", "gpus: 9223372036854775807", "nodes[0].gpus is 9223372036854775807: must be 1 to 4096 on one node"),
         ("gpus: 4", "gpus: four", "line 12: nodes[0].gpus is 'four': must be an integer"),
         ("gpus: 4", "gpus: 4.5", "line 12: nodes[0].gpus is 4.5: must be an integer"),
         ("gpus: 4", "gpus: 99999999999999999999", "line 12: nodes[0].gpus is 99999999999999999999: must be an integer of at most 64"),  # noqa: E501
