@@ -19,7 +19,7 @@ from experiments.points.questions import (
     trace_of,
 )
 from experiments.systems.deployment import Deployment, Option, label_of
-from experiments.systems.registry import deploy, find_system
+from experiments.systems.registry import carried, deploy, find_system, highest_part
 from scepsy.api.forecast import forecast
 from scepsy.api.point import measure, unloaded_s
 from scepsy.backend import Workload
@@ -101,10 +101,27 @@ def deployed(question: Question, system: str, option: Option, load: float) -> De
 
 @functools.lru_cache(maxsize=32)
 def _deployed(question: Question, system: str, option: tuple[tuple[str, Any], ...], load: float) -> Deployment | str:
+    found, case = find_system(system), planning_case(question, load)
     try:
-        return deploy(find_system(system), planning_case(question, load), dict(option))
+        return found.deploy(case, dict(option))
     except Infeasible as error:
-        return " ".join(str(error).split())
+        why = error
+    highest = _highest_planned(question, system, option)
+    if highest == 0.0:
+        return " ".join(str(why).split())
+    if highest >= load:  # a planner that finds plans for more, and for this rate none
+        return deploy(found, case, dict(option))
+    return carried(found.deploy(planning_case(question, highest), dict(option)), highest / load, why)
+
+
+TOP_LOAD = 2.0
+"""No system is known to plan for more than this load."""
+
+
+@functools.lru_cache(maxsize=256)
+def _highest_planned(question: Question, system: str, option: tuple[tuple[str, Any], ...]) -> float:
+    """The highest load for which a system finds a plan; 0 when there is none. One search for all loads beyond it."""
+    return TOP_LOAD * highest_part(find_system(system), planning_case(question, TOP_LOAD), dict(option))
 
 
 def common(question: Question, system: str, option: Option, load: float, seed: int) -> Row:

@@ -7,6 +7,7 @@ replay the same runs at the same times on the same step models. To add one, writ
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Literal
 
 from experiments.systems import allocations, runtimes
@@ -37,6 +38,8 @@ class System:
     """Whom those assumptions favour."""
     options: Callable[[Cluster], tuple[Option, ...]] = _one
     """Every configuration that is tried on a cluster; its best one at each rate counts."""
+    probe: Deploy | None = None
+    """Finds a plan at exactly the rates at which ``deploy`` does, in less time; None: ``deploy`` itself."""
 
 
 _PLANS: tuple[tuple[str, str, Deploy], ...] = (
@@ -66,6 +69,7 @@ _ALL = (
         "other planner's judged by brief simulations; plans on the runs that it is then measured on, in another order and at "
         "other times",
         "it",
+        probe=allocations.planner("exact"),
     ),
     System(
         "scepsy-predicted",
@@ -106,6 +110,7 @@ _ALL = (
         "ablation",
         allocations.on_whole_gpus(allocations.judged),
         "scepsy on a cluster that cannot share a GPU: what planning brings without sharing",
+        probe=allocations.on_whole_gpus(allocations.planner("exact")),
     ),
     System(
         "scepsy-paper-whole",
@@ -247,6 +252,7 @@ _ALL = (
             "engine" if name == "scepsy" else "order",
             runtimes.under_order(deploy, order),
             f"the plan of {name} under {source}",
+            probe=allocations.planner("exact") if name == "scepsy" else None,
         )
         for name, title, deploy in _PLANS
         for order, called, source in _ORDERS
@@ -271,8 +277,11 @@ def find_system(name: str) -> System:
     return SYSTEMS[name]
 
 
-STEPS = 7
-"""Halvings when looking for the highest rate a system plans for: to within 1 % of the rate asked for."""
+STEPS = 9
+LOWEST = 0.01
+"""The highest rate that a system plans for is looked for from this part of the rate asked for, in ``STEPS`` halvings of the
+ratio: to within 1 %.
+"""
 
 
 def deploy(system: System, case: Case, option: Option) -> Deployment:
@@ -283,16 +292,39 @@ def deploy(system: System, case: Case, option: Option) -> Deployment:
     try:
         return system.deploy(case, option)
     except Infeasible as error:
-        why = " ".join(str(error).split())
-    low, high = 0.0, 1.0
-    best: Deployment | None = None
-    for _ in range(STEPS):
-        middle = (low + high) / 2
+        why = error
+    part = highest_part(system, case, option)
+    if part == 0.0:
+        raise Infeasible(f"system {system.name} ({label_of(option) or 'no option'}): {_line(why)}")
+    return carried(system.deploy(case.at_factor(part), option), part, why)
+
+
+def highest_part(system: System, case: Case, option: Option) -> float:
+    """The largest part of the case's rates for which the system has a plan, 1 at most; 0 when it has none at ``LOWEST``."""
+    probe = system.probe or system.deploy
+
+    def planned(part: float) -> bool:
         try:
-            best = system.deploy(case.at_factor(middle), option)
-            low = middle
+            probe(case.at_factor(part), option)
         except Infeasible:
-            high = middle
-    if best is None:
-        raise Infeasible(f"system {system.name} ({label_of(option) or 'no option'}): {why}")
-    return replace(best, carried=f"planned for {low:.3f} of the rate: {why}")
+            return False
+        return True
+
+    if planned(1.0):
+        return 1.0
+    if not planned(LOWEST):
+        return 0.0
+    low, high = LOWEST, 1.0
+    for _ in range(STEPS):
+        middle = sqrt(low * high)
+        low, high = (middle, high) if planned(middle) else (low, middle)
+    return low
+
+
+def carried(deployment: Deployment, part: float, why: Infeasible) -> Deployment:
+    """A deployment for a part of the rate, and why there is none for all of it."""
+    return replace(deployment, carried=f"planned for {part:.3f} of the rate: {_line(why)}")
+
+
+def _line(error: Infeasible) -> str:
+    return " ".join(str(error).split())
