@@ -5,15 +5,17 @@ in docs/faults.md. A failure names its seed; ``SCEPSY_FUZZ_SEEDS=17,42`` runs on
 """
 
 import os
+import resource
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -34,6 +36,7 @@ from tests.files.mutations import mutated
 
 FEW, MANY = 40, 500
 LONGEST_S = 5.0  # of CPU time: the machine may be busy
+MEMORY_BYTES = 3 * 1024**3  # a file is read into a buffer of the longest file allowed
 IMAGE = ("--gateway-image", "x:1")
 
 Use = Callable[[Path, Path, int], None]
@@ -306,6 +309,15 @@ def _refused(error: ScepsyError) -> str:
     return "refused"
 
 
+@pytest.fixture
+def bounded_memory() -> Iterator[None]:
+    """What takes ``MEMORY_BYTES`` more than now gets a MemoryError, which no command turns into bad input."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + MEMORY_BYTES, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def seeds(many: bool) -> list[int]:
     if chosen := os.environ.get("SCEPSY_FUZZ_SEEDS"):
         return [int(each) for each in chosen.split(",")]
@@ -315,7 +327,7 @@ def seeds(many: bool) -> list[int]:
 @pytest.mark.parametrize("many", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["few", "many"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_files_are_read_or_refused_in_one_line(
-    name: str, many: bool, good: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+    name: str, many: bool, good: Path, tmp_path: Path, bounded_memory: None, record_property: Callable[[str, object], None]
 ) -> None:
     folder = tmp_path / "f"
     shutil.copytree(good, folder)
