@@ -92,6 +92,14 @@ def _extras() -> Iterator[Finding]:
                       mend=f"pip install -e '.[{extra}]' in Scepsy's repository" if absent else "")  # fmt: skip
 
 
+def _event_loop() -> Iterator[Finding]:
+    """The gateway's: it runs without uvloop too, since uvloop does not run everywhere."""
+    absent = importlib.util.find_spec("uvloop") is None
+    told = "no uvloop: asyncio's own event loop, which is slower" if absent else _version("uvloop")
+    yield Finding("event loop", "missing" if absent else "works", told, "requests per second of the gateway",
+                  mend="pip install -e '.[gateway]' in Scepsy's repository (not on Windows)" if absent else "")  # fmt: skip
+
+
 def _version(module: str) -> str:
     names = importlib.metadata.packages_distributions().get(module, [module])
     try:
@@ -174,6 +182,7 @@ def _cluster() -> Iterator[Finding]:
 CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
     "python": _python,
     "extras": _extras,
+    "event loop": _event_loop,
     "cache": _cache,
     "engine": _engine,
     "gpus": _gpus,

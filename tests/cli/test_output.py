@@ -137,7 +137,7 @@ def test_the_doctor_names_what_is_missing_and_what_mends_it(monkeypatch: pytest.
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     found = {each.name: each for each in doctor.examine()}
     assert found["python"].standing == "works"
-    for name in ("extra gateway", "engine vllm", "GPU", "kubeconfig"):
+    for name in ("extra gateway", "event loop", "engine vllm", "GPU", "kubeconfig"):
         assert found[name].standing == "missing", name
         assert found[name].mend, name
     assert all(bool(each.mend) == (each.standing != "works") for each in found.values())
