@@ -285,7 +285,7 @@ class Provenance:
         self._order: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.held = 0
         """Entries remembered, over all scopes."""
-        self._counts: dict[int, int] = {}
+        self._counts: OrderedDict[int, int] = OrderedDict()  # a dict would look at all that it lost to find its first
 
     def see_input(self, scope: str, texts: list[str], tool_ids: list[str]) -> Seen:
         """What a call about to be sent contains of earlier outputs, its length and its prefix hashes."""
@@ -328,7 +328,7 @@ class Provenance:
             if count <= TEMPLATE_MARK_CALLS and mark not in said and len(chosen) < MARKS_WRITTEN:
                 chosen.append(mark >> 29)
         while len(self._counts) > MAX_MARKS_COUNTED:
-            del self._counts[next(iter(self._counts))]
+            self._counts.popitem(last=False)
         return base64.b64encode(np.array(chosen, "<u4").tobytes()).decode()
 
     def see_output(

@@ -3,6 +3,8 @@
 import itertools
 import json
 import random
+import statistics
+import time
 from collections import Counter
 
 import msgspec
@@ -488,6 +490,21 @@ def test_text_is_kept_only_when_asked(tmp_path):
         written = (tmp_path / f"{text}.jsonl").read_text()
         assert ("secret question" in written) == ("secret answer" in written) == text
         assert len(load_recording(tmp_path / f"{text}.jsonl").calls) == 1
+
+
+def test_forgetting_marks_costs_no_more_the_longer_it_goes_on():
+    provenance, rng = Provenance(b"k"), random.Random(1)
+
+    def cost_s() -> float:
+        marks = [rng.randrange(module._SKETCHED) for _ in range(module.MAX_INPUT_MARKS_COUNTED)]
+        began_s = time.thread_time()
+        provenance._sketch(marks, None)
+        return time.thread_time() - began_s
+
+    filling = [cost_s() for _ in range(module.MAX_MARKS_COUNTED // module.MAX_INPUT_MARKS_COUNTED)]
+    full = [cost_s() for _ in filling]
+    assert len(provenance._counts) == module.MAX_MARKS_COUNTED
+    assert statistics.median(full) < 6 * statistics.median(filling)
 
 
 @pytest.mark.slow
