@@ -11,7 +11,9 @@ LINK_CLASSES = ("SYS", "NODE", "PHB", "PXB", "PIX")
 
 
 MAX_NODE_GPUS = 4096
-"""Far more than any host has. Every GPU is a value of its own: a file that says 2^63 must not take all memory."""
+MAX_GPUS = 100_000
+"""Far more than any host and any cluster has. Every GPU is a value of its own: a file that says 2^63 must not take all
+memory."""
 
 
 def link_rank(link: str) -> int:
@@ -133,6 +135,8 @@ class Cluster(Value, frozen=True, kw_only=True):
         require(len(set(types)) == len(types), "gpu_types", types, "distinct names")
         names = [node.name for node in self.nodes]
         require(len(set(names)) == len(names), "nodes", names, "distinct names")
+        total = sum(node.gpus for node in self.nodes)
+        require(total <= MAX_GPUS, "GPUs of all nodes", total, f"at most {MAX_GPUS}")
         for index, node in enumerate(self.nodes):
             require(node.gpu_type in types, f"nodes[{index}].gpu_type", node.gpu_type, f"one of {', '.join(types)}")
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 import yaml
 
-from scepsy.cluster import Cluster, GpuType, Node
+from scepsy.cluster import MAX_GPUS, Cluster, GpuType, Node
 from scepsy.errors import InputError
 from scepsy.llm import Llm
 from scepsy.models import names
@@ -140,8 +140,8 @@ def cluster_of(gpus: int, gpu: str = "A100-80G", gpus_per_node: int = 8) -> Clus
     >>> [node.gpus for node in cluster_of(12).nodes]
     [8, 4]
     """
-    if gpus < 1:
-        raise InputError(f"--gpus is {gpus}: must be >= 1")
+    if not 1 <= gpus <= MAX_GPUS:
+        raise InputError(f"--gpus is {gpus}: must be 1 to {MAX_GPUS}")
     kind = gpu_type(gpu)
     sizes = [gpus_per_node] * (gpus // gpus_per_node) + ([gpus % gpus_per_node] if gpus % gpus_per_node else [])
     nodes = tuple(Node(name=f"n{index}", gpu_type=kind.name, gpus=size) for index, size in enumerate(sizes))

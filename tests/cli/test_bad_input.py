@@ -153,6 +153,7 @@ def test_impossible_rate_says_what_binds(lines: list[dict[str, Any]], tmp_path: 
         (["--cluster", "9x9"], "2x8-h100"),
         (["--cluster", "2x8-h100", "--gpus", "4"], "--gpus"),
         (["--gpus", "0"], "--gpus"),
+        (["--gpus", "1000000000000"], "--gpus is 1000000000000: must be 1 to 100000"),
         (["--gpus", "4", "--gpu-type", "GTX"], "A100-80G"),
         (["--share-unit", "0"], "--share-unit"),
         (["--arrivals", "gamma:0"], "--arrivals"),

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scepsy.cluster import Cluster
+from scepsy.cluster import MAX_GPUS, MAX_NODE_GPUS, Cluster, GpuType, Node
 from scepsy.errors import InputError
 from scepsy.files import yamltext
 from scepsy.files.cluster import load_cluster
@@ -95,6 +95,14 @@ def test_a_hostile_document_cannot_exhaust_memory(tmp_path):
         load(tmp_path, bomb)
     with pytest.raises(InputError, match="is nested more than 64 deep"):
         load(tmp_path, "x: " + "[" * 70 + "]" * 70)
+
+
+def test_a_cluster_of_more_gpus_than_there_are_is_refused():
+    kind = GpuType(name="g", memory_bytes=1, bandwidth_bytes_per_s=1.0, flops_per_s=1.0)
+    nodes = tuple(Node(name=f"n{index}", gpu_type="g", gpus=MAX_NODE_GPUS) for index in range(MAX_GPUS // MAX_NODE_GPUS + 1))
+    with pytest.raises(ValueError, match="GPUs of all nodes is 102400: must be at most 100000"):
+        Cluster(name="c", gpu_types=(kind,), nodes=nodes)
+    assert len(Cluster(name="c", gpu_types=(kind,), nodes=nodes[1:]).gpus) < MAX_GPUS
 
 
 scalars = (
