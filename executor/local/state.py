@@ -76,6 +76,8 @@ class State(Value, frozen=True, kw_only=True):
     plan: str = ""
     """Fingerprint of the plan that is served (``scepsy.operate.naming``)."""
     switch: Switch | None = None
+    since_s: float = 0.0
+    """When that plan began to serve (Unix seconds); 0: it does not yet."""
 
 
 class Damaged(InputError):

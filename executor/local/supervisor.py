@@ -98,6 +98,7 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
         self._switch: Switch | None = None
+        self._since_s = 0.0
         self._ordered = False
         self._switching: asyncio.Task[None] | None = None
 
@@ -153,6 +154,7 @@ class Supervisor:
             self._session = session
             try:
                 await self._start(session)
+                self._since_s = time.time()
                 self._become("healthy")
                 await self._watch()
             except ScepsyError as error:
@@ -203,6 +205,7 @@ class Supervisor:
             problem=self.problem,
             plan=fingerprint(self.plan),
             switch=self._switch,
+            since_s=self._since_s,
         )
 
     def _save(self) -> None:
@@ -465,6 +468,8 @@ class Supervisor:
     def _tell_switch(self, switch: Switch) -> None:
         log.info("switch %s: %s %s", switch.token, switch.phase, switch.problem)
         self._switch = switch
+        if switch.phase == "done":
+            self._since_s = time.time()
         self._save()
 
     def lay_out_again(self, plan: Plan) -> LocalLayout:

@@ -109,6 +109,13 @@ class Journal:
         over = {entry.token for entry in self.entries if entry.kind == "outcome"}
         return None if acting[-1].token in over else acting[-1]
 
+    @property
+    def failures(self) -> list[Entry]:
+        """The outcomes since one was not ``rolled back`` or ``refused``: switches that came to nothing, one after another."""
+        outcomes = [entry for entry in self.entries if entry.kind == "outcome"]
+        served = [place for place, entry in enumerate(outcomes) if entry.result not in ("rolled back", "refused")]
+        return outcomes[served[-1] + 1 :] if served else outcomes
+
 
 def read(path: Path) -> list[Entry]:
     """Every whole line of a log; nothing where there is none."""

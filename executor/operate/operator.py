@@ -18,7 +18,7 @@ from executor.operate.tail import Tail
 from executor.operate.target import Target
 from scepsy.errors import BackendError, Infeasible, InputError, ScepsyError, SimulationError
 from scepsy.files.plan import load_plan, save_plan
-from scepsy.operate.controller import Facts, Memory, Replan, Report, Validate, begin, remember, step, switched
+from scepsy.operate.controller import Facts, Memory, Replan, Report, Validate, begin, held_back, remember, step, switched
 from scepsy.operate.naming import fingerprint
 from scepsy.operate.reference import Reference
 from scepsy.operate.settings import Settings
@@ -32,6 +32,8 @@ Mode = Literal["advise", "act"]
 LOCK, FREEZE, LOG, MEMORY, PLANS = "operate.lock", "freeze", "log.jsonl", "memory.json", "plans"
 WINDOW_S = 600.0
 """The statistics that are shown and logged are those of so long."""
+DOUBLINGS = 6
+"""After switches that came to nothing, one after another, the pause before the next doubles so often at most."""
 
 
 class Saved(Value, frozen=True, kw_only=True):
@@ -96,6 +98,7 @@ class Operator:
         running = self.target.running()
         name = fingerprint(running)
         self.memory = self._remembered(name) or begin(self.references(running), min(self.clock(), self.target.since_s()))
+        self._hold_back()
         self._save(name)
         self._append(Entry(number=0, at_s=self.clock(), kind="started", mode=self.mode, plan=name))
 
@@ -203,10 +206,8 @@ class Operator:
     def _outcome(self, entry: Entry, result: Literal["serving", "rolled back", "refused", "left"], note: str) -> Entry:
         now_s = self.clock()
         serves = fingerprint(self.target.running())
-        if self.memory is not None:
-            self._save(serves)
         self.notify(f"switch to {entry.wanted}: {result}{f': {note}' if note else ''}")
-        return self._append(
+        written = self._append(
             Entry(
                 number=0,
                 at_s=now_s,
@@ -220,6 +221,19 @@ class Operator:
                 note=note,
             )
         )
+        self._hold_back()
+        if self.memory is not None:
+            self._save(serves)
+        return written
+
+    def _hold_back(self) -> None:
+        """After a switch that came to nothing, plan again after a pause, longer each time, whether the load changes or not."""
+        failures = self._journal.failures
+        if self.memory is None or not failures:
+            return
+        most_s = max(self.settings.min_between_s, self.settings.horizon_s)
+        pause_s = min(self.settings.min_between_s * 2.0 ** min(len(failures) - 1, DOUBLINGS), most_s)
+        self.memory = held_back(self.memory, failures[-1].at_s + pause_s)
 
     # ---- keeping ---------------------------------------------------------------------------------------------------
 
@@ -243,7 +257,7 @@ class Operator:
         write_own(self.folder / MEMORY, msgspec.json.encode(Saved(plan=plan, memory=self.memory)))
 
     def _remembered(self, plan: str) -> Memory | None:
-        """What was kept, when it is about this plan or a switch away from it; a damaged file is begun anew."""
+        """What was kept, when it is about this plan or the one that was switched from; a damaged file is begun anew."""
         try:
             saved = msgspec.json.decode((self.folder / MEMORY).read_bytes(), type=Saved)
         except FileNotFoundError:
@@ -251,7 +265,9 @@ class Operator:
         except (OSError, msgspec.DecodeError) as error:
             self.notify(f"{self.folder / MEMORY} cannot be read ({error}): what was remembered of the load is begun anew")
             return None
-        return saved.memory if saved.plan == plan else None
+        acts = [entry for entry in self._journal.entries if entry.kind == "acting"]
+        before = {acts[-1].plan} if acts and acts[-1].wanted == plan else set()
+        return saved.memory if saved.plan in {plan, *before} else None
 
 
 def _as_advice(report: Report, *, frozen: bool) -> Report:

@@ -59,8 +59,9 @@ class LocalTarget:
         return load_plan(self.folder / "plan.yaml")
 
     def since_s(self) -> float:
-        """When the plan was written into the state folder."""
-        return (self.folder / "plan.yaml").stat().st_mtime
+        """When it began to serve; where the state does not tell, when the plan was written into the state folder."""
+        state = load_state(self.folder)
+        return (state.since_s if state is not None else 0.0) or (self.folder / "plan.yaml").stat().st_mtime
 
     def lost(self) -> tuple[Gpu, ...]:
         """GPUs (or cores) of engines that the supervisor gave up after their restarts."""

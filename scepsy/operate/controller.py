@@ -143,6 +143,11 @@ def switched(memory: Memory, at_s: float) -> Memory:
     return _with(memory, last_switch_s=at_s, not_before_s=None)
 
 
+def held_back(memory: Memory, until_s: float) -> Memory:
+    """A switch came to nothing: nothing is planned before then, and then it is planned again whether the load changes or not."""
+    return _with(memory, not_before_s=max(until_s, memory.not_before_s or until_s))
+
+
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +330,7 @@ __all__ = [
     "Validate",
     "begin",
     "fresh",
+    "held_back",
     "look",
     "readable",
     "remember",

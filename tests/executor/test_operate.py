@@ -16,6 +16,7 @@ from executor.operate.operator import FREEZE, LOG
 from executor.operate.tail import Tail
 from scepsy.errors import BackendError
 from scepsy.operate.naming import fingerprint
+from scepsy.operate.settings import Settings
 from tests.executor.operating import (
     BORN_S,
     ONE,
@@ -181,6 +182,35 @@ def test_an_engine_that_cannot_start_is_rolled_back_and_not_tried_at_once_again(
     assert {entry.plan for entry in outcomes} == {fingerprint(ONE)}
     times = [entry.at_s for entry in entries if entry.kind == "acting"]
     assert all(b - a >= 300.0 for a, b in pairwise(times))
+
+
+def test_a_switch_that_came_to_nothing_is_tried_again_after_a_pause_that_grows(tmp_path, clock) -> None:
+    """The load stays as it was found: nothing but the failure is a reason to plan again."""
+    end = write_recording(tmp_path / "calls.jsonl", [(900.0, 2.0), (3600.0, 6.0)])
+    target, settings = DiskTarget(tmp_path, fails=True), Settings(look_s=30.0, min_between_s=300.0, horizon_s=1200.0)
+    one = operator(tmp_path, target, clock, settings=settings)
+    one.start()
+    look_until(one, clock, end - 600.0)
+    entries = read(tmp_path / "operate" / LOG)
+    times = [entry.at_s for entry in entries if entry.kind == "acting"]
+    assert [round(b - a) for a, b in pairwise(times)] == [300, 600, 1200]
+    assert {entry.found for entry in entries if entry.kind == "decided" and entry.wanted} == {"drift", "blocked before"}
+    again = operator(tmp_path, target, clock, settings=settings)
+    again.start()
+    assert again.memory.not_before_s == times[-1] + 1200.0, "a restart does not forget the pause, which is the horizon at most"
+    target.fails, clock.now_s = False, times[-1] + 1200.0
+    again.look()
+    assert fingerprint(target.running()) == fingerprint(TWO)
+    assert again.journal.failures == []
+
+
+def test_what_was_remembered_outlives_a_kill_between_the_switch_and_its_outcome(tmp_path) -> None:
+    end = write_recording(tmp_path / "calls.jsonl", [(900.0, 2.0), (600.0, 6.0)])
+    crash(tmp_path, "in the switch", end)
+    one = operator(tmp_path, DiskTarget(tmp_path), Clock(end))
+    one.start()
+    assert one.journal.entries[-2].result == "serving"
+    assert one.memory.references[W].rate_per_s == pytest.approx(6.0, rel=0.3), "the load that was found, not the plan's"
 
 
 def test_two_controllers_of_one_deployment_are_not_allowed(tmp_path, clock) -> None:
