@@ -180,8 +180,8 @@ def explained(entry: Entry) -> list[str]:
         lines.append(f"Planned again because of: {entry.found}.")
     for drift in entry.drifts:
         lines.append(
-            f"{drift.workflow}: {drift.number} was {drift.expected:.4g} in the plan, the last {drift.runs} runs have "
-            f"{drift.observed:.4g} ({abs(drift.z):.1f} standard errors apart, alarm at {drift.threshold:.1f})."
+            f"{drift.workflow}: {drift.number} was {drift.expected:.4g} in the load planned for, the last {drift.runs} runs "
+            f"have {drift.observed:.4g} ({abs(drift.z):.1f} standard errors apart, alarm at {drift.threshold:.1f})."
         )
     for load in entry.loads:
         rate = load.rate_per_s

@@ -144,7 +144,7 @@ def switched(memory: Memory, at_s: float) -> Memory:
 
 
 def held_back(memory: Memory, until_s: float) -> Memory:
-    """A switch came to nothing: nothing is planned before then, and then it is planned again whether the load changes or not."""
+    """A switch came to nothing: nothing is planned before then, and then planned again even where the load stays."""
     return _with(memory, not_before_s=max(until_s, memory.not_before_s or until_s))
 
 

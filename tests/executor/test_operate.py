@@ -143,7 +143,7 @@ def test_acting_switches_when_the_load_changes_and_the_log_tells_it_all(tmp_path
     assert (acting.wanted, outcome.result, outcome.plan) == (fingerprint(TWO), "serving", fingerprint(TWO))
     assert target.made() == [acting.token]
     text = "\n".join(explained(decided))
-    assert "rate was 2 in the plan" in text
+    assert "rate was 2 in the load planned for" in text
     assert "Decision: switch" in text
     assert (tmp_path / "operate" / "plans" / f"{fingerprint(TWO)}.plan.yaml").exists()
 

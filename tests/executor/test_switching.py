@@ -88,6 +88,8 @@ def test_growing_touches_nothing_that_runs_and_loses_no_call(tmp_path, folder):
     assert {answer[1] for answer in answers} == {2}, "every call was answered, in full"
     assert len({answer[0] for answer in answers}) == len(answers)
     assert after.plan == fingerprint(TWO)
+    assert state.since_s >= (folder / "options.json").stat().st_mtime + 0.4, "since its engines serve, not since it was written"
+    assert after.since_s > state.since_s
     assert {name: pid for name, pid in serving(folder).items() if name in before} == before
     assert seen[-1] == "switch: done"
     assert status(folder)["phase"] == "healthy"
