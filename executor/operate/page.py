@@ -15,11 +15,13 @@ from executor.operate.journal import explained
 from executor.operate.operator import WINDOW_S, Operator
 from scepsy.errors import InputError
 from scepsy.operate.controller import fresh
-from scepsy.operate.drift import content_drifts, limit_of
+from scepsy.operate.drift import arrival_drift, content_drifts, limit_of
 from scepsy.plans import Plan
 
 LAST = 10
 """Decisions on the page."""
+NO_THRESHOLD = 1e-9
+"""Makes a test tell how far a number has departed, however little."""
 
 
 def snapshot(one: Operator) -> dict[str, Any]:
@@ -65,14 +67,19 @@ def _workflows(one: Operator, running: Plan) -> dict[str, Any]:
         if reference is None:
             continue
         h = limit_of(reference, one.settings.alarms_per_week, len(one.memory.references))
-        drifts = content_drifts(fresh(one.memory, one.facts, window.workflow)[1], reference, h, every=True)
+        times, ended = fresh(one.memory, one.facts, window.workflow)
+        drifts = content_drifts(ended, reference, h, every=True)
+        rate = arrival_drift(times, one.memory.since_s[window.workflow], one.facts.now_s, reference, NO_THRESHOLD)
         found[window.workflow] = {
             "rate_per_s": window.rate_per_s.value,
             "planned_rate_per_s": reference.rate_per_s,
             "latency_s": window.latency_s.value if window.latency_s is not None else None,
             "predicted_latency_s": answer.get(window.workflow, expected.get(window.workflow)),
             "open_runs": window.arrivals - window.ended,
-            "drift": {drift.number: drift.strength for drift in drifts},
+            "drift": {
+                **({rate.number: abs(rate.z) / h} if rate is not None else {}),
+                **{drift.number: drift.strength for drift in drifts},
+            },
         }
     return found
 
@@ -90,7 +97,7 @@ def metrics(seen: dict[str, Any]) -> str:
                 lines.append(f"scepsy_operate_{name}{{{inside}}} {value:g}" if inside else f"scepsy_operate_{name} {value:g}")
 
     every = seen["workflows"].items()
-    drifts = [({"workflow": w, "number": n}, v) for w, one in every for n, v in one["drift"].items()]
+    drifts = [({"workflow": w, **_number(n)}, v) for w, one in every for n, v in one["drift"].items()]
     gauge("drift", "Departure of a number from the plan's, over its alarm threshold: 1 is an alarm.", drifts)
     for name, field, about in (
         ("rate_per_second", "rate_per_s", "Runs that arrived, last ten minutes."),
@@ -109,6 +116,16 @@ def metrics(seen: dict[str, Any]) -> str:
     gauge("switches_total", "Switches by what became of them.", rows, "counter")
     gauge("calls_total", "Records read, by kind.", [({"kind": k}, float(v)) for k, v in seen["calls"].items()], "counter")
     return "\n".join(lines) + "\n"
+
+
+def _number(name: str) -> dict[str, str]:
+    """What drifts, and of which LLM; a rate and tool time are of none.
+
+    >>> _number("calls:judge"), _number("rate")
+    ({'number': 'calls', 'llm': 'judge'}, {'number': 'rate', 'llm': ''})
+    """
+    number, _, llm = name.partition(":")
+    return {"number": number, "llm": llm}
 
 
 def _escaped(text: str) -> str:

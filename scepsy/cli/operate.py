@@ -41,6 +41,9 @@ def operate(
     port: Annotated[int | None, typer.Option(help="Page and metrics on this port of 127.0.0.1; 0: any free one.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     explain: Annotated[str | None, typer.Option(help="Do not look: explain line LAST, or its number, of the log.")] = None,
+    grafana: Annotated[
+        Path | None, typer.Option(help="Do not look: write Grafana's dashboard and its provisioning files into this folder.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -52,6 +55,11 @@ def operate(
     Example: `scepsy operate rag.plan.yaml --advise --port 0`
     """
     folder = _folder(release)
+    if grafana is not None:
+        if as_json:
+            raise InputError("--grafana writes files and has no document: leave --json out")
+        _write_grafana(grafana, port or METRICS_PORT)
+        return
     if explain is not None:
         _explain(folder, explain, as_json=as_json)
         return
@@ -77,6 +85,24 @@ def operate(
         _run(one, port, folder)
         if as_json:
             _show(one, one.journal.entries[-1], as_json=True)
+
+
+METRICS_PORT = 9464
+"""Where Prometheus is told to look when no --port was named."""
+
+
+def _write_grafana(folder: Path, port: int) -> None:
+    from executor.operate.grafana import bundle
+
+    made = bundle(folder, port)
+    try:
+        for name, text in made.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--grafana is {str(folder)!r}: cannot be written: {error.strerror}") from error
+    stdout.print(f"wrote {folder}: {', '.join(sorted(made))}", highlight=False, markup=False, soft_wrap=True)
+    stdout.print(f"for scepsy operate --port {port}", highlight=False, markup=False)
 
 
 def _folder(release: str | None) -> Path:

@@ -26,7 +26,7 @@ from executor.local.deployment import apply
 from executor.local.engine_metrics import read_metrics
 from executor.local.options import LocalOptions
 from executor.local.state import State, ask, load_state
-from executor.operate.journal import Entry, read
+from executor.operate.journal import Entry, explained, read
 from executor.operate.operator import LOG
 from executor.random_models import RandomModel
 from scepsy.cluster import Cluster, Node
@@ -153,7 +153,8 @@ class Operated:
         while not check():
             if time.monotonic() > deadline:
                 said = (self.home / "operate.log").read_text()
-                lines = "\n".join(f"{e.number} {e.kind} {e.found} {e.result} {e.decision}" for e in self.entries())
+                told = [f"{entry.at_s:.0f} s: {line}" for entry in self.entries() for line in explained(entry)]
+                lines = "\n".join([*told, f"{len(self.recorded())} calls recorded", f"{time.time():.0f} s: now"])
                 raise AssertionError(f"{what} did not happen within {timeout_s:g} s\n{said}\n{lines}")
             time.sleep(0.1)
 

@@ -51,7 +51,8 @@ def test_metrics_tell_drift_rates_and_switches(one) -> None:
     assert rows["scepsy_operate_latency_seconds", "w"] == pytest.approx(1.0)
     assert rows["scepsy_operate_seconds_since_plan",] < 300
     assert all(value < 1 for (name, *_), value in rows.items() if name == "scepsy_operate_drift"), "no alarm now"
-    assert ("scepsy_operate_drift", "output_tokens:chat", "w") in rows
+    assert ("scepsy_operate_drift", "chat", "output_tokens", "w") in rows
+    assert 0 < rows["scepsy_operate_drift", "", "rate", "w"] < 1
 
 
 def test_names_are_escaped_on_the_page(one) -> None:
