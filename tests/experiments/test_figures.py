@@ -59,11 +59,11 @@ def drawn(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folders[0], folders[1]
 
 
-def test_there_are_thirteen_figures_and_the_tables() -> None:
+def test_there_are_fourteen_figures_and_the_tables() -> None:
     assert [script.stem.split("_")[1] for script in SCRIPTS if script.stem.startswith("fig")] == [
-        f"{n:02d}" for n in range(1, 14)
+        f"{n:02d}" for n in range(1, 15)
     ]
-    assert len(SCRIPTS) == 21
+    assert len(SCRIPTS) == 22
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -4,8 +4,10 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from experiments.checks.operate.markdown import RESULTS, detection, table
 from experiments.checks.operate.measuring import Runs, gpu_seconds, timeline
 from experiments.checks.operate.scenarios import (
     BRANCH_LLM,
@@ -76,3 +78,9 @@ def test_numbers_by_hand() -> None:
     bins = timeline(runs, held, 45.0)
     assert [(each["begin_s"], each["runs"]) for each in bins] == [(0.0, 2), (20.0, 1), (40.0, 0)]
     assert [each["gpus"] for each in bins] == pytest.approx([1.0, 0.5, 1.0])
+
+
+def test_the_page_has_the_committed_tables() -> None:
+    page = (RESULTS.parents[1] / "docs" / "operate-results.md").read_text(encoding="utf-8")
+    assert table(pd.read_csv(RESULTS / "operate.csv")) in page
+    assert detection(pd.read_csv(RESULTS / "drift_detection.csv")) in page
