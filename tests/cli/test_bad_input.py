@@ -136,13 +136,13 @@ def test_llm_without_profile(lines: list[dict[str, Any]], tmp_path: Path) -> Non
 def test_model_larger_than_the_cluster_says_what_binds(lines: list[dict[str, Any]], tmp_path: Path) -> None:
     """70 B weights need two A100-80G; with one there is no plan: infeasible (3), naming the LLM and the bytes."""
     code, error = plan(written(tmp_path, lines), tmp_path, "--as", "llama-2-7b=llama-3.1-70b", "--gpus", "1")
-    assert (code, error.count("\n")) == (3, 1)
+    assert (code, error.count("\n")) == (3, 1), error
     assert "llama-2-7b" in error
 
 
 def test_impossible_rate_says_what_binds(lines: list[dict[str, Any]], tmp_path: Path) -> None:
     code, error = plan(written(tmp_path, lines), tmp_path, "--gpus", "4", rate="10000")
-    assert (code, error.count("\n")) == (3, 1)
+    assert (code, error.count("\n")) == (3, 1), error
     assert any(name in error for name in ("llama-2-7b", "GPU"))
 
 
