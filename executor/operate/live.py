@@ -4,9 +4,11 @@ Only ended calls are recorded, so nobody says that a run has ended: it has when 
 run id (rung ``none``) are grouped as an import groups them, all those at once that have been quiet for so long.
 """
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import msgspec
+import numpy as np
 
 from scepsy.errors import InputError
 from scepsy.importers.recorded.record import CallRecord
@@ -15,6 +17,8 @@ from scepsy.operate.controller import KEPT_RUNS
 from scepsy.operate.features import Seen, seen_of
 
 IDLE_S = 30.0
+UNSEEN = (64, 0.95)
+"""A run is seen when its first call has ended. Of the latest 64 runs, 95 % were seen within the time that is waited."""
 
 
 class LiveRuns:
@@ -25,6 +29,7 @@ class LiveRuns:
         self._open: dict[tuple[str, str], list[CallRecord]] = {}
         self._loose: list[CallRecord] = []
         self._ended: dict[str, list[Seen]] = {name: [] for name in workflows}
+        self._seen_after_s: deque[float] = deque(maxlen=UNSEEN[0])
         self.calls = self.unnamed = self.strangers = self.failed = 0
         """Records taken in; of these without a run id, of other workflows, and not completed."""
 
@@ -40,7 +45,10 @@ class LiveRuns:
             if record.rung == "none":
                 self.unnamed += 1
                 self._loose.append(record)
+                self._seen_after_s.append(record.end_s - record.start_s)
             else:
+                if (workflow, record.run) not in self._open:
+                    self._seen_after_s.append(record.end_s - record.start_s)
                 self._open.setdefault((workflow, record.run), []).append(record)
 
     def _workflow(self, record: CallRecord) -> str | None:
@@ -48,6 +56,10 @@ class LiveRuns:
         if record.workflow in self._workflows:
             return record.workflow
         return self._workflows[0] if len(self._workflows) == 1 else None
+
+    def known_until_s(self, now_s: float) -> float:
+        """Of the runs that arrived later, some are not seen yet. The more an engine is behind, the longer ago that is."""
+        return now_s - (float(np.quantile(self._seen_after_s, UNSEEN[1])) if self._seen_after_s else 0.0)
 
     def seen(self, now_s: float) -> dict[str, tuple[Seen, ...]]:
         """Everything known at ``now_s`` (Unix seconds): the latest runs by workflow in order of arrival, open ones included."""

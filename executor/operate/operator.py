@@ -137,7 +137,9 @@ class Operator:
         self.live.add(self.tail.read())
         now_s = self.clock()
         running = self.target.running()
-        facts = Facts(now_s=now_s, seen=self.live.seen(now_s), lost=self.target.lost())
+        facts = Facts(
+            now_s=now_s, seen=self.live.seen(now_s), lost=self.target.lost(), known_until_s=self.live.known_until_s(now_s)
+        )
         self.facts, self.looks = facts, self.looks + 1
         self.memory, report = step(
             self.memory, facts, self.settings, running, self.replan, self.validate, frozen=self.frozen or self.mode == "advise"
@@ -160,9 +162,9 @@ class Operator:
 
     def windows(self, facts: Facts) -> tuple[Window, ...]:
         """Statistics of the last ten minutes."""
-        begin_s = facts.now_s - WINDOW_S
+        begin_s = facts.until_s - WINDOW_S
         return tuple(
-            window_of(name, [each.arrival_s for each in seen], [s for s in seen if s.end_s is not None], begin_s, facts.now_s)
+            window_of(name, [each.arrival_s for each in seen], [s for s in seen if s.end_s is not None], begin_s, facts.until_s)
             for name, seen in facts.seen.items()
         )
 

@@ -69,7 +69,7 @@ def _workflows(one: Operator, running: Plan) -> dict[str, Any]:
         h = limit_of(reference, one.settings.alarms_per_week, len(one.memory.references))
         times, ended = fresh(one.memory, one.facts, window.workflow)
         drifts = content_drifts(ended, reference, h, every=True)
-        rate = arrival_drift(times, one.memory.since_s[window.workflow], one.facts.now_s, reference, NO_THRESHOLD)
+        rate = arrival_drift(times, one.memory.since_s[window.workflow], one.facts.until_s, reference, NO_THRESHOLD)
         found[window.workflow] = {
             "rate_per_s": window.rate_per_s.value,
             "planned_rate_per_s": reference.rate_per_s,

@@ -64,6 +64,13 @@ class Facts(Value, frozen=True, kw_only=True):
     """The latest runs by workflow in order of arrival, open ones included."""
     lost: tuple[Gpu, ...] = ()
     """GPUs that cannot be used any more, all of them, as long as that lasts."""
+    known_until_s: float | None = None
+    """Runs that arrived later are not all seen yet: a recording tells of calls when they end. None: all are seen."""
+
+    @property
+    def until_s(self) -> float:
+        """What is known of arrivals ends here."""
+        return self.now_s if self.known_until_s is None else self.known_until_s
 
 
 class Load(Value, frozen=True, kw_only=True):
@@ -153,15 +160,14 @@ def held_back(memory: Memory, until_s: float) -> Memory:
 
 def look(memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = False) -> tuple[Memory, Finding | None]:
     """Test every workflow. Nothing is found before ``not_before_s``. ``crippled``: the running plan has lost GPUs."""
-    now = facts.now_s
-    if memory.not_before_s is not None and now < memory.not_before_s:
+    if memory.not_before_s is not None and facts.now_s < memory.not_before_s:
         return memory, None
     workflows = len(memory.references)
     drifts: list[Drift] = []
     for name, reference in memory.references.items():
         times, ended = fresh(memory, facts, name)
         h = limit_of(reference, settings.alarms_per_week, workflows)
-        rate = arrival_drift(times, memory.since_s[name], now, reference, h)
+        rate = arrival_drift(times, memory.since_s[name], facts.until_s, reference, h)
         found = [*([rate] if rate is not None else []), *content_drifts(ended, reference, h)]
         drifts += sorted(found, key=lambda each: -each.strength)
     loads = tuple(_load(memory, facts, name, [d for d in drifts if d.workflow == name]) for name in memory.references)
@@ -188,7 +194,7 @@ def look(memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = F
 def fresh(memory: Memory, facts: Facts, workflow: str) -> tuple[list[float], list[Seen]]:
     """Arrivals after the reference, and ended runs among them, both in order of arrival."""
     mine = [each for each in facts.seen.get(workflow, ()) if each.arrival_s > memory.since_s[workflow]]
-    return [each.arrival_s for each in mine], readable(mine, facts.now_s)
+    return [each.arrival_s for each in mine if each.arrival_s <= facts.until_s], readable(mine, facts.now_s)
 
 
 def readable(seen: Sequence[Seen], now_s: float) -> list[Seen]:
@@ -206,22 +212,23 @@ def readable(seen: Sequence[Seen], now_s: float) -> list[Seen]:
 
 def _load(memory: Memory, facts: Facts, workflow: str, drifts: Sequence[Drift]) -> Load:
     """Estimate a workflow's load: since its change where it changed, else since the reference's load began."""
-    reference, now = memory.references[workflow], facts.now_s
+    reference, until = memory.references[workflow], facts.until_s
     times, ended = fresh(memory, facts, workflow)
     content = [d for d in drifts if d.number != "rate"]
     if drifts:
-        begun = drifted_since(times, ended, drifts[0], now, reference)
+        begun = drifted_since(times, ended, drifts[0], until, reference)
     else:
         begun = memory.begun_s.get(workflow, memory.since_s[workflow])
-    every = [each.arrival_s for each in facts.seen.get(workflow, ()) if each.arrival_s >= begun]
+    every = [each.arrival_s for each in facts.seen.get(workflow, ()) if begun <= each.arrival_s <= until]
     kept = every[-KEPT_RUNS:]
     spread = dispersion_of(kept)
     if not drifts and reference.arrivals == 0:  # nothing speaks against what was planned for
         rate = Estimate(value=reference.rate_per_s)
         planned = reference.rate_per_s
     else:
-        rate = rate_of(len(kept), max(now - (kept[0] if kept else begun), 1e-9), spread)
-        upper = rate_of(len(kept), max(now - (kept[0] if kept else begun), 1e-9), spread, confidence=2 * HEADROOM - 1).high
+        lasted_s = max(until - (kept[0] if kept else begun), 1e-9)
+        rate = rate_of(len(kept), lasted_s, spread)
+        upper = rate_of(len(kept), lasted_s, spread, confidence=2 * HEADROOM - 1).high
         planned = upper if upper is not None else rate.value
     runs: tuple[Run, ...] | None = None
     if content:
@@ -229,7 +236,8 @@ def _load(memory: Memory, facts: Facts, workflow: str, drifts: Sequence[Drift]) 
         runs = tuple(known[-LONGEST:]) or None
     elif workflow in memory.content_s:
         first = memory.content_s[workflow]
-        known = [s.run for s in readable(facts.seen.get(workflow, ()), now) if s.arrival_s >= first and s.run is not None]
+        fresh_runs = [s for s in readable(facts.seen.get(workflow, ()), facts.now_s) if s.arrival_s >= first]
+        known = [s.run for s in fresh_runs if s.run is not None]
         runs = tuple(known[-LONGEST:]) or None
     return Load(workflow=workflow, rate_per_s=rate, planned_rate_per_s=planned, runs=runs, begun_s=begun)
 

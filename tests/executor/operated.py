@@ -291,8 +291,8 @@ def whole_story(one: Operated, breaks: Callable[[], None], mends: Callable[[], N
         assert len(one.recorded()) > len(clients.sent), "all that was recorded is in one file"
         the_log_tells_it(one)
     finally:
-        clients.stop()
         one.stop()
+        clients.stop()
 
 
 def the_log_tells_it(one: Operated) -> None:

@@ -10,11 +10,12 @@ import msgspec
 from executor.operate.live import LiveRuns
 from executor.operate.operator import Operator
 from executor.operate.tail import Tail
+from executor.operate.target import Target
 from scepsy.cluster import Gpu
 from scepsy.errors import BackendError
 from scepsy.files.plan import load_plan, save_plan
 from scepsy.importers.recorded.record import CallRecord, Header
-from scepsy.operate.controller import Finding
+from scepsy.operate.controller import Finding, Replan
 from scepsy.operate.decision import Answer, Candidate, Move, Outlook
 from scepsy.operate.naming import fingerprint
 from scepsy.operate.reference import planned_for
@@ -79,7 +80,7 @@ def record(number: int, start_s: float, output_tokens: int = 43, **fields: objec
     return CallRecord(**known)  # type: ignore[arg-type]
 
 
-def write_recording(path: Path, parts: list[tuple[float, float]], seed: int = 0) -> float:
+def write_recording(path: Path, parts: list[tuple[float, float]], seed: int = 0, call_s: float = 1.0) -> float:
     """Runs of one call each, by parts of (seconds, runs per second) from ``BORN_S`` on; returns when it ends."""
     rng, lines, now, number = stream(seed, "recording"), [], BORN_S, 0
     header = {"format": "scepsy.recording", "version": 1} | msgspec.to_builtins(Header(session="s", started_s=BORN_S))
@@ -93,7 +94,7 @@ def write_recording(path: Path, parts: list[tuple[float, float]], seed: int = 0)
                 break
             number += 1
             run = RUNS[int(rng.integers(len(RUNS)))]
-            lines.append(msgspec.json.encode(record(number, now, run.calls[0].output_tokens)))
+            lines.append(msgspec.json.encode(record(number, now, run.calls[0].output_tokens, end_s=now + call_s)))
     path.write_bytes(b"\n".join(lines) + b"\n")
     return now
 
@@ -105,13 +106,17 @@ def outlook(plan: Plan, *, meets: bool) -> Outlook:
     )  # fmt: skip
 
 
-def replan(running: Plan, finding: Finding) -> Answer:
-    """One engine up to 3 runs a second, two beyond."""
-    wanted = TWO if finding.loads[0].rate_per_s.value > 3.0 else ONE
-    fits = fingerprint(running) == fingerprint(wanted) or len(running.instances) == 2
-    move = Move(started=1, stopped=0, cold_start_s=40.0, gpu_s=40.0, lost_run_s=0.0)
-    candidate = Candidate(plan=wanted, outlook=outlook(wanted, meets=True), move=move)
-    return Answer(running=outlook(running, meets=fits), candidates=(candidate,))
+def between(low: Plan, high: Plan) -> Replan:
+    """The first plan up to 3 runs a second, the other beyond."""
+
+    def replan(running: Plan, finding: Finding) -> Answer:
+        wanted = high if finding.loads[0].rate_per_s.value > 3.0 else low
+        fits = fingerprint(running) in (fingerprint(wanted), fingerprint(high))
+        move = Move(started=1, stopped=0, cold_start_s=40.0, gpu_s=40.0, lost_run_s=0.0)
+        candidate = Candidate(plan=wanted, outlook=outlook(wanted, meets=True), move=move)
+        return Answer(running=outlook(running, meets=fits), candidates=(candidate,))
+
+    return replan
 
 
 class Clock:
@@ -137,10 +142,10 @@ class SoFar(Tail):
         return [each for each in every if each.end_s <= self._clock.now_s]
 
 
-def operator(folder: Path, target: DiskTarget, clock: Clock, **fields: object) -> Operator:
+def operator(folder: Path, target: Target, clock: Clock, **fields: object) -> Operator:
     known = {
         "settings": Settings(look_s=30.0, min_between_s=300.0), "references": lambda plan: [planned_for(W, RUNS, 2.0)],
-        "replan": replan, "validate": None, "mode": "act", **fields,
+        "replan": between(ONE, TWO), "validate": None, "mode": "act", **fields,
     }  # fmt: skip
     return Operator(
         folder=folder / "operate", target=target, tail=SoFar(folder / "calls.jsonl", clock), live=LiveRuns([W], 10.0),

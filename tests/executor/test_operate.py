@@ -15,6 +15,7 @@ from executor.operate.live import LiveRuns
 from executor.operate.operator import FREEZE, LOG
 from executor.operate.tail import Tail
 from scepsy.errors import BackendError
+from scepsy.importers.recorded.record import CallRecord
 from scepsy.operate.naming import fingerprint
 from scepsy.operate.settings import Settings
 from tests.executor.operating import (
@@ -24,6 +25,7 @@ from tests.executor.operating import (
     Clock,
     DiskTarget,
     W,
+    between,
     die,
     look_until,
     operator,
@@ -105,6 +107,15 @@ def test_calls_that_name_no_run_and_calls_of_others_are_counted() -> None:
     alone = LiveRuns([W])
     alone.add([record(1, BORN_S, workflow="")])
     assert len(alone.seen(BORN_S)[W]) == 1, "a plan of one workflow takes calls that name none"
+
+
+def test_how_long_ago_every_run_is_seen_follows_from_how_long_first_calls_take() -> None:
+    live = LiveRuns([W])
+    assert live.known_until_s(BORN_S) == BORN_S
+    live.add([record(n, BORN_S + n, end_s=BORN_S + n + 20.0) for n in range(50)])
+    assert live.known_until_s(BORN_S + 70) == BORN_S + 50
+    live.add([record(100 + n, BORN_S + 60, run="r1", end_s=BORN_S + 61) for n in range(64)])
+    assert live.known_until_s(BORN_S + 70) == BORN_S + 50, "later calls of a run tell nothing of it"
 
 
 # ---- deciding --------------------------------------------------------------------------------------------------------
@@ -202,6 +213,41 @@ def test_a_switch_that_came_to_nothing_is_tried_again_after_a_pause_that_grows(t
     again.look()
     assert fingerprint(target.running()) == fingerprint(TWO)
     assert again.journal.failures == []
+
+
+def test_calls_that_take_long_are_no_load_that_has_fallen(tmp_path, clock) -> None:
+    """A call is recorded when it ends, so the runs of the last minute are not there yet."""
+    end = write_recording(tmp_path / "calls.jsonl", [(1200.0, 2.0)], call_s=60.0)
+    one = operator(tmp_path, DiskTarget(tmp_path), clock)
+    one.live = LiveRuns([W], 70.0)
+    clock.now_s += 60.0  # nothing can be known before
+    one.start()
+    one.memory = msgspec.structs.replace(one.memory, since_s={W: BORN_S})
+    look_until(one, clock, end)
+    assert [entry.kind for entry in one.journal.entries] == ["started"]
+    assert one.windows(one.facts)[0].rate_per_s.value == pytest.approx(2.0, rel=0.15)
+
+
+def test_what_comes_is_told_where_the_engine_cannot_keep_up(tmp_path, clock) -> None:
+    """Six runs a second come and two end: what ends is not what comes."""
+    end = write_recording(tmp_path / "calls.jsonl", [(600.0, 2.0), (600.0, 6.0)])
+    lines, free_s = (tmp_path / "calls.jsonl").read_bytes().splitlines(), 0.0
+    records = [msgspec.json.decode(line, type=CallRecord) for line in lines[1:]]
+    for place, each in enumerate(records):
+        free_s = max(free_s, each.start_s) + 0.5
+        records[place] = msgspec.structs.replace(each, end_s=free_s)
+    (tmp_path / "calls.jsonl").write_bytes(b"\n".join([lines[0], *map(msgspec.json.encode, records)]) + b"\n")
+    seen: list[float] = []
+
+    def replan(running, finding):
+        seen.append(finding.loads[0].rate_per_s.value)
+        return between(ONE, TWO)(running, finding)
+
+    one = operator(tmp_path, DiskTarget(tmp_path), clock, replan=replan)
+    one.start()
+    look_until(one, clock, end)
+    assert seen[-1] == pytest.approx(6.0, rel=0.2)
+    assert [entry.result for entry in one.journal.entries if entry.kind == "outcome"] == ["serving"]
 
 
 def test_what_was_remembered_outlives_a_kill_between_the_switch_and_its_outcome(tmp_path) -> None:
