@@ -2,11 +2,16 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from typer.main import get_command
+
+from scepsy.cli import app
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted([DOCS / "tutorial.md", DOCS / "reference" / "api.md", *(DOCS / "howto").glob("*.md")])
@@ -34,6 +39,17 @@ def test_the_page_works_as_written(page: Path, tmp_path: Path) -> None:
             done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
             assert done.returncode == 0, f"{page.name}\n{done.stdout}\n{done.stderr}"
             assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_that_are_shown_and_not_run_have_these_options(page: Path) -> None:
+    """Indented commands need a deployment or take for ever, so they are parsed only."""
+    for line in re.findall(r"^    scepsy (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        words = shlex.split(line.partition("|")[0].partition(" #")[0])
+        command: click.Command = get_command(app)
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        command.make_context(command.name, words)
 
 
 def test_pages_with_code_are_found() -> None:
