@@ -76,6 +76,14 @@ def test_an_interval_is_students_t_on_logarithms() -> None:
     assert high / ratio == pytest.approx(ratio / low)
 
 
+def test_with_one_seed_the_half_widths_of_both_are_combined() -> None:
+    ours, other = point("scepsy", [2.0])[0], point("equal", [3.0])[0]
+    ours["latency_mean_half_width_s"], other["latency_mean_half_width_s"] = 0.03 * 2.0, 0.04 * 3.0
+    ratio, low, high = paired_ratio([ours], [other])
+    assert ratio == pytest.approx(1.5)
+    assert (low, high) == (pytest.approx(1.5 * math.exp(-0.05)), pytest.approx(1.5 * math.exp(0.05)))
+
+
 def test_a_system_counts_at_its_best_option_and_stable_comes_before_fast() -> None:
     rows = pd.DataFrame(
         point("scepsy", [1.0, 1.0])
@@ -147,6 +155,12 @@ def test_ratios_of_highest_rates_are_those_that_both_brackets_allow() -> None:
     assert never["ratio_low"] == pytest.approx(4.0)
 
 
+def test_of_two_options_the_one_with_the_higher_middle_counts_not_the_wider_bracket() -> None:
+    wide, narrow = highest("aegaeon", 4, 8, option="wide", settled=False), highest("aegaeon", 6, 6.5, option="narrow")
+    found = maxima(pd.DataFrame(highest("scepsy", 20) + wide + narrow))
+    assert only(found, system="aegaeon")["option"] == "narrow"
+
+
 def tables(rate_ratio: float, latency_ratio: float) -> dict[str, pd.DataFrame]:
     return {
         "maxima": maxima(pd.DataFrame(highest("scepsy", 24) + highest("aegaeon", 24 / rate_ratio))),
@@ -175,7 +189,51 @@ def test_nothing_that_is_not_settled_and_no_trial_decides_a_claim() -> None:
         "comparisons": comparisons(pd.DataFrame(point("scepsy", [1.0, 1.0]) + point("aegaeon", [99.0] * 2, settled=False))),
     }
     assert set(claims(open_)["verdict"]) == {NOT_COMPARABLE}
-    assert set(claims(tables(9.0, 99.0), "smoke")["verdict"]) == {NOT_COMPARABLE}
+    for scale in ("smoke", "quick", "reduced"):
+        assert set(claims(tables(9.0, 99.0), scale)["verdict"]) == {NOT_COMPARABLE}
+
+
+def test_our_own_variants_and_other_assumptions_decide_no_claim() -> None:
+    bursts = {"arrivals": "gamma:4"}
+    known = {
+        "maxima": maxima(
+            pd.DataFrame(
+                highest("scepsy", 24) + highest("aegaeon", 12) + highest("no-tp", 3)
+                + highest("scepsy", 24, **bursts) + highest("aegaeon", 2, **bursts)
+            )
+        ),
+        "comparisons": comparisons(
+            pd.DataFrame(
+                point("scepsy", [1.0, 1.0]) + point("aegaeon", [4.0, 4.0]) + point("no-tp", [50.0, 50.0])
+                + point("scepsy", [1.0, 1.0], **bursts) + point("aegaeon", [60.0, 60.0], **bursts)
+            )
+        ),
+    }  # fmt: skip
+    found = claims(known).set_index("claim")
+    assert found.loc["throughput", "ours"] == pytest.approx(2.0)
+    assert found.loc["latency", "ours"] == pytest.approx(4.0)
+    assert found.loc["parallelism", "ours"] == pytest.approx(100 * (1 - 3 / 24))  # what is lost without it, of what there was
+
+
+def test_the_most_that_was_seen_has_no_margin_and_other_claims_have_a_tenth() -> None:
+    found = claims(tables(rate_ratio=2.3, latency_ratio=4.0)).set_index("claim")
+    assert found.loc["throughput", "verdict"] == NOT_REPRODUCED  # up to 2.4
+    assert found.loc["aegaeon-throughput-rag-rerank-4", "verdict"] == REPRODUCED  # 2.5
+
+
+def test_a_claim_that_the_interval_reaches_is_reproduced() -> None:
+    reached = tables(2.0, 4.0) | {"maxima": maxima(pd.DataFrame(highest("scepsy", 24, 26) + highest("aegaeon", 10, 11)))}
+    found = claims(reached).set_index("claim").loc["throughput"]
+    assert found["ours"] < 2.4 < found["high"]
+    assert found["verdict"] == REPRODUCED
+
+
+def test_the_claim_on_low_rates_is_judged_at_the_lowest_of_each_cluster() -> None:
+    rows = []
+    for load, ratio in ((0.2, 1.1), (0.6, 0.5)):
+        rows += point("scepsy", [1.0, 1.0], load=load) + point("ayo", [ratio, ratio], load=load)
+    found = claims(tables(2.0, 4.0) | {"comparisons": comparisons(pd.DataFrame(rows))}).set_index("claim").loc["ayo-low-rates"]
+    assert (found["ours"], found["verdict"]) == (pytest.approx(1.1), NOT_REPRODUCED)
 
 
 def test_a_claim_with_an_opponent_that_is_never_stable_is_not_comparable() -> None:
@@ -196,6 +254,17 @@ def test_sensitivity_changes_one_assumption_at_a_time() -> None:
     assert list(found["assumption"]) == [BASE, "GPU type", "arrivals"]
     assert found["rate_ratio"].to_numpy() == pytest.approx(3.0)
     assert found["latency_ratio"].to_numpy() == pytest.approx(2.0)
+
+
+def test_sensitivity_quotes_the_largest_latency_ratio_of_the_points_at_which_both_are_stable() -> None:
+    top, rows = [], []
+    for change in ({"gpus": 8}, {"gpus": 8, "gpu_type": "H100-80G"}):
+        top += highest("scepsy", 24, **change) + highest("aegaeon", 8, **change)
+        for load, ratio, verdict in ((0.3, 2.0, "stable"), (0.5, 3.0, "stable"), (0.9, 9.0, "undecided")):
+            rows += point("scepsy", [1.0, 1.0], load=load, **change)
+            rows += point("aegaeon", [ratio, ratio], load=load, verdict=verdict, settled=verdict == "stable", **change)
+    found = sensitivity(comparisons(pd.DataFrame(rows)), maxima(pd.DataFrame(top)))
+    assert found["latency_ratio"].to_numpy() == pytest.approx(3.0)
 
 
 def test_derived_tables_say_where_they_come_from(tmp_path) -> None:

@@ -65,6 +65,19 @@ def test_workflows_that_share_an_llm_load_it_together() -> None:
     assert first.throughput_per_s == pytest.approx(2.5)
 
 
+def test_an_llm_that_neighbours_slow_completes_less() -> None:
+    index = CurveIndex([curve("a", (1.0, 2.0, 9.0)), curve("b", (3.0, 4.0, 9.0))])
+    (found,) = predict([USE], [1.0], index, [allocation("a"), allocation("b")], saturated_slowdown={"b": 1.25})
+    assert found.throughput_per_s == pytest.approx(10.0 / 1.25 / 4.0)
+
+
+def test_of_several_callers_the_curve_that_saturates_first_counts() -> None:
+    other = WorkflowUse(workflow="v", runs=1, llms=(LlmUse(llm="a", calls_per_run=3.0, parallelism=1.0),))
+    index = CurveIndex([curve("a", (1.0,) * 3), curve("a", (1.0,) * 3, workflow="v", capacity=6.0), curve("b", (1.0,) * 3)])
+    _, second = predict([USE, other], [1.0, 1.0], index, [allocation("a"), allocation("b")])
+    assert second.throughput_per_s == pytest.approx((6.0 - 2.0) / 3.0)
+
+
 def test_between_replica_counts_the_reading_is_linear_in_the_logarithm() -> None:
     family = {1: curve("a", (4.0, 4.0, 4.0)), 4: curve("a", (2.0, 2.0, 2.0), replicas=4)}
     assert read_replicas(family, "busy_s", [1, 2, 4, 9], 1.0).tolist() == pytest.approx([4.0, 3.0, 2.0, 2.0])

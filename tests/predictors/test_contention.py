@@ -104,6 +104,38 @@ def test_the_compute_budget_holds_for_arrays_as_for_one() -> None:
             )
 
 
+def test_a_share_draws_less_bandwidth_since_its_steps_are_longer() -> None:
+    p = problem()
+    whole = p.profiles.of("m0", "G0", 1).decode_bandwidth_demand
+    assert bandwidth_demand(p.profiles, half("m0", 1)) == pytest.approx(whole / (1 + p.profiles.share_law.decode_k))
+
+
+def test_decoding_is_stretched_by_decoding_and_prompts_by_prompts_each_for_its_part_of_the_busy_time() -> None:
+    p = problem()
+    parts = {"decoding": 0.6, "stretchable": 0.7}
+    p = replace(
+        p,
+        curves={
+            key: msgspec.structs.replace(c, **{name: (part,) * len(c.utilisation) for name, part in parts.items()})
+            for key, c in p.curves.items()
+        },
+    )
+    one = half("m0", 2)
+    found = slowdowns_of(p, [one, half("m1", 1)], {"m0": [(GPUS[0],), (GPUS[0],)], "m1": [(GPUS[1],)]}, saturated=True)["m0"]
+    demand, draw, law = bandwidth_demand(p.profiles, one), compute_draw(p.profiles, one), p.profiles.contention
+    decoding, prompts = law.slowdown(demand, 0.6 * demand), law.prompt_slowdown(draw, 0.3 * draw)
+    assert decoding > 1.02
+    assert found == pytest.approx(1.0 + 0.7 * (decoding - 1.0) + 0.3 * (prompts - 1.0))
+
+
+def test_slower_instances_are_busier_and_slow_each_other_more_until_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    tenth = Allocation(llm="m0", share_pct=10, tensor_parallel=1, replicas=10, gpu_type="G0")
+    groups = {"m0": [(GPUS[0],)] * 10, "m1": [(GPUS[1],)]}
+    found = slowdowns_of(problem(0.05), [tenth, half("m1", 1)], groups)["m0"]
+    monkeypatch.setattr(contention, "ROUNDS", 12)
+    assert found == pytest.approx(slowdowns_of(problem(0.05), [tenth, half("m1", 1)], groups)["m0"], rel=0.01)
+
+
 def of_prompts_only(p: Problem) -> Problem:
     """The same with curves of instances that do nothing but prompts."""
     none = {key: tuple(0.0 for _ in curve.utilisation) for key, curve in p.curves.items()}

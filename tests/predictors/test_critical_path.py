@@ -1,12 +1,13 @@
 """The critical path: branches in parallel count once, classes stay apart, luck widens quantiles and leaves the mean."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from scepsy.plans import Allocation
 from scepsy.predictors import aggregate, critical_path
 from scepsy.predictors.aggregate import CurveIndex
-from scepsy.predictors.critical_path import CallTimes, RunModel, latencies, thin
+from scepsy.predictors.critical_path import CallTimes, RunModel, latencies, spread, thin
 from scepsy.profile.curve import Curve
 from scepsy.stats.use import LlmUse, WorkflowUse
 from scepsy.workload import Call, Run
@@ -79,8 +80,34 @@ def serial_curve(llm: str, base_s: float, per_output: float, runs: list[Run]) ->
     )  # fmt: skip
 
 
+def chain(length: int) -> list[Call]:
+    return [call(f"c{k}", "a", *([f"c{k - 1}"] if k else [])) for k in range(length)]
+
+
+def test_call_times_are_read_at_the_load_of_an_instance_and_siblings_stretch_what_their_regression_says() -> None:
+    # 6 calls/s, 1.5 times slowed, on two instances of 10: load 0.45. Ratios are linear in the load.
+    ratios = {"sibling_factor": (1.0, 3.0), "residual_shared": (0.2, 0.6)}
+    steady = {"call_base_s": (0.2, 0.2), "call_s_per_output_token": (0.01, 0.01), "call_residual_s": (0.1, 0.1)}
+    one = msgspec.structs.replace(serial_curve("a", 0.2, 0.01, [run("r", call("x", "a"))]), replicas=2, **ratios, **steady)
+    two = Allocation(llm="a", share_pct=100, tensor_parallel=1, replicas=2, gpu_type="G")
+    found = critical_path.call_times(CurveIndex([one]), "w", two, 6.0, slowdown=1.5)
+    part = (0.45 - 0.05) / (0.9 - 0.05)
+    siblings = 1.0 + 2.0 * part
+    assert found.base_s == pytest.approx(1.5 * siblings * 0.2)
+    assert found.s_per_output_token == pytest.approx(1.5 * siblings * 0.01)
+    assert found.residual_s == pytest.approx(1.5 * 0.1)
+    assert found.residual_shared == pytest.approx(0.2 + 0.4 * part)
+
+
+def test_luck_has_the_variance_that_is_asked_for_and_leaves_the_mean() -> None:
+    for mean, variance in ((10.0, 4.0), (1.0, 0.09)):
+        found = spread(np.array([mean]), np.array([variance]))
+        assert found.mean() == pytest.approx(mean, rel=1e-3)
+        assert found.var() == pytest.approx(variance, rel=0.05)
+
+
 def test_thinning_keeps_the_tail() -> None:
-    runs = [run(f"r{n}", *(call(f"c{k}", "a") for k in range(n % 50 + 1))) for n in range(3000)]
+    runs = [run(f"r{n}", *chain(n % 50 + 1)) for n in range(3000)]
     kept = thin(runs)
     assert len(kept) <= 1000
     sizes, all_sizes = ([len(r.calls) for r in group] for group in (kept, runs))
@@ -90,8 +117,6 @@ def test_thinning_keeps_the_tail() -> None:
 
 def test_a_curve_without_regression_is_named() -> None:
     bare = serial_curve("a", 0.1, 0.0, [run("r", call("x", "a"))])
-    import msgspec
-
     curves = CurveIndex([msgspec.structs.replace(bare, call_base_s=())])
     a = Allocation(llm="a", share_pct=100, tensor_parallel=1, replicas=1, gpu_type="G")
     with pytest.raises(KeyError, match="no regression of a for w"):

@@ -52,6 +52,9 @@ def test_warmup_and_window_choose_by_arrival():
     windowed = summarise(example(), window_s=0.5)
     assert windowed["latency_s"]["mean"] == 4.0
     assert windowed["throughput_per_s"] == pytest.approx(1 / 4)  # its one run ended at 4, after the window
+    both = summarise(example(), warmup_s=0.5, window_s=1.0)  # b alone: arrived at 1, ended at 3
+    assert both["throughput_per_s"] == pytest.approx(1 / 2.5)
+    assert both["by_llm"]["m"]["cached_prompt_share"] == 0.0  # the cached tokens are those of a call before the window
 
 
 def test_token_timings():
