@@ -1,5 +1,6 @@
 """The exact planner against trying every allocation that packs."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible
 from scepsy.plans import Allocation
-from scepsy.search import PLANNERS, Problem
+from scepsy.search import PLANNERS, Problem, within
 from scepsy.search.best_first import cheapest_first, slice_weights, undominated
 from scepsy.search.knapsack import solve
 from scepsy.search.random_problems import Size, random_problem
@@ -115,9 +116,35 @@ def test_exact_equals_exhaustive_enumeration(size: Size, seed: int) -> None:
 @settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(size=sizes, seed=st.integers(0, 10_000_000), types=st.integers(1, 2))
 def test_exact_equals_exhaustive_enumeration_on_thousands(size: Size, seed: int, types: int) -> None:
-    from dataclasses import replace
-
     compare(replace(size, gpu_types=min(types, size.nodes)), seed)
+
+
+@pytest.mark.parametrize(("limit", "seed"), [("MAX_ACCEPTED", 9), ("MAX_OPTIONS_VISITED", 2), ("MAX_OPTIONS_VISITED", 7)])
+def test_a_search_that_ran_out_of_effort_does_not_claim_the_optimum(
+    monkeypatch: pytest.MonkeyPatch, limit: str, seed: int
+) -> None:
+    problem = random_problem(Size(llms=3, nodes=1, gpus_per_node=4, load=0.3, interference=0.5, share_unit_pct=20), seed)
+    best = PLANNERS["exact"](problem).objective_s
+    monkeypatch.setattr(within, limit, 1)
+    short = PLANNERS["exact"](problem)
+    assert best is not None
+    assert short.objective_s is not None
+    assert short.bound_latency_s is not None
+    assert short.objective_s > best * 1.001, "the question must be one that the short search does not solve"
+    assert not short.optimal
+    assert short.bound_latency_s <= best * (1 + 1e-9)
+
+
+def test_no_option_is_loaded_beyond_the_limit() -> None:
+    problem = replace(random_problem(Size(llms=2, nodes=1, gpus_per_node=4, load=0.3), seed=5), max_utilisation=0.7)
+    for options in build_space(problem).llms:
+        assert (options.load_per_s <= 0.7 * options.capacity_per_s).all()
+    between = False
+    for options in build_space(problem, keep_all=True).llms:
+        within_it = options.load_per_s <= 0.7 * options.capacity_per_s
+        assert (np.isfinite(options.cost_s) == within_it).all()
+        between |= bool((options.load_per_s <= options.capacity_per_s)[~within_it].any())
+    assert between, "some must lie between the limit and saturation"
 
 
 def test_allocations_come_cheapest_first_and_none_is_missing() -> None:
