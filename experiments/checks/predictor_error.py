@@ -3,7 +3,8 @@
     python -m experiments.checks.predictor_error                       # → experiments/results/predictor_error.parquet
     python -m experiments.checks.predictor_error --workflow rag-rerank --runs 600 --out /tmp/error.parquet
     python -m experiments.checks.predictor_error --workflow real:tau2-retail
-    python -m experiments.checks.predictor_error --table               # the table of docs/predictors.md from the stored rows
+    python -m experiments.checks.predictor_error --table               # the table from the stored rows
+    python -m experiments.checks.predictor_error --table --workflow debate --workflow map-reduce
 
 Per workflow one exact plan is made for half of the cluster's highest rate, and simulated at parts of the highest rate *of
 that plan*, until the mean is known to ±3 % or ``--calls`` calls are done (``scepsy.steady``). One row per (workflow, load,
@@ -112,9 +113,9 @@ def predictions(problem: Problem, allocations: Any, slots: Any) -> dict[tuple[st
 def table(rows: pd.DataFrame) -> str:
     """MAPE by load for every predictor and statistic, and the worst signed error by workflow up to 70 % load, as Markdown.
 
-    Only settled simulations count; the others are named below. Rows without the column (older files) all count.
+    Only settled simulations count; the others are named below. Older rows do not say, and all count.
     """
-    waiting = rows[~rows["settled"].astype(bool)] if "settled" in rows else rows[:0]
+    waiting = rows[rows["settled"].eq(False)] if "settled" in rows else rows[:0]
     rows = rows.drop(waiting.index)
     by_load = rows.assign(off=rows["error_pct"].abs()).pivot_table(
         index=["predictor", "statistic"], columns="load", values="off", aggfunc="mean"
@@ -166,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             made.to_parquet(options.out, index=False)
             print(f"{name}: {len(fresh)} rows", flush=True)
     rows = pd.read_parquet(options.out)
+    if options.table and options.workflow:
+        rows = rows[rows["workflow"].isin(options.workflow)]
     real = rows["workflow"].str.startswith(REAL_PREFIX)
     for title, part in (("Generated workflows", rows[~real]), ("Real traces", rows[real])):
         if len(part):

@@ -54,6 +54,22 @@ def test_what_is_not_settled_is_left_out_and_named() -> None:
     assert "Not settled, and left out: a at 90%." in said
 
 
+def test_rows_of_before_settling_was_known_count_beside_newer_ones_and_some_workflows_can_be_shown_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = {"load": 0.1, "predictor": "aggregate", "statistic": "mean"}
+    rows = pd.DataFrame(
+        [same | {"workflow": "old", "error_pct": 30.0}, same | {"workflow": "new", "error_pct": 10.0, "settled": True}]
+    )
+    assert "| aggregate | mean | 20.0 % |" in table(rows)
+    out = tmp_path / "rows.parquet"
+    rows.to_parquet(out)
+    main(["--table", "--workflow", "new", "--out", str(out)])
+    said = capsys.readouterr().out
+    assert "| aggregate | mean | 10.0 % |" in said
+    assert "old" not in said
+
+
 def test_real_traces_are_left_out_aloud_without_their_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
