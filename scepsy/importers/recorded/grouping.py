@@ -15,15 +15,18 @@ What remains is a run of its own. The thresholds were chosen on programs whose d
 """
 
 import base64
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from math import fsum
+from math import ceil, fsum
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtrc
 
 from scepsy.importers.recorded.record import CallRecord
 
@@ -50,16 +53,26 @@ ACTIVE_S = 60.0
 """A run that said nothing for so long is over, for shared text: questions come again."""
 
 REACTION_PART = 0.5
-"""A role reacts to ends of another if half of its calls come within this part of the time that chance would give."""
+"""A role reacts to ends of another if half of its calls come within this part of the time that half of them would by chance."""
+
+FALSE_REACTIONS = 0.05
+"""How many reactions chance may make up in a whole recording, over all pairs of roles: few begins prove little."""
 
 STEADY_PART, STEADY_S = 0.8, 0.25
 """And so many of them come within this time: a program goes on at once, a user who starts the next run does not."""
+
+SHIFTS = np.arange(-8, 9)[np.arange(17) != 8] / 8
+SHIFT_SPACINGS = 8
+"""What chance would give is seen by shifting begins by these parts of so many times the mean time between two ends of the
+other role, but of no more than an eighth of the recording, so that busy and quiet times stay what they are."""
 
 NO_GAP_S = 1e9
 """In place of a gap where nothing ended before."""
 
 SIBLINGS_S = 0.1
 """Calls that a program sends together begin within this time."""
+
+Times = npt.NDArray[np.float64]
 
 Way = Literal["content", "shared text", "time", "alone"]
 
@@ -191,21 +204,54 @@ def _kinds(ordered: Sequence[CallRecord], roles: Sequence[Role], joined: Joined)
 def _reactions(
     begins: Mapping[Role, Sequence[float]], ends: Mapping[Role, Sequence[float]], span_s: float
 ) -> dict[Role, tuple[Role, float]]:
-    """For each role, the one whose ends its begins come after soonest, compared with begins at any time."""
+    """For each role, the one whose ends its begins come after soonest, compared with begins a little earlier and later.
+
+    Compared with begins at any time of the recording, those of a burst of work would seem to react to each other.
+    """
     reacts = {}
     sorted_ends = {role: np.sort(times) for role, times in ends.items() if len(times) >= TEMPLATE_CALLS}
-    for role, starts in begins.items():
+    sorted_begins = {role: np.array(times) for role, times in begins.items() if len(times) >= TEMPLATE_CALLS}
+    chance = FALSE_REACTIONS / max(1, len(sorted_begins) * len(sorted_ends))
+    in_order = sorted(((end_s, role) for role, times in sorted_ends.items() for end_s in times.tolist()), key=itemgetter(0))
+    all_ends = [end_s for end_s, _ in in_order], [role for _, role in in_order]
+    for role, starts in sorted_begins.items():
         best = REACTION_PART
-        if len(starts) < TEMPLATE_CALLS:
-            continue
-        for other, times in sorted_ends.items():
-            before = np.searchsorted(times, starts, side="right") - 1
-            gaps = np.where(before >= 0, np.array(starts) - times[np.maximum(before, 0)], NO_GAP_S)
+        for other in _ended_before(starts, *all_ends, ceil(STEADY_PART * len(starts))):
+            times = sorted_ends[other]
+            gaps = np.sort(_since(times, starts))
             gap_s = float(np.median(gaps))
-            part = gap_s / (float(np.log(2)) * span_s / len(times))
-            if part < best and float(np.quantile(gaps, STEADY_PART)) <= STEADY_S:
-                best, reacts[role] = part, (other, gap_s)
+            steady = ceil(STEADY_PART * len(gaps))
+            steady_s = float(gaps[steady - 1])
+            shifts_s = span_s * min(1 / 8, SHIFT_SPACINGS / len(times)) * SHIFTS
+            by_chance = _since(times, np.add.outer(starts, shifts_s))
+            by_chance_s = float(np.median(by_chance))
+            part = float(np.mean(by_chance <= steady_s))
+            if gap_s < best * by_chance_s and _at_least(steady, len(gaps), part) <= chance:
+                best, reacts[role] = gap_s / by_chance_s, (other, gap_s)
     return reacts
+
+
+def _ended_before(starts: Times, times: list[float], roles: list[Role], count: int) -> list[Role]:
+    """Roles of which a call ended within ``STEADY_S`` before at least ``count`` of the starts; ends come in order of time."""
+    found = Counter[Role]()
+    for start_s in starts.tolist():
+        found.update(dict.fromkeys(roles[bisect_left(times, start_s - STEADY_S) : bisect_right(times, start_s)]).keys())
+    return [role for role, number in found.items() if number >= count]
+
+
+def _at_least(count: int, of: int, part: float) -> float:
+    """How probable it is that at least ``count`` of so many fall into a ``part`` of all, each by itself.
+
+    >>> round(_at_least(2, 3, 0.5), 3)
+    0.5
+    """
+    return float(bdtrc(count - 1, of, part))
+
+
+def _since(times: Times, starts: Times) -> Times:
+    """How long before each start the last of the sorted times was."""
+    before = np.searchsorted(times, starts, side="right") - 1
+    return np.where(before >= 0, starts - times[np.maximum(before, 0)], NO_GAP_S)
 
 
 class _Open:
