@@ -1,7 +1,8 @@
 """A Kustomize base: the same objects as files, for overlays and for Argo CD. Pure: the same plan gives the same text.
 
 Objects carry Argo CD's sync waves, so that neighbours on a GPU start one after another there too: Argo waits until
-a wave is healthy before it applies the next.
+a wave is healthy before it applies the next. The plan's record is applied by the server: otherwise Argo would repeat it in
+an annotation, and annotations end at 256 KiB.
 """
 
 import re
@@ -13,6 +14,7 @@ from executor.manifests.pods import Manifest
 from executor.manifests.render import Rendered
 
 SYNC_WAVE = "argocd.argoproj.io/sync-wave"
+SYNC_OPTIONS = "argocd.argoproj.io/sync-options"
 _IMAGE = re.compile(r"(?P<name>[^@]+?)(?::(?P<tag>[^:/@]+))?(?:@(?P<digest>sha256:[0-9a-f]+))?")
 
 
@@ -20,7 +22,7 @@ def kustomize_base(made: Rendered) -> dict[str, str]:
     """Text by file name: one file per role, and the kustomization that lists them and the images."""
     namespace = made.options.namespace
     parts: dict[str, list[Manifest]] = {
-        "plan.yaml": [made.plan],
+        "plan.yaml": [_annotated(made.plan, SYNC_OPTIONS, "ServerSideApply=true")],
         "base.yaml": list(made.base),
         "devices.yaml": [_in_wave(each, 0) for each in made.holders],
         "engines.yaml": [_in_wave(engine.deployment, 1 + engine.wave) for engine in made.engines],
@@ -52,8 +54,12 @@ def split_image(image: str) -> dict[str, str]:
 
 
 def _in_wave(manifest: Manifest, wave: int) -> Manifest:
+    return _annotated(manifest, SYNC_WAVE, str(wave))
+
+
+def _annotated(manifest: Manifest, key: str, value: str) -> Manifest:
     metadata = manifest["metadata"]
-    return {**manifest, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), SYNC_WAVE: str(wave)}}}
+    return {**manifest, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), key: value}}}
 
 
 def _images(objects: Iterable[Any]) -> Iterable[dict[str, str]]:

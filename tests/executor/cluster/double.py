@@ -25,6 +25,7 @@ from tests.builders import plans
 from tests.executor.cluster.controllers import Controllers, Verdict, ready
 from tests.executor.cluster.schema import structural_fault
 from tests.executor.cluster.store import Object, Store, matches
+from tests.executor.cluster.stored import as_stored
 
 NAMESPACE = "scepsy"
 CLUSTER_SCOPED = {
@@ -201,7 +202,7 @@ class ApiServer(kmock.KubernetesScaffold):
         full = self.controllers.quota_refusal(f"count/{plural}.{seen.group}") if old is None else ""
         if full:
             return _status(403, f'{plural}.{seen.group} "{seen.name}" is forbidden: {full}')
-        merged = _merge(old, wanted)
+        merged = _merge(old, as_stored(wanted))
         self.mutate(merged)
         if seen.dry:
             return _json(merged)

@@ -1,10 +1,14 @@
 """A release's life, on the double and on a real control plane: the same bodies."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from executor.cluster.apply import apply
 from executor.cluster.delete import delete
 from executor.cluster.diff import diff
+from executor.cluster.kinds import OWNED
 from executor.cluster.status import status
 from executor.cluster.waits import Event, WaitLimits
 from executor.manifests import Rendered, render
@@ -49,6 +53,40 @@ def test_applying_the_same_plan_again_writes_nothing(lab: Lab) -> None:
     again = apply(lab.api(), made, limits=lab.limits)
     assert (again.requests, again.kept, again.started) == (0, 6, 0)
     assert {pod["metadata"]["uid"] for pod in pods(lab)} == before
+
+
+def test_what_was_applied_reads_back_as_it_was_rendered(lab: Lab) -> None:
+    """Field by field and spelt alike, so that a tool which compares what it rendered with what is there finds no difference."""
+    made = rendered(lab, lab.fit(plans.two_nodes()))
+    apply(lab.api(), made, limits=lab.limits)
+    found = {(o["kind"], o["metadata"]["name"]): o for kind in OWNED for o in lab.api().list_all(kind)[0]}
+    for wanted in made.objects:
+        stored = found[wanted["kind"], wanted["metadata"]["name"]]
+        assert list(missing(wanted, stored)) == []
+
+
+def missing(wanted: Any, stored: Any, path: str = "") -> Iterator[str]:
+    """Where what is stored is not what was wanted; what the server adds beside it does not count, but within plain lists."""
+    if isinstance(wanted, dict) and isinstance(stored, dict):
+        for key, value in wanted.items():
+            yield from missing(value, stored.get(key), f"{path}.{key}")
+    elif isinstance(wanted, list) and isinstance(stored, list) and path.rpartition(".")[2] in KEYED:
+        keys = KEYED[path.rpartition(".")[2]]
+        by_key = {tuple(entry.get(key) for key in keys): entry for entry in stored}
+        for entry in wanted:
+            yield from missing(entry, by_key.get(tuple(entry.get(key) for key in keys)), f"{path}[{entry}]")
+    elif wanted != stored:
+        yield f"{path}: {wanted!r} is stored as {stored!r}"
+
+
+KEYED = {
+    **dict.fromkeys(("containers", "initContainers", "volumes", "env", "resourceClaims"), ("name",)),
+    "volumeMounts": ("mountPath",),
+    "ports": ("port", "containerPort"),
+    "claims": ("name", "request"),
+    "tolerations": ("key", "operator"),
+}
+"""Lists to which others may add: the keyed ones of the pod's schema, and tolerations, which admission appends to."""
 
 
 def test_a_switch_moves_only_what_differs(lab: Lab) -> None:

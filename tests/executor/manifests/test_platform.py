@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from executor.gateway.metrics import Metrics
 from executor.gateway.pool import InstancePool
 from executor.manifests import RenderOptions, render
-from executor.manifests.kustomize import SYNC_WAVE, kustomize_base
+from executor.manifests.kustomize import SYNC_OPTIONS, SYNC_WAVE, kustomize_base
 from executor.manifests.monitoring import dashboard
 from scepsy.cli import app
 from scepsy.errors import Infeasible, InputError
@@ -24,6 +24,7 @@ from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
 from tests.builders import plans
 from tests.executor.cluster.schema import structural_fault
+from tests.executor.cluster.stored import respelt
 
 PROFILES = plans.profiles()
 PINNED = "registry.example/vllm@sha256:" + "0" * 64
@@ -57,6 +58,35 @@ def test_every_option_is_what_the_schemas_allow(target: str) -> None:
     kinds = {obj["kind"] for obj in made.objects}
     assert {"PodMonitor", "InferencePool"} <= kinds
     assert [(obj["kind"], structural_fault(obj)) for obj in made.objects if structural_fault(obj)] == []
+
+
+@pytest.mark.parametrize("target", ["dra", "mps", "hami"])
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"gateway_replicas": 2, "api_keys_secret": "keys", "models_claim": "m"}])
+def test_a_server_stores_what_is_rendered_as_it_is_spelt(target: str, changes: dict[str, Any]) -> None:
+    """Else Argo CD, Flux and ``kubectl diff`` would see a difference for ever."""
+    plan = plans.one_node() if target == "hami" else plans.two_nodes()
+    made = render(plan, PROFILES, options(target=target, **changes))
+    assert [(obj["kind"], found) for obj in made.objects if (found := respelt(obj))] == []
+
+
+def test_what_a_server_would_spell_otherwise_is_noticed() -> None:
+    made = list(render(plans.two_nodes(), PROFILES, options()).objects)
+    engine = next(o for o in made if o["kind"] == "Deployment" and o["metadata"]["labels"].get("scepsy.dev/engine"))
+    claim = next(o for o in made if o["kind"] == "ResourceClaim")
+    policy = next(o for o in made if o["kind"] == "NetworkPolicy" and "ports" in o["spec"]["ingress"][0])
+    pod = engine["spec"]["template"]["spec"]
+    pod["containers"][0]["resources"]["requests"] = {"cpu": "1000m", "memory": "2048Mi"}
+    pod["imagePullSecrets"] = []
+    del claim["spec"]["devices"]["requests"][0]["exactly"]["count"]
+    del policy["spec"]["ingress"][0]["ports"][0]["protocol"]
+    container = ".spec.template.spec.containers[0].resources.requests"
+    assert respelt(engine) == [
+        f"{container}.cpu: '1000m' is stored as '1'",
+        f"{container}.memory: '2048Mi' is stored as '2Gi'",
+        ".spec.template.spec.imagePullSecrets: [] is stored as None",
+    ]
+    assert respelt(claim) == [".spec.devices.requests[0].exactly.count: None is stored as 1"]
+    assert respelt(policy) == [".spec.ingress[0].ports[0].protocol: None is stored as 'TCP'"]
 
 
 def test_options_reach_every_engine() -> None:
@@ -144,6 +174,34 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     assert "prod" in text
 
 
+def test_the_dashboard_is_laid_out_and_every_query_can_be_read() -> None:
+    promql = pytest.importorskip("promql_parser", reason="the extra 'dev' has it")
+    panels = dashboard(options())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        for target in panel["targets"]:
+            promql.parse(target["expr"])
+
+
+def test_the_dashboard_shows_its_own_release_alone() -> None:
+    """Two releases share a namespace, and two gateways count the same instances."""
+    queries = [target["expr"] for panel in dashboard(options(release="rag"))["panels"] for target in panel["targets"]]
+    for query in queries:
+        asked = re.findall(r"(scepsy_gateway|vllm:)\w+\{([^}]*)\}", query)
+        assert asked, query
+        for whose, labels in asked:
+            assert f'pod=~"rag-{"gateway-" if whose == "scepsy_gateway" else ""}.*"' in labels, query
+    [up] = [query for query in queries if "instance_up" in query]
+    assert "max by (llm, exported_instance)" in up
+
+
 def test_a_base_is_deterministic_and_whole() -> None:
     made = render(plans.two_nodes(), PROFILES, options(**EVERYTHING))
     first, second = kustomize_base(made), kustomize_base(render(plans.two_nodes(), PROFILES, options(**EVERYTHING)))
@@ -152,13 +210,21 @@ def test_a_base_is_deterministic_and_whole() -> None:
     listed = [doc for name in kustomization["resources"] for doc in yaml.safe_load_all(first[name])]
     assert {(d["kind"], d["metadata"]["name"]) for d in listed} == {(o["kind"], o["metadata"]["name"]) for o in made.objects}
     assert kustomization["images"] == [{"name": "registry.example/vllm", "digest": "sha256:" + "0" * 64}]
+    [record] = yaml.safe_load_all(first["plan.yaml"])
+    assert record["metadata"]["annotations"][SYNC_OPTIONS] == "ServerSideApply=true"
     waves = {d["metadata"]["name"]: int(d["metadata"]["annotations"].get(SYNC_WAVE, "0")) for d in listed}
     by_name = {engine.name: engine for engine in made.engines}
     for engine in made.engines:
         assert waves[engine.name] > max([0, *(waves[name] for name in engine.after if name in by_name)])
 
 
-@pytest.mark.skipif(not (os.environ.get("KUSTOMIZE") or shutil.which("kustomize")), reason="kustomize is not installed")
+def kustomize() -> list[str]:
+    """The command that builds a kustomization: Kustomize's own, or the one within kubectl; empty where there is neither."""
+    alone = os.environ.get("KUSTOMIZE") or shutil.which("kustomize")
+    return [alone, "build"] if alone else [tool, "kustomize"] if (tool := shutil.which("kubectl")) else []
+
+
+@pytest.mark.skipif(not kustomize(), reason="neither kustomize nor kubectl is installed")
 def test_kustomize_builds_the_base_and_an_overlay(tmp_path: Path) -> None:
     made = render(plans.two_nodes(), PROFILES, plans.OPTIONS)
     (tmp_path / "base").mkdir()
@@ -177,8 +243,7 @@ def test_kustomize_builds_the_base_and_an_overlay(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "over" / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-    tool = os.environ.get("KUSTOMIZE") or "kustomize"
-    built = subprocess.run([tool, "build", str(tmp_path / "over")], capture_output=True, text=True, check=True)
+    built = subprocess.run([*kustomize(), str(tmp_path / "over")], capture_output=True, text=True, check=True)
     documents = list(yaml.safe_load_all(built.stdout))
     assert len(documents) == len(list(made.objects))
     engines = [d for d in documents if d["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "engine"]
