@@ -1,7 +1,6 @@
 """A real backend: deploy a plan on this host, replay the workload through its gateway, tear everything down."""
 
 import asyncio
-import importlib.metadata
 import json
 import platform
 import tempfile
@@ -20,6 +19,7 @@ from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.progress import Notify, no_notice
 from scepsy.records import Records
+from scepsy.version import __version__
 
 
 def measure(
@@ -89,5 +89,4 @@ def machine() -> str:
                 break
     except OSError:
         pass
-    version = importlib.metadata.version("scepsy")
-    return f"{model}, Linux {platform.release()}, Python {platform.python_version()}, scepsy {version}"
+    return f"{model}, Linux {platform.release()}, Python {platform.python_version()}, scepsy {__version__}"

@@ -1,5 +1,6 @@
 """Sweeps against a stub engine, benchmark files, model folders, and the fits on data whose truth is known."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from executor.cpu_meter import NOTHING, EngineWork
+from executor.local_backend import machine
 from executor.profiler.bench_files import PAUSE_S, read_bench, write_bench_run
 from executor.profiler.model_files import read_llm
 from executor.profiler.sweep import Sweep, latencies_s, read_rows, sweep
@@ -16,6 +18,7 @@ from scepsy.api.engine_profiles import Fitted, fit_folder, fit_pooling, fit_shar
 from scepsy.errors import InputError
 from scepsy.profile.model import EngineLimits
 from scepsy.profile.step import StepModel
+from scepsy.version import __version__
 from scepsy.workload import Call
 from sim.recorded.enginerun import load_engine_run
 from tests.executor.two_cores import CORE
@@ -29,6 +32,14 @@ def test_a_written_model_is_read_back_as_the_same_llm(tmp_path, kind):
     read, known = read_llm("x", write_model(model, tmp_path), kind), llm_of(model)
     for field in ("parameters", "weight_bytes", "kv_bytes_per_token", "context_limit", "layers", "kv_heads", "kind"):
         assert getattr(read, field) == getattr(known, field), field
+
+
+def test_a_host_is_described_where_scepsy_runs_from_its_sources(monkeypatch):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert machine().endswith(f"scepsy {__version__}")
 
 
 def test_a_folder_without_a_config_is_named(tmp_path):
