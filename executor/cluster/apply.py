@@ -35,13 +35,17 @@ class Applied:
     """Objects that were written."""
 
 
+class RolledBack(BackendError):
+    """The plan did not come to serve, and the one before it was applied again: the message says whether that worked."""
+
+
 def apply(api: Api, rendered: Rendered, *, limits: WaitLimits | None = None, on_event: OnEvent = lambda event: None) -> Applied:
     """Make the cluster run ``rendered``, and return when every instance serves.
 
     What both the running and the new plan contain is not touched. Engines whose GPUs are needed are drained and go
     first, the others when the new plan serves. When anything fails on the way, the plan that ran before is restored.
-    Only one run at a time writes a release (``lease``). Raises ``BackendError`` (one line) for all that fails; run it
-    again to go on from there.
+    Only one run at a time writes a release (``lease``). Raises ``BackendError`` (one line) for all that fails,
+    ``RolledBack`` where something had been changed already; run it again to go on from there.
     """
     limits = limits or WaitLimits()
     preflight(api, rendered)
@@ -49,16 +53,22 @@ def apply(api: Api, rendered: Rendered, *, limits: WaitLimits | None = None, on_
     with writing(api, release, limits.lease_s, lambda holder: on_event(Event("waiting for another writer", holder))):
         now = take(api, release)
         _rehearse(api, rendered, now)
-        before = now.record
+        before = _to_restore(now, rendered)
         try:
             return _converge(api, rendered, limits, on_event)
         except (LeaseLost, Unreachable):
             raise  # nothing can be undone from here: another run goes on from what is there
         except BackendError as failure:
-            if before is None or before["metadata"]["name"] == rendered.plan["metadata"]["name"]:
+            if before is None:
                 raise
             on_event(Event("rolling back", str(before["metadata"]["name"])))
-            raise BackendError(f"{failure}; {_roll_back(api, before, limits, on_event)}") from failure
+            raise RolledBack(f"{failure}; {_roll_back(api, before, limits, on_event)}") from failure
+
+
+def _to_restore(now: Snapshot, rendered: Rendered) -> Object | None:
+    """The plan to go back to. Where this very plan was under way when another run was cut off, it is the one before that."""
+    plans = [obj for obj in (now.record, now.active_plan) if obj is not None]
+    return next((obj for obj in plans if obj["metadata"]["name"] != rendered.plan["metadata"]["name"]), None)
 
 
 def _rehearse(api: Api, rendered: Rendered, now: Snapshot) -> None:

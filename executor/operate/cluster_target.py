@@ -3,12 +3,14 @@
 from datetime import datetime
 
 from executor.cluster.api import Api
-from executor.cluster.apply import apply
+from executor.cluster.apply import RolledBack, apply
+from executor.cluster.problems import Unreachable
 from executor.cluster.snapshot import take
 from executor.cluster.waits import WaitLimits
 from executor.manifests import RenderOptions, read_plan_config_map, render
+from executor.operate.target import Unfinished
 from scepsy.cluster import Gpu
-from scepsy.errors import InputError
+from scepsy.errors import BackendError, InputError
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
 from scepsy.progress import Notify, no_notice
@@ -47,10 +49,17 @@ class ClusterTarget:
 
     def switch(self, plan: Plan, token: str, notify: Notify = no_notice) -> None:
         """Apply the plan with the options of the one that serves. Applying twice changes nothing."""
-        _, _, options = self._recorded()
-        apply(
-            self._api,
-            render(plan, self._profiles, options),
-            limits=self._limits,
-            on_event=lambda event: notify(f"{event.name}: {event.what}"),
-        )
+        try:
+            _, _, options = self._recorded()
+            apply(
+                self._api,
+                render(plan, self._profiles, options),
+                limits=self._limits,
+                on_event=lambda event: notify(f"{event.name}: {event.what}"),
+            )
+        except RolledBack:
+            raise
+        except Unreachable as error:
+            raise Unfinished(str(error)) from error
+        except BackendError as error:  # refused before the first write, or another writer has taken over: nothing is undone
+            raise InputError(str(error)) from error

@@ -15,7 +15,7 @@ from executor.local.folder import locked, make_own, write_own
 from executor.operate.journal import Entry, Journal, decided
 from executor.operate.live import LiveRuns
 from executor.operate.tail import Tail
-from executor.operate.target import Target
+from executor.operate.target import Target, Unfinished
 from scepsy.errors import BackendError, Infeasible, InputError, ScepsyError, SimulationError
 from scepsy.files.plan import load_plan, save_plan
 from scepsy.operate.controller import Facts, Memory, Replan, Report, Validate, begin, held_back, remember, step, switched
@@ -102,19 +102,18 @@ class Operator:
         self._save(name)
         self._append(Entry(number=0, at_s=self.clock(), kind="started", mode=self.mode, plan=name))
 
-    def _finish(self) -> None:
-        """Go on with an act that has no outcome. The token makes sure that it is carried out once."""
+    def _finish(self) -> Entry | None:
+        """Go on with an act that has no outcome; what was written then. The token makes sure that it is carried out once."""
         entry = self._journal.under_way
         if entry is None:
-            return
+            return None
         serves = fingerprint(self.target.running())
         if serves == entry.wanted:
-            self._outcome(entry, "serving", "found serving after a restart")
-        elif self.mode == "advise" or self.frozen:
+            return self._outcome(entry, "serving", "found serving after a restart")
+        if self.mode == "advise" or self.frozen:
             why = "the freeze file is there" if self.frozen else "--advise changes nothing"
-            self._outcome(entry, "left", f"{why}; plan {serves} serves")
-        else:
-            self._carry_out(entry, load_plan(self._plan_path(entry.wanted)))
+            return self._outcome(entry, "left", f"{why}; plan {serves} serves")
+        return self._carry_out(entry, load_plan(self._plan_path(entry.wanted)))
 
     def run(self, stop: threading.Event) -> None:
         """Look until told to stop. What goes wrong in one look is said, and the next one tries again."""
@@ -134,6 +133,9 @@ class Operator:
     def look(self) -> Entry | None:
         """Look once; returns the last line that was written, None when there was nothing to say."""
         assert self.memory is not None
+        finished = self._finish()
+        if finished is not None:
+            return finished
         self.live.add(self.tail.read())
         now_s = self.clock()
         running = self.target.running()
@@ -199,6 +201,8 @@ class Operator:
     def _carry_out(self, entry: Entry, plan: Plan) -> Entry:
         try:
             self.target.switch(plan, entry.token, self.notify)
+        except Unfinished as error:
+            raise BackendError(f"the switch to {entry.wanted} is gone on with at the next look: {error}") from error
         except BackendError as error:
             return self._outcome(entry, "rolled back", str(error))
         except ScepsyError as error:

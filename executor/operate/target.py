@@ -8,12 +8,16 @@ from executor.local.options import LocalOptions
 from executor.local.state import ask, is_child, load_state
 from executor.local.supervisor import left_options
 from scepsy.cluster import Gpu
-from scepsy.errors import BackendError, InputError
+from scepsy.errors import BackendError, InputError, ScepsyError
 from scepsy.files.plan import load_plan
 from scepsy.files.profiles import load_profiles
 from scepsy.operate.naming import fingerprint
 from scepsy.plans import Plan
 from scepsy.progress import Notify, no_notice
+
+
+class Unfinished(ScepsyError):
+    """It cannot be told what becomes of a switch: ask for it again with its token."""
 
 
 class Target(Protocol):
@@ -29,8 +33,8 @@ class Target(Protocol):
         """GPUs whose engines were given up."""
 
     def switch(self, plan: Plan, token: str, notify: Notify) -> None:
-        """Bring it to a plan; the same token again only waits. Raises ``BackendError`` when the old plan serves again,
-        ``InputError`` when nothing was tried."""
+        """Bring it to a plan; the same token again goes on with it. Raises ``BackendError`` when the old plan serves again,
+        ``InputError`` when nothing was tried or somebody else took over, ``Unfinished`` when that cannot be told."""
 
 
 class LocalTarget:
