@@ -15,7 +15,8 @@ from scepsy.api.objectives import checks_against, goodput, kept, told
 from scepsy.api.plan_tables import calls_table, cost_table, expected_table, memory_table
 from scepsy.api.point import at_rate, measure, simulator
 from scepsy.api.prepare import Load
-from scepsy.api.settle import settle
+from scepsy.api.settle import FIRST_RUNS, settle
+from scepsy.api.settle import MOST_CALLS as MOST_CALLS_AT_TARGET
 from scepsy.cost import Cost, cost_of, money
 from scepsy.plans import Plan
 from scepsy.progress import Progress, no_progress
@@ -34,9 +35,9 @@ RATE_PARTS = (0.25, 0.5, 0.7, 0.85, 0.95, 1.1)
 simulated too."""
 HEAT_MAP_COLUMNS = 60
 """Columns of the heat map."""
-MOST_CALLS = 30_000
-"""Calls of the longest replay of one point, where the number of runs is not given."""
-FIRST_RUNS = 300
+MOST_CALLS = 60_000
+"""Calls of the longest replay away from the target rates, where the number of runs is not given. At the target the page says
+what ``simulate`` says, so it goes on for as long."""
 NO_WARNING = ["The premise holds: no warning."]
 
 
@@ -61,7 +62,7 @@ def sweep_plan(
 ) -> pd.DataFrame:
     """Predict and simulate the plan at ``factors_of`` its target rates; the columns of a comparison, and factor.
 
-    ``runs``: exactly so many runs at each rate; None: until settled, or ``MOST_CALLS`` calls.
+    ``runs``: exactly so many runs at each rate; None: until settled, or ``MOST_CALLS`` calls (more at the target).
     """
     problem = problem_at(1.0)
     replay = simulator(problem.profiles)
@@ -83,7 +84,7 @@ def sweep_plan(
                     "stable": bool(np.isfinite(document["latency_s"]["mean"])),
                 }
             )
-        most = None if runs is not None else MOST_CALLS
+        most = None if runs is not None else MOST_CALLS_AT_TARGET if factor == 1.0 else MOST_CALLS
         for row in measure(plan, streams, replay, runs=runs or FIRST_RUNS, seed=seed, most_calls=most):
             rows.append({"planner": plan.planner, "factor": factor} | row)
         progress()
@@ -236,7 +237,12 @@ def _rates_table(frame: pd.DataFrame) -> Table:
     """Predicted and simulated side by side, one row per workflow and rate."""
     keys = ["workflow", "factor", "rate_per_s"]
     predicted = frame[frame["source"] == "predicted"].set_index(keys)["latency_mean_s"]
-    simulated = frame[frame["source"] == "simulated"].sort_values(["workflow", "factor"], kind="stable")
+    order = list(dict.fromkeys(frame["workflow"]))
+    simulated = frame[frame["source"] == "simulated"].sort_values(
+        ["workflow", "factor"],
+        kind="stable",
+        key=lambda column: column.map(order.index) if column.name == "workflow" else column,
+    )
     return Table(
         caption="Latency at several rates",
         columns=[
@@ -248,6 +254,7 @@ def _rates_table(frame: pd.DataFrame) -> Table:
             "p95 s",
             "completed/s",
             "keeps up",
+            "what is open",
         ],
         rows=[
             [
@@ -259,12 +266,11 @@ def _rates_table(frame: pd.DataFrame) -> Table:
                 r["latency_p95_s"],
                 r["throughput_per_s"],
                 r["verdict"],
+                r["why"].removeprefix("not settled: "),
             ]
             for r in simulated.to_dict(orient="records")
         ],
-        note=" ".join(
-            f"{r['workflow']} at {r['rate_per_s']:.3g}/s: {r['why']}." for r in simulated.to_dict(orient="records") if r["why"]
-        ),
+        note="± ?: the runs were too few for an interval.",
     )
 
 
@@ -273,7 +279,7 @@ def _calls_section(stem: str, plan: Plan, records: Records, runs: int) -> Sectio
     shown = heat_map(in_flight(records, names), value="calls", title="calls in flight")
     return Section(
         "Calls at each instance over time",
-        paragraphs=[f"{runs} runs simulated at the target rates; waiting and running calls together."],
+        paragraphs=[f"{runs:,} runs simulated at the target rates; waiting and running calls together."],
         items=[Picture(f"{stem}-load", "Calls in flight per instance", shown)],
     )
 
@@ -296,8 +302,8 @@ def _facts(plan: Plan, problem: Problem, runs: int, seed: int) -> list[Fact]:
     return [
         ("Assumed", plan.assumptions or "nothing beyond the traces"),
         ("Profiles", tuple(sources)),
-        ("Planner", f"{plan.planner}, {plan.search_s * 1e3:.0f} ms{proved}"),
+        ("Planner", f"{plan.planner}, searched {plan.search_s:.3g} s{proved}"),
         ("Cluster", f"{plan.cluster.name}: {len(plan.cluster.gpus)} GPUs, {', '.join(t.name for t in plan.cluster.gpu_types)}"),
-        ("Seed and runs", f"seed {seed}, {runs} runs at the target rates"),
+        ("Seed and runs", f"seed {seed}, {runs:,} runs at the target rates"),
         ("Versions", f"scepsy {__version__}, Python {platform.python_version()}, simpy {version('simpy')}"),
     ]

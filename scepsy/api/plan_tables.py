@@ -42,7 +42,7 @@ def expected_table(plan: Plan, loads: Sequence[Load], documents: Sequence[Mappin
         columns=[
             "workflow",
             "runs/s",
-            f"predicted mean s ({plan.predictor})",
+            "predicted mean s",
             "simulated mean s",
             "p95 s",
             "p99 s",
@@ -51,8 +51,8 @@ def expected_table(plan: Plan, loads: Sequence[Load], documents: Sequence[Mappin
             "keeps up",
         ],
         rows=rows,
-        note="±: half-width of the 95 % interval. keeps up: stable when the work in the system does not grow; undecided when "
-        "the runs were too few to tell.",
+        note=f"±: half-width of the 95 % interval. Predicted by {plan.predictor}. keeps up: stable when the work in the system "
+        "does not grow; undecided when the runs were too few to tell.",
     )
 
 
@@ -66,7 +66,10 @@ def calls_table(records: Records) -> Table:
     rest = (calls["end_s"] - calls["first_token_s"]) / (calls["output_tokens"] - 1).where(calls["output_tokens"] > 1)
     calls = calls.assign(ttft_ms=1e3 * first, tpot_ms=1e3 * rest, wait_ms=1e3 * (calls["scheduled_s"] - calls["issued_s"]))
     rows = []
-    for (workflow, llm), mine in calls.groupby(["workflow", "llm"], sort=False):
+    order = list(dict.fromkeys(calls["workflow"]))
+    for (workflow, llm), mine in sorted(
+        calls.groupby(["workflow", "llm"], sort=False), key=lambda group: order.index(group[0][0])
+    ):
         cached = float(mine["cached_tokens"].sum()) / max(1.0, float(mine["input_tokens"].sum()))
         rows.append(
             [
@@ -116,7 +119,7 @@ def memory_table(plan: Plan, profiles: ProfileSet, longest: Mapping[str, int]) -
                 profile.llm.weight_bytes / a.tensor_parallel / 1e9,
                 tokens,
                 need or None,
-                tokens / need if tokens and need else None,
+                tokens // need if tokens and need else None,
             ]
         )
     return Table(

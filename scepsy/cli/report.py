@@ -22,7 +22,8 @@ def report(
 ) -> None:
     """Write one self-contained page about a plan: GPU map, expectations, simulated latency against rate, share stability.
 
-    Without --runs each rate is simulated until its mean latency is settled or shown not to keep up, at most 30,000 calls.
+    Without --runs each rate is simulated until its mean latency is settled or shown not to keep up, at most 60,000 calls
+    (200,000 at the target rates).
 
     Example: `scepsy report rag.plan.yaml -o rag.html`
     """

@@ -38,7 +38,7 @@ def latency_vs_rate(
             one = mine[mine["planner"] == name]
             simulated = one[one["source"] == "simulated"]
             predicted = one[one["source"] == "predicted"].groupby("rate_per_s", as_index=False)["latency_mean_s"].mean()
-            curves = [("latency_mean_s", look.dash, 1.6, look.marker, f"{name}, simulated" if len(names) == 1 else name)]
+            curves = [("latency_mean_s", look.dash, 1.6, look.marker, "mean, simulated" if len(names) == 1 else name)]
             if len(names) == 1 and "latency_p95_s" in simulated:
                 curves.append(("latency_p95_s", (0, (4, 2)), 1.1, "v", "95th percentile, simulated"))
             for column, dash, width, marker, label in curves:
@@ -96,7 +96,7 @@ def gpu_map(plan: Plan) -> Figure:
     look = looks(llms)
     columns = max(node.gpus for node in plan.cluster.nodes)
     with styled():
-        figure, axes = plt.subplots(figsize=(1.1 + 1.05 * columns, 0.7 + 1.25 * len(plan.cluster.nodes)), layout="constrained")
+        figure, axes = plt.subplots(figsize=(1.1 + 1.05 * columns, 0.7 + 1.35 * len(plan.cluster.nodes)), layout="constrained")
         axes.grid(False)
         filled: dict[Gpu, float] = {}
         for row, node in enumerate(plan.cluster.nodes):
@@ -104,7 +104,7 @@ def gpu_map(plan: Plan) -> Figure:
             axes.text(-0.1, y + 0.5, f"{node.name}\n{node.gpu_type}", ha="right", va="center", fontsize=8)
             for index in range(node.gpus):
                 axes.add_patch(Rectangle((index, y), 0.9, 1.0, facecolor="#f4f4f4", edgecolor="#888888", linewidth=0.8))
-                axes.text(index + 0.45, y - 0.12, f"GPU {index}", ha="center", va="center", fontsize=6, color="#555555")
+                axes.text(index + 0.45, y - 0.12, f"GPU {index}", ha="center", va="center", fontsize=7.5, color="#555555")
             for domain in node.domains:
                 if len(node.domains) > 1:
                     axes.plot([min(domain), max(domain) + 0.9], [y + 1.08] * 2, color="black", linewidth=1.2)
@@ -136,14 +136,14 @@ def gpu_map(plan: Plan) -> Figure:
                         text,
                         ha="center",
                         va="center",
-                        fontsize=5.5,
+                        fontsize=7,
                         bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6},
                     )
         handles: list[Any] = [
             Rectangle((0, 0), 1, 1, facecolor=style.colour, alpha=0.75, hatch=style.hatch, edgecolor="black")
             for style in look.values()
         ]
-        axes.legend(handles, llms, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=min(4, len(llms)), fontsize=7)
+        axes.legend(handles, llms, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=min(4, len(llms)), fontsize=8)
         axes.set_xlim(-0.9, columns)
         axes.set_ylim(-1.3 * (len(plan.cluster.nodes) - 1) - 0.35, 1.2)
         axes.axis("off")
@@ -177,7 +177,7 @@ def share_stability(shares: pd.DataFrame) -> Figure:
             axes.set_title(workflow, fontsize=9, loc="left")
             axes.set_xlabel("value over its mean")
             axes.set_ylabel("fraction of runs")
-            axes.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+            axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return figure
 
 

@@ -54,6 +54,10 @@ class Verdict:
     sentence: str
 
 
+LONGEST_UNBROKEN = 24
+"""Characters of a cell that is not broken over lines: a type of GPU, a mean with its half-width. Wide tables scroll."""
+
+
 def cell(value: object) -> str:
     """A table cell as text: three significant digits, whole numbers whole, a dash for nothing, ∞ for infinity.
 
@@ -149,7 +153,8 @@ def write_page(
                     all(isinstance(row[i], (int, float)) or row[i] is None for row in item.rows)
                     for i in range(len(item.columns))
                 ]
-                items.append({"table": item, "rows": rows, "numeric": numeric})
+                brief = [all(len(row[i]) <= LONGEST_UNBROKEN for row in rows) for i in range(len(item.columns))]
+                items.append({"table": item, "rows": rows, "numeric": numeric, "brief": brief})
             else:
                 data = svg(item.figure)
                 target = path.parent / f"{item.name}.svg"
