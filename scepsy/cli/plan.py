@@ -290,8 +290,11 @@ def _judged_line(judged: "Judged") -> str:
     said = f"judged by simulation among {judged.candidates} plans ({judged.calls:,} calls; mean latency there: {brief})"
     if judged.lead_pct is None:
         return said + ": no other keeps up" if judged.over else said
-    width = "?" if judged.lead_half_width_pct is None else f"{judged.lead_half_width_pct:.1f}"
-    said += f": the next best ({judged.over}) takes {judged.lead_pct:+.1f} ± {width} % more time over the same runs"
+    if f"{judged.lead_pct:.1f}" in ("0.0", "-0.0") and (judged.lead_half_width_pct or 0.0) < 0.05:
+        said += f": the next best ({judged.over}) takes as long over the same runs"
+    else:
+        width = "?" if judged.lead_half_width_pct is None else f"{judged.lead_half_width_pct:.1f}"
+        said += f": the next best ({judged.over}) takes {judged.lead_pct:+.1f} ± {width} % more time over the same runs"
     return said + ("" if judged.stable else "; not shown to keep up in so short a simulation")
 
 
@@ -300,7 +303,7 @@ def show_plan(result: "Plan") -> None:
     used = len(result.gpu_shares)
     stdout.print(
         f"{result.planner} plan on {result.cluster.name}: {used} of {len(result.cluster.gpus)} GPUs touched, "
-        f"fragmentation {result.fragmentation_pct:.0f} %, searched {result.search_s * 1e3:.0f} ms"
+        f"fragmentation {result.fragmentation_pct:.0f} %, searched {result.search_s:.3g} s"
         + ("; proved optimal under its predictor, within what was searched (see Assumed)" if result.optimal else ""),
         highlight=False,
     )
