@@ -87,8 +87,8 @@ def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[objec
         _show_rows(title, names, body)
         return
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, right, width in zip(names, numeric, _needed(names, body), strict=True):
-        table.add_column(name, justify="right" if right else "left", overflow="fold", min_width=width)
+    for name, right, width in zip(names, numeric, _widths(names, body), strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold", width=width)
     for row in body:
         table.add_row(*row)
     stdout.print(table)
@@ -98,10 +98,27 @@ def least_width(names: Sequence[str], body: Sequence[Sequence[str]]) -> int:
     """Columns that a table needs when its headings wrap between words, and texts of several words do.
 
     >>> least_width(["mean latency s", "x"], [["1.5", "a b"], ["12.25", "c"]])
-    13
+    15
     """
+    return sum(_needed(names, body)) + _around(len(names))
+
+
+def _around(columns: int) -> int:
+    """Characters of a line that are between its columns and at its ends."""
+    return GAP * (columns - 1) + 2
+
+
+def _widths(names: Sequence[str], body: Sequence[Sequence[str]]) -> list[int]:
+    """The width of each column: as wide as its longest cell, and where the line has no room for that, a bit less of those that
+    can wrap. (Left to itself, rich takes it from the widest column even where that cannot wrap, and cuts the last one.)"""
     needed = _needed(names, body)
-    return sum(needed) + GAP * (len(needed) - 1)
+    widths = [max([len(name), *(len(row[n]) for row in body)]) for n, name in enumerate(names)]
+    while sum(widths) + _around(len(names)) > stdout.width:
+        slack = [width - least for width, least in zip(widths, needed, strict=True)]
+        if max(slack) <= 0:
+            break
+        widths[max(range(len(widths)), key=lambda n: (slack[n] > 0, widths[n]))] -= 1
+    return widths
 
 
 def _needed(names: Sequence[str], body: Sequence[Sequence[str]]) -> list[int]:

@@ -45,6 +45,11 @@ def test_a_table_fits_the_terminal_and_loses_no_cell(data: st.DataObject, width:
                 assert "".join(told.split()) in squeezed
 
 
+def test_the_last_column_is_not_cut_where_another_can_wrap() -> None:
+    columns = ["a aaaaaaaaa", "a a aaaaaaaa", "a", "a aaaaaaaaa", "a a aaaaaa", "aa aaaaa"]
+    assert " 1" in shown(80, columns, [[None, None, "a a aaaaaaaaa", 0.0, 0.0, 1]])
+
+
 def test_headings_wrap_before_a_table_is_turned() -> None:
     columns, rows = ["mean latency in seconds", "highest runs per second"], [["1.5", "20"]]
     assert "─" * 12 in shown(24, columns, rows)
@@ -99,6 +104,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("predict chat.plan.yaml", "mean s"),
         ("validate chat.plan.yaml -n 30", "check"),
         ("doctor", "what"),
+        ("experiment list", "name"),
+        ("profile check", "family"),
     ],
 )
 def test_commands_print_csv(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str, column: str) -> None:
