@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from scepsy.cli.options import Csv, Json
 from scepsy.cli.output import command, emit_json, progress_bar, show_table, stdout
 from scepsy.errors import InputError
 
@@ -20,7 +21,8 @@ def demo(
     cluster: Annotated[str, typer.Option("--cluster", "-c", help="Cluster file or preset.")] = "2x8-a100-80g",
     seeds: Annotated[int, typer.Option(help="Seeds with which each point is simulated.")] = 1,
     jobs: Annotated[int, typer.Option(help="Processes to use.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_csv: Csv = False,
+    as_json: Json = False,
 ) -> None:
     """Plan two workflows on 16 GPUs; compare with three allocation rules, predicted and simulated, with a report.
 

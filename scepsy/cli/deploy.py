@@ -20,6 +20,7 @@ from scepsy.cli.deploy_inputs import (
     warn_unpinned,
     write_base,
 )
+from scepsy.cli.options import Csv, Json
 from scepsy.cli.output import command, emit_json, stderr, stdout
 from scepsy.errors import InputError
 
@@ -47,7 +48,6 @@ GatewayImage = Annotated[
 Profiles = Annotated[Path | None, typer.Option("--profiles", "-p", help="Profiles file; the plan's own when absent.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that one instance may take to start.")]
 Gate = Annotated[str, typer.Option("--gate", help="ready: instances must serve. scheduled: they must be bound to their node.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 @command
@@ -235,6 +235,7 @@ def status(
     release: Release = None,
     context: Context = "",
     metrics: Annotated[bool, typer.Option(help="Ask the engines how busy they are.")] = True,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Desired against actual, instance by instance; exit 1 unless all is as planned.

@@ -6,18 +6,18 @@ from typing import Annotated
 
 import typer
 
+from scepsy.cli.options import Csv, Json
 from scepsy.cli.output import command, emit_json, progress_bar, show_table, stderr, stdout
 from scepsy.errors import InputError
 
 app = typer.Typer(name="experiment", help="Run the evaluation: every system, every figure's data.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the parquet files.")]
 
 
 @app.command("list")
 @command
-def list_experiments(as_json: Json = False) -> None:
+def list_experiments(as_csv: Csv = False, as_json: Json = False) -> None:
     """List the experiments and the systems they compare.
 
     Example: `scepsy experiment list`
@@ -54,6 +54,7 @@ def run(
     backend: Annotated[str, typer.Option(help="joblib (processes here), dask or ray.")] = "joblib",
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes to use.")] = 2,
     estimate_only: Annotated[bool, typer.Option("--estimate", help="Only say how long it would take.")] = False,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Run experiments; one parquet each. Interrupted runs go on where they stopped; the time is estimated before it starts.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scepsy.cli.options import Csv, Json
 from scepsy.cli.output import command, emit_json, show_table, stderr, stdout
 from scepsy.errors import InputError
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="model", help="Models: list, show, add.", no_args_is_help=True)
 
-Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Kv = Annotated[str, typer.Option("--kv-cache-dtype", help="As vLLM's: auto, bfloat16, fp8, nvfp4.")]
 Kind = Annotated[str | None, typer.Option(help="generate, embed or rerank, where the config's class name does not say.")]
 
@@ -107,6 +106,7 @@ def show(
     exact: Annotated[
         bool, typer.Option("--exact", help="Count parameters with transformers on the meta device (extra 'models').")
     ] = False,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Show one model: parameters, weights, KV cache by kind of layer, experts, and the fewest GPUs that hold it.

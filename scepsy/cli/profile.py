@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scepsy.cli.options import Csv, Json
 from scepsy.cli.output import command, emit_json, progress_bar, show_table, stdout
 from scepsy.errors import InputError
 
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from scepsy.profile.model import Profile
 
 app = typer.Typer(name="profile", help="Profiles of LLMs on GPUs: run, import, fit, show, validate.", no_args_is_help=True)
-
-Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 @app.command("show")
@@ -137,6 +135,7 @@ def fit(
     vendor: Annotated[
         bool, typer.Option(help="Fit the tensor-parallel law from aiconfigurator-core (extra 'vendor').")
     ] = False,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Refit the laws and step models that the built-in profiles rest on, with the errors they leave.
@@ -246,6 +245,7 @@ def check(
             "--silicon", help="Compare the built-in profiles with measured times per output token instead (extra 'vendor')."
         ),
     ] = False,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Say how far off scaled step models are, by family: each known one is scaled from the nearest other model and compared.
@@ -306,6 +306,7 @@ def validate(
     picture: Annotated[
         Path | None, typer.Option(help="Draw recorded and simulated side by side into this file (.png, .pdf, .svg).")
     ] = None,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Replay recorded engine runs in the simulator and say how far off it is.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scepsy.cli.options import Csv, Json
 from scepsy.cli.output import command, emit_json, notify, progress_bar, show_table, stdout
 from scepsy.errors import InputError
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from scepsy.llm import Llm
     from scepsy.profile.model import EngineLimits
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Models = Annotated[list[str], typer.Option("--model", metavar="LLM=FOLDER", help="Model folder of an LLM, repeatable.")]
 Out = Annotated[Path, typer.Option("--output", "-o", help="Folder for profiles.yaml and the measurements.")]
 
@@ -59,6 +59,7 @@ def run(
     ] = 1,
     max_num_seqs: Annotated[int | None, typer.Option(min=1, help="vLLM's --max-num-seqs.")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(min=1, help="vLLM's --max-num-batched-tokens.")] = None,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Measure LLMs on this host: start each, replay its calls at rising rates until it saturates, fit the step model.
@@ -125,6 +126,7 @@ def import_(
     vendor_model: Annotated[
         str | None, typer.Option(help="vendor: the data's name of the (one) model, e.g. meta-llama/Meta-Llama-3.1-8B.")
     ] = None,
+    as_csv: Csv = False,
     as_json: Json = False,
 ) -> None:
     """Profiles without engines: from results of vLLM's bench, GuideLLM or AIPerf, or from vendor kernel data.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scepsy.cli.options import Csv, Json
 from scepsy.cli.output import command, emit_json, progress_bar, show_table, stdout
 from scepsy.cli.statistics import show_statistics, statistics_of
 from scepsy.cli.trace_import import assignments
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="trace", help="Traces: import, generate, stats, list.", no_args_is_help=True)
 
-Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV on stdout.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="TRACE", help="Trace file to write (.jsonl or .jsonl.gz).")]
 
 

@@ -1,6 +1,9 @@
 """Choices that ``--help`` shows are those that the program knows, and one option means one thing in every command."""
 
+import ast
+import inspect
 import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ import typer.main
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
+import scepsy.cli
 from scepsy.api.forecast import PREDICTORS
 from scepsy.capabilities import TARGETS
 from scepsy.cli import app
@@ -41,6 +45,50 @@ def commands(group: Any, path: str = "scepsy") -> typing.Iterator[tuple[str, Any
             yield from commands(command, f"{path} {name}")
         else:
             yield f"{path} {name}", command
+
+
+CLI = Path(scepsy.cli.__file__).parent
+ANOTHER_COMMAND_PRINTS_IT = {"apply", "trace import"}
+"""What they print beside their work, ``status --csv`` and ``trace stats --csv`` print alone."""
+
+
+def functions_that_print_tables() -> set[tuple[str, str]]:
+    """(module, name) of the functions of the command line that call ``show_table``, themselves or through another."""
+    calls: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for path in CLI.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        ours = [
+            node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and str(node.module).startswith("scepsy.cli")
+        ]
+        source = {
+            alias.asname or alias.name: (str(node.module).rpartition(".")[2], alias.name)
+            for node in ours
+            for alias in node.names
+        }
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):
+                called = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
+                of_modules = {
+                    (f.value.id, f.attr) for f in called if isinstance(f, ast.Attribute) and isinstance(f.value, ast.Name)
+                }
+                calls[path.stem, node.name] = of_modules | {
+                    source.get(f.id, (path.stem, f.id)) for f in called if isinstance(f, ast.Name)
+                }
+    printing = {("output", "show_table")}
+    while more := {here for here, called in calls.items() if called & printing} - printing:
+        printing |= more
+    return printing
+
+
+def test_every_command_that_prints_a_table_prints_it_as_csv() -> None:
+    printing = functions_that_print_tables()
+    without, with_ = set(), set()
+    for name, command in commands(typer.main.get_command(app)):
+        function = inspect.unwrap(command.callback)
+        if (function.__module__.rpartition(".")[2], function.__name__) in printing:
+            (with_ if "as_csv" in inspect.signature(function).parameters else without).add(name.removeprefix("scepsy "))
+    assert without == ANOTHER_COMMAND_PRINTS_IT
+    assert {"status", "demo", "experiment list", "experiment run", "model show", "profile check"} <= with_
 
 
 def test_every_command_shows_an_example() -> None:
