@@ -102,6 +102,8 @@ class Judged(Value, frozen=True, kw_only=True):
     """Whether the simulated plan was shown to keep up."""
     latency_s: dict[str, float] = msgspec.field(default_factory=dict)
     """Mean latency by workflow in the plan's last, brief simulation. What a plan expects is always predicted."""
+    misses: tuple[str, ...] = ()
+    """Latency limits that the plan exceeded in that simulation, in words. No plan that keeps up exceeded fewer."""
 
 
 class Plan(Value, frozen=True, kw_only=True):

@@ -31,7 +31,8 @@ from scepsy.search import PLANNERS
 from scepsy.search.assemble import assemble
 from scepsy.search.climb import neighbour_plans
 from scepsy.search.goals import at_factor
-from scepsy.search.problem import Problem
+from scepsy.search.problem import Goal, Problem
+from scepsy.slo import over as exceeded_limits
 from scepsy.steady.pairs import Difference, compared
 from scepsy.steady.rule import Outcome, judge
 from scepsy.steady.verdict import STABLE, UNSTABLE
@@ -75,6 +76,8 @@ class Replayed:
     latency_s: Floats
     """Of all runs in order of arrival, weighed so that their mean is the objective; infinite where one did not complete."""
     arrival_s: Floats
+    misses: tuple[str, ...] = ()
+    """Latency limits of the goal that it exceeds, in words."""
 
     @property
     def begin_s(self) -> float:
@@ -98,9 +101,14 @@ class Replayed:
         return float(chosen[np.isfinite(chosen)].mean()) if np.isfinite(chosen).any() else inf
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """What keeps up comes first, then what is faster."""
-        return self.unstable, self.mean_s
+    def standing(self) -> tuple[bool, int]:
+        """The lower the better, before any latency: what keeps up, then what misses fewer limits."""
+        return self.unstable, len(self.misses)
+
+    @property
+    def rank(self) -> tuple[tuple[bool, int], float]:
+        """What keeps up and keeps the limits comes first, then what is faster."""
+        return self.standing, self.mean_s
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,21 @@ class Replays:
         arrival = np.concatenate([sample.arrival_s for sample in samples.values()])
         latency = np.concatenate([(s.end_s - s.arrival_s) * self.weights[name] for name, s in samples.items()])
         order = np.argsort(arrival, kind="stable")
-        return Replayed(plan, judge(samples), latency[order], arrival[order])
+        outcome = judge(samples)
+        return Replayed(plan, outcome, latency[order], arrival[order], misses(self.case.problem.goal, outcome))
+
+
+def misses(goal: Goal, outcome: Outcome) -> tuple[str, ...]:
+    """Every latency limit of the goal that a replay's latencies exceed, in words."""
+    found = []
+    for workflow, one in outcome.items():
+        seen = {"mean": one.latency.value, "p50": one.p50_s.value, "p95": one.p95_s.value, "p99": one.p99_s.value}
+        exceeded = list(exceeded_limits(goal.slo, workflow, seen)) if goal.slo is not None else []
+        name, limit_s = "mean" if goal.percentile is None else f"p{goal.percentile:g}", goal.limits_s.get(workflow, inf)
+        if seen[name] > limit_s:
+            exceeded.append((name, limit_s, seen[name]))
+        found += [f"{workflow} {name} {value:.4g} s, limit {limit_s:g} s" for name, limit_s, value in exceeded]
+    return tuple(found)
 
 
 def difference(first: Replayed, second: Replayed) -> Difference:
@@ -152,8 +174,11 @@ def difference(first: Replayed, second: Replayed) -> Difference:
 def why_not_judged(problem: Problem) -> str:
     """Why a question cannot be judged by simulation; empty: it can."""
     goal = problem.goal
-    if goal.kind != "latency" or goal.limits_s or goal.slo is not None or goal.max_gpus is not None:
-        return "the goal is not the lowest latency alone"
+    if goal.kind != "latency":
+        wanted = {"gpus": "fewest GPUs", "cost": "least cost", "rate": "highest rate"}[goal.kind]
+        return f"the goal is the {wanted}, and the judge compares latencies"
+    if goal.max_gpus is not None:
+        return "the number of GPUs is limited, and the plans that the judge compares are not"
     kinds = sorted({target.arrivals.kind for target in problem.targets} - {*SCALED_ARRIVALS, "deterministic"})
     return f"arrivals of kind {', '.join(kinds)} have no steady state" if kinds else ""
 
@@ -276,13 +301,14 @@ def _judgement(
         calls=replays.calls,
         budget_s=budget_s,
         seconds=perf_counter() - started,
-        lead_pct=None if gap is None or over is None or over.unstable > chosen.unstable else 100.0 * gap.relative,
+        lead_pct=None if gap is None or over is None or over.standing > chosen.standing else 100.0 * gap.relative,
         lead_half_width_pct=None
         if gap is None or not np.isfinite(gap.half_width)
         else 100.0 * abs(gap.half_width / chosen.mean_s),
         over=over.plan.planner if over is not None else "",
         stable=all(one.verdict == STABLE for one in chosen.outcome.values()),
         latency_s={name: one.latency.value for name, one in chosen.outcome.items() if np.isfinite(one.latency.value)},
+        misses=chosen.misses,
     )
     found = tuple((seen[allocations], mean) for allocations, mean in means.items())
     return Judgement(msgspec.structs.replace(plan, judged=judged), found)
@@ -305,7 +331,7 @@ def choose(ranked: Sequence[Replayed]) -> tuple[Replayed, Replayed | None]:
 
 
 def _equal(best: Replayed, other: Replayed) -> bool:
-    if other.unstable > best.unstable or not np.isfinite(other.mean_s):
+    if other.standing > best.standing or not np.isfinite(other.mean_s):
         return False
     gap = difference(best, other)
     return abs(gap.relative) < (INDIFFERENCE if gap.significant else TIE)

@@ -183,8 +183,12 @@ def plan(
         return
     if running is not None:
         result = plan_change(problem, load_plan(running), max_started)
-    elif judge == "none" or planner != "exact" or pin or exclude or _why_not(problem, judge):
+    elif judge == "none" or planner != "exact" or pin or exclude:
         result = PLANNERS[planner](problem)
+    elif why_not := _why_not(problem, judge):
+        result = PLANNERS[planner](problem)
+        said = f"not judged by simulation: {why_not} (scepsy validate simulates the plan)"
+        result = msgspec.structs.replace(result, assumptions=(*result.assumptions, said))
     else:
         result = _judged(problem, loads, judge_budget)
     result = msgspec.structs.replace(result, curve_seed=seed)
@@ -288,8 +292,10 @@ def _save(result: "Plan", output: Path, profiles: "ProfileSet", given: Path | No
 def _judged_line(judged: "Judged") -> str:
     brief = ", ".join(f"{name} {mean_s:.4g} s" for name, mean_s in judged.latency_s.items())
     said = f"judged by simulation among {judged.candidates} plans ({judged.calls:,} calls; mean latency there: {brief})"
+    if judged.misses:
+        said += f"; it misses there: {'; '.join(judged.misses)}, and no other misses fewer limits"
     if judged.lead_pct is None:
-        return said + ": no other keeps up" if judged.over else said
+        return said + ": no other keeps up and within the limits as it does" if judged.over else said
     if f"{judged.lead_pct:.1f}" in ("0.0", "-0.0") and (judged.lead_half_width_pct or 0.0) < 0.05:
         said += f": the next best ({judged.over}) takes as long over the same runs"
     else:

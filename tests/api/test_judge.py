@@ -23,6 +23,7 @@ from scepsy.api.judge import (
     choose,
     difference,
     judged_plan,
+    misses,
     schedule,
     starts,
     why_not_judged,
@@ -33,6 +34,7 @@ from scepsy.generate import generate
 from scepsy.plans import Plan
 from scepsy.profile.catalogue import builtin_profiles, gpu_type
 from scepsy.search.problem import Goal
+from scepsy.slo import Limits, Slo, WorkflowSlo
 from scepsy.workload import Arrivals
 
 
@@ -130,9 +132,41 @@ def test_what_cannot_be_told_apart_goes_to_the_fewest_instances_and_what_can_to_
     assert choose(sorted([unstable, slow], key=lambda one: one.rank))[0].plan.planner == "slow"
 
 
-def test_a_question_without_a_steady_state_or_with_limits_is_not_judged(case: Case) -> None:
+def test_what_keeps_the_limits_comes_before_what_is_faster() -> None:
+    rng = np.random.default_rng(2)
+    common = rng.exponential(size=2000)
+    fast, kept = replayed(common + 1.0, 4, "fast"), replayed(common + 1.2, 9, "kept")
+    over_limit = replace(fast, misses=("w p95 4 s, limit 3 s",))
+    chosen, over = choose(sorted([over_limit, kept], key=lambda one: one.rank))
+    assert (chosen.plan.planner, over.plan.planner) == ("kept", "fast")  # type: ignore[union-attr]
+    assert choose(sorted([fast, kept], key=lambda one: one.rank))[0].plan.planner == "fast"
+
+
+def test_limits_are_read_from_the_replay(case: Case, found: Judgement) -> None:
+    one = Replays(case).replay(found.best, 400)
+    assert misses(Goal(), one.outcome) == ()
+    mean_s, p95_s = one.outcome["beam-search"].latency.value, one.outcome["beam-search"].p95_s.value
+    assert misses(Goal(limits_s={"beam-search": 1.01 * mean_s}), one.outcome) == ()
+    assert misses(Goal(limits_s={"beam-search": 0.99 * mean_s}), one.outcome)[0].startswith("beam-search mean")
+    assert misses(Goal(limits_s={"beam-search": 0.99 * p95_s}, percentile=95), one.outcome)[0].startswith("beam-search p95")
+    slo = Slo(workflows={"*": WorkflowSlo(latency_s=Limits(mean=1.01 * mean_s, p95=0.99 * p95_s))})
+    assert [each.split()[1] for each in misses(Goal(slo=slo), one.outcome)] == ["p95"]
+
+
+def test_a_plan_within_limits_is_judged_against_them(case: Case, found: Judgement) -> None:
+    assert found.best.judged is not None
+    [mean_s] = found.best.judged.latency_s.values()
+    for part, standing in ((3.0, (False, 0)), (0.5, (False, 1))):
+        slo = Slo(workflows={"beam-search": WorkflowSlo(latency_s=Limits(mean=part * mean_s))})
+        limited = replace(case, problem=replace(case.problem, goal=Goal(slo=slo)))
+        assert why_not_judged(limited.problem) == ""
+        assert Replays(limited).replay(found.best, 400).standing == standing
+
+
+def test_a_question_without_a_steady_state_or_with_another_goal_is_not_judged(case: Case) -> None:
     assert why_not_judged(case.problem) == ""
-    limited = replace(case.problem, goal=Goal(kind="latency", limits_s={"beam-search": 9.0}))
-    assert "not the lowest latency" in why_not_judged(limited)
+    fewest = replace(case.problem, goal=Goal(kind="gpus", limits_s={"beam-search": 9.0}))
+    assert "the goal is the fewest GPUs" in why_not_judged(fewest)
+    assert "number of GPUs" in why_not_judged(replace(case.problem, goal=Goal(max_gpus=1)))
     target = msgspec.structs.replace(case.problem.targets[0], arrivals=Arrivals(kind="trace", rate_per_s=1.0))
     assert "arrivals of kind trace" in why_not_judged(replace(case.problem, targets=(target,)))

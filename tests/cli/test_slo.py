@@ -58,6 +58,8 @@ def test_the_plan_keeps_its_objectives_and_its_goal() -> None:
     assert plan.slo == load_slo("slo.yaml")
     assert len(plan.gpu_shares) == 1, "fewest GPUs was the goal"
     assert any("TTFT and TPOT are not predicted" in note for note in plan.assumptions)
+    assert plan.judged is None
+    assert any("not judged by simulation: the goal is the fewest GPUs" in note for note in plan.assumptions)
     save_slo("again.yaml", load_slo("slo.yaml"))
     assert load_slo("again.yaml") == load_slo("slo.yaml")
 
@@ -80,6 +82,13 @@ def test_what_is_no_objective_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in str(caught.value)
     code, _, err = run(PLAN, f"--slo {text}")
     assert (code, err.count("\n")) == (2, 1), err
+
+
+def test_a_plan_for_the_lowest_latency_within_objectives_is_judged() -> None:
+    told = document(PLAN, "--slo p95=120", "--judge-budget 0.2")
+    assert told["judged"]["candidates"] > 1
+    assert told["judged"]["misses"] == []
+    assert not any("not judged" in note for note in told["assumptions"])
 
 
 def test_objectives_for_what_is_not_there_are_refused() -> None:

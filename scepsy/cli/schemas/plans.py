@@ -34,6 +34,7 @@ JUDGED = record(
         "budget_s": NUMBER,
         "stable": FLAG,
         "latency_s": _PER_WORKFLOW,
+        "misses": rows(TEXT),
     },
     description="What simulations said of the plan beside others; null where none had a say.",
 )
