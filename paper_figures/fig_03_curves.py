@@ -21,12 +21,12 @@ def main() -> None:
         for share in [s for s in SHARES if s in set(single["share_pct"])]:
             draw(grid[1][column], single[single["share_pct"] == share], f"{share} %", share, SHARES)
         grid[0][column].set_title(f"{llm}\n({workflow})", fontsize=6)
-        grid[1][column].set_xlabel("calls/s of one instance")
         for axes in grid[:, column]:
             axes.legend(fontsize=5)
             axes.set_ylim(bottom=0)
     grid[0][0].set_ylabel("mean latency of a call (s)\nwhole GPUs")
     grid[1][0].set_ylabel("mean latency of a call (s)\none GPU, by share")
+    grid[1][len(pairs) // 2].set_xlabel("calls/s of one instance")
     style.note(figure, frame)
     style.save(figure, output, "fig_03_curves")
 

@@ -68,8 +68,8 @@ def main() -> None:
 
 
 ERRORS = {
-    "latency_mean_err_pct": "mean latency",
-    "latency_p95_err_pct": "p95 latency",
+    "latency_mean_err_pct": "mean\nlatency",
+    "latency_p95_err_pct": "p95\nlatency",
     "tpot_mean_err_pct": "TPOT",
     "ttft_mean_err_pct": "TTFT",
 }
