@@ -2,6 +2,8 @@
 
 from collections import Counter
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from scepsy.steady.drift import drift, work_in_system
+from scepsy.steady import verdict
+from scepsy.steady.drift import Drift, drift, pooled_drift, work_in_system
 from scepsy.steady.interval import mean_interval, quantile_interval
 from scepsy.steady.pairs import compared
 from scepsy.steady.rule import until_settled
@@ -174,6 +177,38 @@ def test_growth_is_a_part_of_what_arrives() -> None:
     found = drift(arrival, end, np.ones(4_000), 400.0, 4_000.0)
     assert found.part == pytest.approx(0.25, abs=0.002)
     assert found.p < 1e-6
+
+
+def test_changes_that_cancel_each_other_say_little_about_growth() -> None:
+    window: Any = SimpleNamespace(offered=100.0, changes=np.tile([1.0, -1.0], 10))
+    found = pooled_drift([window])
+    assert (found.part, found.upper) == (0.0, pytest.approx(1.729 / 100, rel=1e-3))  # t(19) times one change
+
+
+def test_throughput_is_of_runs_that_end_in_the_window() -> None:
+    arrival = np.arange(1.0, 4_001.0)
+    end = np.where(arrival > 3_700, arrival + 1_000.0, arrival + 0.5)
+    found = measured(Sample(arrival, end, np.ones(4_000)))
+    inside = ((end >= found.begin_s) & (end <= found.stop_s)).sum()
+    assert found.throughput_per_s == pytest.approx(inside / (found.stop_s - found.begin_s))
+    assert found.throughput_per_s < 0.95 * found.offered_per_s
+
+
+def test_what_is_undecided_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict, "drift", lambda *_: Drift(part=0.02, p=0.4, upper=0.2))
+    found = measured(queue(0.3, 20_000, 1))
+    assert found.latency.half_width < 0.03 * found.latency.value
+    assert (found.verdict, found.latency.settled) == (UNDECIDED, False)
+
+
+def test_the_longer_side_of_a_quantiles_interval_counts() -> None:
+    values = np.random.default_rng(3).exponential(1.0, 4_000)
+    value = np.quantile(values, 0.95)
+    width = mean_interval((values <= value).astype(float)).half_width
+    low, high = np.quantile(values, [0.95 - width, 0.95 + width])
+    shorter, longer = sorted([value - low, high - value])
+    assert longer > 1.01 * shorter
+    assert quantile_interval(values, 0.95).half_width == pytest.approx(longer, rel=1e-6)
 
 
 def test_the_budget_ends_what_does_not_settle() -> None:
