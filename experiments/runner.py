@@ -260,9 +260,9 @@ def calls_per_s() -> float:
     case = planning_case(question, 0.5)
     plan = PLANNERS["exact"](case.problem)
     load = Workload(streams=case.streams, seed=0, runs=400)
-    simulate(plan, load, profiles=case.problem.profiles)
+    simulate(plan, load, profiles=case.problem.profiles, engine="simpy")
     began = time.perf_counter()
-    records = simulate(plan, load, profiles=case.problem.profiles)
+    records = simulate(plan, load, profiles=case.problem.profiles, engine="simpy")
     return float(records.calls.num_rows / (time.perf_counter() - began))
 
 

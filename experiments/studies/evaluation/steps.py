@@ -24,6 +24,7 @@ from experiments.runner import Experiment, Scale, Task
 from experiments.studies.evaluation.design import GROUPS, JUDGED, PLANS, Cell, Plan, cells, options_of
 from experiments.studies.loads import question_of
 from experiments.systems.deployment import Option, label_of
+from experiments.systems.registry import STEPS
 from scepsy.steady.verdict import UNSTABLE
 
 Found = Sequence[Row]
@@ -204,8 +205,8 @@ PROBES = 6
 """Loads that a bisection asks for, about."""
 PART_OF_BUDGET = {"maximum": 0.35, "sweep": 0.5}
 """Of the most calls, what one seed spends on a load, about: most points settle before."""
-JUDGED_CALLS = 120_000.0
-"""Interpreted calls with which plans judged by simulation are found, for each load."""
+PLANNED_CALLS, JUDGED_CALLS = 20_000.0, 50_000.0
+"""Interpreted calls that take about as long as one plan, by a planner and judged by simulation."""
 
 
 def calls(params: Mapping[str, Any]) -> float:
@@ -217,7 +218,8 @@ def calls(params: Mapping[str, Any]) -> float:
     loads = PROBES * (1 if step == "maximum" else 0) or 1
     each = first if step == "screen" else max(first, PART_OF_BUDGET[step] * most)
     work = each * len(budget.seeds) * (PROBES if step == "maximum" else 1) / (COMPILED_SPEEDUP if static else 1.0)
-    return work + (JUDGED_CALLS * loads if params["system"] in JUDGED else 0.0)
+    plans = loads + (STEPS if step == "maximum" else 0)
+    return work + PLANNED_CALLS * plans + (JUDGED_CALLS * loads if params["system"] in JUDGED else 0.0)
 
 
 STUDY = Experiment(
