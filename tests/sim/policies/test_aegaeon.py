@@ -58,6 +58,22 @@ def test_counted_dispatch_weighs_a_queue_against_a_switch() -> None:
     assert sorted(published.values())[2:] == [round(5 + n / 10, 9) for n in range(1, 9)] + [6.1, 6.2, 6.3, 6.4]
 
 
+def test_published_dispatch_counts_the_switches_that_wait_at_an_engine() -> None:
+    load = warm(("m", 5.0), ("j", 5.0), *[("m", 5.0)] * 3, ("i", 5.0))
+    found = ends(simulate_aegaeon(load, profiles(["m", "k", "j", "i"]), cluster(3), Settings(2, 1)))
+    # Engine 0 holds m and has 0.4 s of it. Engine 1 has to load j, 1.1 s. So i waits at engine 0, where its weights come
+    # while m is served; behind j it would end at 7.1.
+    assert found["3/x"] == 6.1
+    assert found["7/x"] == 6.1
+
+
+def test_counted_dispatch_keeps_to_the_size_of_a_group() -> None:
+    load = replayed(*(run(f"r{n}", call("x", llm)) for n, llm in enumerate("mkmm")))
+    found = ends(simulate_aegaeon(load, profiles(["m", "k"]), cluster(2), Settings(1, 1, max_group=2, dispatch="counted")))
+    # The second m joins the first. The third finds the group full and comes after k, with a switch of its own.
+    assert found == {"0/x": 1.1, "2/x": 1.2, "1/x": 2.1, "3/x": 3.1}
+
+
 def test_counted_decode_prefers_the_engine_that_holds_the_model() -> None:
     load, both = warm(("k", 0.0), ("m", 9.0), ("k", 9.5), out=11), profiles(["m", "k"], decode_s=0.01)
     settings = Settings(2, 2, dispatch="counted")

@@ -1,5 +1,6 @@
 """MuxServe's placement and its run time, by hand; and its own result against first come first served."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,6 +61,14 @@ def test_heavy_llms_are_placed_first_and_shares_stay_within_the_overcommit() -> 
     meshes = place([demand("m", 2.0), demand("k", 0.5), demand("j", 0.1)], [2], estimator)
     assert sorted(t.demand.llm for mesh in meshes for t in mesh.tenants) == ["j", "k", "m"]
     assert all(mesh.decode_pct <= 120 for mesh in meshes)
+
+
+def test_a_larger_model_goes_before_a_smaller_one_that_is_called_more_often() -> None:
+    large, small = profiles(["large"], weight_gb=26), profiles(["small"], weight_gb=7)
+    both = msgspec.structs.replace(large, profiles=large.profiles + small.profiles)
+    # Rate times size weight: 0.1 · 2 against 0.3 · 0.5. By the rate alone the small one would be placed first.
+    meshes = place([demand("small", 0.3), demand("large", 0.1)], [1], Estimator(both, "G"))
+    assert [t.demand.llm for mesh in meshes for t in mesh.tenants] == ["large", "small"]
 
 
 def test_models_that_fit_nowhere_are_infeasible() -> None:
