@@ -87,11 +87,11 @@ QUICK = Plan(
     name="quick",
     budget=Budget(seeds=(1, 2), precision=0.1, tolerance=0.05, first_calls=4_000, most_calls=60_000, most_policy_calls=20_000),
     parts=("quick",),
-    screen_loads=(0.6,),
+    screen_loads=(0.15, 0.35, 0.6, 0.8),
     screen_seed=101,
     finalists=1,
     finalists_at_border=1,
-    most_options=3,
+    most_options=16,
     rates=(0.1, 0.5, 0.9, 1.1),
 )
 SMOKE = replace(
@@ -99,6 +99,8 @@ SMOKE = replace(
     name="smoke",
     budget=replace(QUICK.budget, precision=0.2, first_calls=2_000, most_calls=20_000, most_policy_calls=8_000),
     parts=("smoke",),
+    screen_loads=(0.6,),
+    most_options=3,
     rates=(0.3, 0.8),
 )
 """For tests and trials: one workflow on four GPUs, four systems, seconds of processor time. Nothing follows from it."""
