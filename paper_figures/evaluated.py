@@ -96,13 +96,15 @@ def limits(axes: Any, points: pd.DataFrame) -> None:
 
 
 def maxima_rug(axes: Any, maxima: pd.DataFrame, everyone: pd.DataFrame) -> None:
-    """Each system's highest stable rate as its marker on the lower edge."""
+    """Each system's highest stable rate as its marker on the lower edge: at its left end where it is below all rates shown."""
+    left = axes.get_xlim()[0]
     for system in systems(maxima):
         row = maxima[maxima["system"] == system].iloc[0]
         looks = look(system, everyone)
         if row["rate_per_s"] > 0:
             axes.plot(
-                [row["rate_per_s"]], [0.0], marker=looks["marker"], color=looks["color"], transform=axes.get_xaxis_transform(),
+                [max(row["rate_per_s"], left)], [0.0], marker=looks["marker"], color=looks["color"],
+                transform=axes.get_xaxis_transform(),
                 markerfacecolor=looks["color"] if row["settled"] else "white", markersize=4.2 if system == OURS else 3.4,
                 clip_on=False, zorder=20 if system == OURS else 15, markeredgewidth=0.7, linestyle="none",
             )  # fmt: skip

@@ -33,7 +33,7 @@ def main() -> None:
             if line is grid[0]:
                 axes.set_title(workload.replace("+", " + "), pad=11)
                 axes.text(0.0, 1.03, claim(axes, highest), transform=axes.transAxes, fontsize=5, color="#555555", va="bottom")
-        line[0].set_ylabel(f"mean latency (s), {label}")
+        line[0].set_ylabel(f"{label}\nmean latency (s)")
     for axes in grid[-1]:
         axes.set_xlabel("arrival rate (runs/s)")
     handles = evaluated.legend_of(evaluated.systems(kept), kept, points) + evaluated.marks(rug=True)

@@ -81,8 +81,10 @@ COMPILED_SPEEDUP = 12.0
 
 
 def interpreted(system: str) -> bool:
-    """Whether a system needs the interpreted engine: it has a run time of its own."""
-    return find_system(system).group in ("engine", "autoscaling") or system.startswith("muxserve")
+    """Whether a system needs the interpreted engine: it has a run time or a queue order of its own."""
+    return (
+        find_system(system).group in ("engine", "autoscaling") or system.startswith("muxserve") or system.endswith("-hexagent")
+    )
 
 
 def expected_calls(question: Question, load: float, effort: Effort, system: str = "scepsy") -> float:

@@ -249,7 +249,7 @@ _ALL = (
         System(
             f"{name}-{order}",
             f"{title} + {called}",
-            "engine" if name == "scepsy" else "order",
+            "scepsy" if name == "scepsy" else "order",
             runtimes.under_order(deploy, order),
             f"the plan of {name} under {source}",
             probe=allocations.planner("exact") if name == "scepsy" else None,
