@@ -1,5 +1,6 @@
 """The table that ``make bench`` ends with."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ def test_a_measuring_run_of_pytest_ends_with_the_table() -> None:
     root = Path(__file__).parents[1]
     test = "tests/search/test_bench_planners.py::test_bench_aggregate_predictions"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test, "--benchmark-only", "--benchmark-enable"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    # Under xdist the benchmark plugin switches itself off: this is a run of its own.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=env)
     assert "| benchmark | best round | what it says |" in done.stdout, done.stdout + done.stderr
     assert "| test_bench_aggregate_predictions |" in done.stdout
     assert "predictions " in done.stdout.partition("| what it says |")[2]
