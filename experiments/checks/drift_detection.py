@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 
 from experiments.code_version import stamped
+from experiments.points.variants import drift
 from scepsy.generate import generate
 from scepsy.operate.controller import KEPT_RUNS, Facts, begin, look, remember
 from scepsy.operate.decision import Decision
@@ -28,7 +28,7 @@ from scepsy.operate.reference import planned_for
 from scepsy.operate.settings import Settings
 from scepsy.operate.threshold import WEEK_S
 from scepsy.rng import stream
-from scepsy.workload import Run
+from scepsy.workload import Run, Trace
 
 WORKFLOWS = ("rag-rerank", "reflection", "beam-search", "text-to-sql")
 RATE_PER_S = 0.2
@@ -72,17 +72,12 @@ def alarms(
                 yield now, finding.drifts[0].number
 
 
-def changes(runs: tuple[Run, ...]) -> Iterator[tuple[str, float, tuple[Run, ...]]]:
+def changes(trace: Trace) -> Iterator[tuple[str, float, tuple[Run, ...]]]:
     """(kind and size, factor on the rate, runs) of each change."""
     for factor in (0.5, 0.8, 1.25, 1.5, 2.0):
-        yield f"rate x{factor:g}", factor, runs
+        yield f"rate x{factor:g}", factor, trace.runs
     for factor in (0.5, 0.8, 1.25, 1.5, 3.0):
-        yield f"answers x{factor:g}", 1.0, tuple(_longer(run, factor) for run in runs)
-
-
-def _longer(run: Run, factor: float) -> Run:
-    calls = (msgspec.structs.replace(call, output_tokens=round(factor * call.output_tokens)) for call in run.calls)
-    return msgspec.structs.replace(run, calls=tuple(calls))
+        yield f"answers x{factor:g}", 1.0, drift(trace, factor).runs
 
 
 def rows(
@@ -90,10 +85,11 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """What is not known yet, row by row."""
     for name in names:
-        runs = generate(name, runs=200, seed=1).runs
+        trace = generate(name, runs=200, seed=1)
+        runs = trace.runs
         if (name, "none") not in known:
             yield quiet_row(name, runs, weeks, settings)
-        for change, factor, other in changes(runs):
+        for change, factor, other in changes(trace):
             if (name, change) not in known:
                 yield change_row(name, change, runs, other, factor, seeds, settings)
 

@@ -33,14 +33,18 @@ from experiments.checks.gateway_load import GatewayBench, Spent, new_loop, open_
 from scepsy.files.plan import save_plan
 from scepsy.files.profiles import save_profiles
 from scepsy.files.trace import save_trace
+from scepsy.plans import Plan
+from scepsy.profile.model import ProfileSet
 from scepsy.workload import Call, Run, Trace, TraceSource
 
 LLM = "llama-3.1-8b"
 WARM_S = 0.5
+STATE = Path("state") / "scepsy" / "local" / "default"
+"""Of a deployment, below the folder of a check."""
 
 
 def deployed(folder: Path, recording: Path) -> Path:
-    """A plan file, and the state folder of a deployment that has no processes and records there; returns the plan file."""
+    """A plan file, and the state folder of its deployment; returns the plan file."""
     runs = tuple(
         Run(id=f"t{n}", workflow="w", calls=(Call(id="a", llm=LLM, input_tokens=9, output_tokens=16 + n % 3),))
         for n in range(60)
@@ -49,17 +53,23 @@ def deployed(folder: Path, recording: Path) -> Path:
     cluster = scepsy.load_cluster(8)
     profiles = scepsy.profiles_of({LLM: LLM}, cluster)
     plan = scepsy.plan(trace, rate_per_s=5.0, cluster=cluster, profiles=profiles)
-    save_trace(folder / "w.jsonl", trace)
-    save_profiles(folder / "w.profiles.yaml", profiles)
-    targets = tuple(msgspec.structs.replace(target, trace="w.jsonl") for target in plan.targets)
-    save_plan(folder / "w.plan.yaml", msgspec.structs.replace(plan, targets=targets, profiles="w.profiles.yaml"))
-    state = folder / "state" / "scepsy" / "local" / "default"
+    return without_processes(folder, "w", trace, plan, profiles, recording)
+
+
+def without_processes(folder: Path, name: str, trace: Trace, plan: Plan, profiles: ProfileSet, recording: Path) -> Path:
+    """A plan file with its trace and profiles, and below ``state`` a deployment of it that runs nothing and records there."""
+    save_trace(folder / f"{name}.jsonl", trace)
+    save_profiles(folder / f"{name}.profiles.yaml", profiles)
+    targets = tuple(msgspec.structs.replace(target, trace=f"{name}.jsonl") for target in plan.targets)
+    path = folder / f"{name}.plan.yaml"
+    save_plan(path, msgspec.structs.replace(plan, targets=targets, profiles=f"{name}.profiles.yaml"))
+    state = folder / STATE
     state.mkdir(parents=True, mode=0o700)
     save_plan(state / "plan.yaml", msgspec.structs.replace(plan, targets=()))
     (state / "options.json").write_bytes(msgspec.json.encode(LocalOptions(record=str(recording))))
     (state / "options.json").chmod(0o600)
     save_state(state, State(deployment=new_deployment(state), phase="stopped"))
-    return folder / "w.plan.yaml"
+    return path
 
 
 def operate(folder: Path, plan_file: Path, cores: set[int]) -> subprocess.Popen[bytes]:
@@ -100,7 +110,7 @@ def measure(seconds: float = 2.0, turns: int = 15, rate_per_s: float = 300.0) ->
             child.terminate()
             child.wait(60)
             bench.close()
-        entries = read(folder / "state" / "scepsy" / "local" / "default" / "operate" / LOG)
+        entries = read(folder / STATE / "operate" / LOG)
     return {
         "rate_per_s": rate_per_s,
         "calls": sum(map(len, ways["operated"])),

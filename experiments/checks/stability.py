@@ -20,7 +20,7 @@ from experiments.code_version import stamped
 from scepsy.api.prepare import Load, prepare
 from scepsy.api.settle import FIRST_RUNS, settle
 from scepsy.backend import Stream
-from scepsy.errors import Infeasible
+from scepsy.errors import Infeasible, InputError
 from scepsy.generate import WORKFLOWS, generate
 from scepsy.plans import Plan
 from scepsy.profile.catalogue import builtin_profiles, cluster_preset
@@ -98,6 +98,8 @@ def judge(plan: Plan, trace: Trace, problem: Problem, *, seed: int, most_calls: 
 
 def table(rows: pd.DataFrame) -> str:
     """How many cases of each planner are stable, undecided and unstable, as Markdown, and the cases that are not stable."""
+    if "verdict" not in rows:
+        raise InputError("rows have no column 'verdict': an older rule made them: run without --table to make them again")
     lines = ["| planner | cases | " + " | ".join(VERDICTS) + " |", "|---|---|" + "---|" * len(VERDICTS)]
     for planner, mine in [*rows.groupby("planner"), ("all", rows)]:
         counts = [int((mine["verdict"] == verdict).sum()) for verdict in VERDICTS]

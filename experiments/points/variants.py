@@ -29,7 +29,7 @@ def varied(trace: Trace, variant: str, seed: int = 0) -> Trace:
     return VARIANTS[name](trace, value, seed)
 
 
-def drift(trace: Trace, factor: float, seed: int) -> Trace:
+def drift(trace: Trace, factor: float, seed: int = 0) -> Trace:
     """Every generated answer is ``factor`` times as long: the load moved on after the plan was made."""
     if not factor > 0:
         raise InputError(f"variant drift:{factor:g}: must be > 0")

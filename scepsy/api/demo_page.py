@@ -87,6 +87,17 @@ def within_tolerance(table: pd.DataFrame) -> tuple[int, int, float]:
     )
 
 
+def compared_with(name: str, other_s: float, own_s: float) -> str:
+    """How a latency compares with another's, in words.
+
+    >>> compared_with("a", 1.1, 1.0), compared_with("b", 1.0, 1.1), compared_with("c", 1.001, 1.0)
+    ('1.10x faster than a', '1.10x slower than b', 'as fast as c')
+    """
+    if f"{other_s / own_s:.2f}" == "1.00":
+        return f"as fast as {name}"
+    return f"{other_s / own_s:.2f}x faster than {name}" if other_s > own_s else f"{own_s / other_s:.2f}x slower than {name}"
+
+
 def headline(table: pd.DataFrame, workflow: str) -> str:
     """One sentence: Scepsy's exact plan against the best and the worst baseline at the highest load where both are stable."""
     mine = table[(table["workflow"] == workflow) & table["stable"]]
@@ -96,11 +107,11 @@ def headline(table: pd.DataFrame, workflow: str) -> str:
         others = at.drop(["exact", "hierarchical"], errors="ignore")
         if "exact" in at and len(others):
             best, worst = str(others.idxmin()), str(others.idxmax())
-            rest = f" and {others[worst] / at['exact']:.2f}x faster than {worst}" if worst != best else ""
+            own, name = float(at["exact"]), f"the best baseline there ({best})"
+            rest = f" and {compared_with(worst, float(others[worst]), own)}" if worst != best else ""
             sentences.append(
-                f"At {load:.0%} of its highest rate the exact plan's mean latency is {at['exact']:.3g} s: "
-                f"{others[best] / at['exact']:.2f}x {'faster' if others[best] >= at['exact'] else 'slower (below 1)'} than "
-                f"the best baseline there ({best}){rest}."
+                f"At {load:.0%} of its highest rate the exact plan's mean latency is {own:.3g} s: "
+                f"{compared_with(name, float(others[best]), own)}{rest}."
             )
             break
     baselines = table[(table["workflow"] == workflow) & ~table["planner"].isin(["exact", "hierarchical"])]

@@ -7,8 +7,9 @@ is longer. Neighbours of the leader join the next round, so that the search clim
 apart, the one with the fewest instances is taken.
 
 The budget is given in seconds and spent in calls, ``CALLS_PER_S`` for each, so that a plan does not depend on how busy the
-machine is. Short replays of long runs mislead: a system that is still filling looks fast. So every replay has
-``SPANS_REPLAYED`` times as many runs as are in flight, and a small budget tries fewer plans rather than shorter replays.
+machine is. Short replays of long runs mislead: a system that is still filling looks fast. So a replay has ``SPANS_REPLAYED``
+times as many runs as are in flight, and a small budget tries fewer plans first. Only where it does not suffice for
+``FEWEST_JUDGED`` plans are replays shorter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,8 @@ from sim.world.run import simulate
 
 BUDGET_S = 2.0
 CALLS_PER_S = 300_000
-"""Simulated calls that a second of the budget stands for: about what the compiled core does on one idle core."""
+"""Simulated calls that a second of the budget stands for. On one busy core of an AMD EPYC the judge did 150,000 (reflection on
+shared GPUs) to 800,000 (chat)."""
 MOST_JUDGED = 24
 """Plans of the first round, where the budget allows so many."""
 FEWEST_JUDGED = 6
@@ -212,9 +214,8 @@ def judged_plan(case: Case, budget_s: float = BUDGET_S) -> Judgement:
     plans = starts(case.problem)
     sizes, runs = schedule(case, plans[0], budget_s * CALLS_PER_S, MOST_JUDGED)
     seen = _first_of(plans)
-    for plan in neighbour_plans(case.problem, plans[0].allocations, sizes[0]):
-        if len(seen) < sizes[0]:
-            seen.setdefault(plan.allocations, plan)
+    room = max(0, sizes[0] - len(seen))
+    seen.update((plan.allocations, plan) for plan in neighbour_plans(case.problem, plans[0].allocations, room, without=seen))
     return _halve(case, seen, budget_s, started, runs, climb=True)
 
 

@@ -6,6 +6,7 @@ from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scepsy.cli.folders import write_folder
 from scepsy.cli.output import emit_json, show_table, stderr, stdout
 from scepsy.errors import InputError, ScepsyError
 
@@ -139,12 +140,7 @@ def write_base(folder: Path, made: "Rendered", *, as_json: bool) -> None:
 
     written = kustomize_base(made)
     warn_unpinned(made)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in written.items():
-            (folder / name).write_text(text)
-    except OSError as error:
-        raise InputError(f"--kustomize is {str(folder)!r}: cannot be written: {error.strerror}") from error
+    write_folder(folder, written, "--kustomize")
     if as_json:
         emit_json({"plan": made.plan_hash, "files": sorted(written)})
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from scepsy.cli.folders import write_folder
 from scepsy.cli.options import Json, PlanFile, Seed
 from scepsy.cli.output import command, emit_json, stderr, stdout
 from scepsy.errors import InputError
@@ -95,12 +96,7 @@ def _write_grafana(folder: Path, port: int) -> None:
     from executor.operate.grafana import bundle
 
     made = bundle(folder, port)
-    try:
-        for name, text in made.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--grafana is {str(folder)!r}: cannot be written: {error.strerror}") from error
+    write_folder(folder, made, "--grafana")
     stdout.print(f"wrote {folder}: {', '.join(sorted(made))}", highlight=False, markup=False, soft_wrap=True)
     stdout.print(f"for scepsy operate --port {port}", highlight=False, markup=False)
 

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from scepsy.api import judge as judging
 from scepsy.api.case import Case
 from scepsy.api.judge import (
     CALLS_PER_S,
@@ -33,6 +34,7 @@ from scepsy.cluster import Cluster, Node
 from scepsy.generate import generate
 from scepsy.plans import Plan
 from scepsy.profile.catalogue import builtin_profiles, gpu_type
+from scepsy.search.climb import neighbour_plans
 from scepsy.search.problem import Goal
 from scepsy.slo import Limits, Slo, WorkflowSlo
 from scepsy.workload import Arrivals
@@ -101,6 +103,23 @@ def test_a_lower_mean_wins_where_the_noise_is_not_known_and_the_gap_is_large() -
     fast, few = replayed([1.0, 1.1, 0.9], 9, "fast"), replayed([1.4, 1.5, 1.3], 1, "few")
     assert not np.isfinite(difference(fast, few).half_width)
     assert choose([fast, few])[0].plan.planner == "fast"
+
+
+def test_neighbours_of_the_leader_join_and_none_is_replayed_twice(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, int]] = []
+
+    def asking(problem: Any, allocations: Any, most: int, without: Any = ()) -> list[Plan]:
+        found = neighbour_plans(problem, allocations, most, without)
+        assert allocations in without
+        assert not {plan.allocations for plan in found} & set(without)
+        asked.append((allocations, most))
+        return found
+
+    monkeypatch.setattr(judging, "neighbour_plans", asking)
+    found = judged_plan(case, 1.0)
+    sizes, _ = schedule(case, starts(case.problem)[0], CALLS_PER_S, MOST_JUDGED)
+    assert len(asked) == len(sizes)  # to fill the first round, and after each but the last
+    assert len({plan.allocations for plan, _ in found.judged}) == len(found.judged)
 
 
 def test_starts_hold_every_planner_that_finds_something_and_the_best_splits(case: Case) -> None:

@@ -10,14 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 import scepsy
-from executor.local.options import LocalOptions
-from executor.local.state import State, save_state
+from experiments.checks.operate_load import without_processes
 from scepsy.api.inputs import load_cluster, profiles_of
 from scepsy.cli import app
 from scepsy.cli.schemas import schemas
-from scepsy.files.plan import save_plan
-from scepsy.files.profiles import save_profiles
-from scepsy.files.trace import save_trace
 from scepsy.importers.recorded.record import CallRecord
 from scepsy.plans import Plan
 from scepsy.rng import stream
@@ -40,20 +36,7 @@ def here(tmp_path, monkeypatch, planned) -> Path:
     trace, plan, profiles = planned
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    save_trace(tmp_path / "chat.jsonl", trace)
-    save_profiles(tmp_path / "chat.profiles.yaml", profiles)
-    targets = tuple(msgspec.structs.replace(target, trace="chat.jsonl") for target in plan.targets)
-    save_plan(tmp_path / "chat.plan.yaml", msgspec.structs.replace(plan, targets=targets, profiles="chat.profiles.yaml"))
-    folder = tmp_path / "state" / "scepsy" / "local" / "default"
-    folder.mkdir(parents=True, mode=0o700)
-    folder.chmod(0o700)
-    save_plan(folder / "plan.yaml", msgspec.structs.replace(plan, targets=()))
-    record = tmp_path / "calls.jsonl"
-    (folder / "options.json").write_bytes(msgspec.json.encode(LocalOptions(record=str(record))))
-    (folder / "options.json").chmod(0o600)
-    from executor.local.marks import new_deployment
-
-    save_state(folder, State(deployment=new_deployment(folder), phase="stopped"))
+    without_processes(tmp_path, "chat", trace, plan, profiles, tmp_path / "calls.jsonl")
     return tmp_path
 
 

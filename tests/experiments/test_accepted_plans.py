@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from experiments.checks.stability import judge, main, ready, table
+from scepsy.errors import InputError
 from scepsy.search import PLANNERS
 from scepsy.search.goals import at_factor
 
@@ -51,3 +52,8 @@ def test_a_plan_that_does_not_keep_up_is_counted_and_named() -> None:
     assert "| all | 3 | 1 | 1 | 1 |" in lines
     assert "Case 2, chat planned by exact for 2/s: 7 % of the work that arrives stays behind." in lines
     assert "Case 3, chat planned by equal for 2/s: not settled." in lines
+
+
+def test_rows_of_the_older_rule_are_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match=r"no column 'verdict'.*without --table"):
+        table(pd.DataFrame({"planner": ["exact"], "stable": [True]}))

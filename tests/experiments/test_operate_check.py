@@ -15,10 +15,10 @@ from experiments.checks.operate.scenarios import (
     REPLACED_LLM,
     azure_arrivals,
     branching,
-    longer,
     replaced,
     scenarios,
 )
+from experiments.points.variants import drift
 from scepsy.api.inputs import generate_trace
 from scepsy.arrivals import issue
 from scepsy.cluster import Gpu
@@ -34,7 +34,7 @@ def called(run: Run) -> set[str]:
 
 def test_loads_change_as_they_say() -> None:
     tokens = sum(call.output_tokens for run in USUAL.runs for call in run.calls)
-    assert sum(c.output_tokens for run in longer(USUAL, 3.0).runs for c in run.calls) == pytest.approx(3 * tokens)
+    assert sum(c.output_tokens for run in drift(USUAL, 3.0).runs for c in run.calls) == pytest.approx(3 * tokens)
     for part in (0.05, 0.6):
         assert sum(BRANCH_LLM in called(run) for run in branching(USUAL, part).runs) == 200 * part
     for part in (0.05, 0.95):

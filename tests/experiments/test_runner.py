@@ -13,9 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from experiments import runner
 from experiments.catalogue import EXPERIMENTS, find_experiment
 from experiments.runner import FULL, QUICK, Experiment, Row, Scale, Task, row_key, run_experiment, save_table
 from scepsy.errors import InputError
+from sim.world.run import simulate
 
 
 def doubled(params: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -135,3 +137,15 @@ def test_a_dask_worker_killed_in_the_middle_costs_no_row(tmp_path: Path, monkeyp
         killer.join()
     assert list(table["twice"]) == [2 * n for n in range(24)]
     assert len({name.name.partition("-")[2] for name in log.iterdir()}) >= 2
+
+
+def test_time_is_estimated_from_the_interpreted_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = []
+
+    def noting(*given: Any, **options: Any) -> Any:
+        engines.append(options["engine"])
+        return simulate(*given, **options)
+
+    monkeypatch.setattr(runner, "simulate", noting)
+    assert runner.calls_per_s() > 0
+    assert engines == ["simpy", "simpy"]

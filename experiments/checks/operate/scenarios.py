@@ -1,6 +1,6 @@
 """Loads that change: what arrives, when it changes, and which GPU is lost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import fsum, pi, sin
 from pathlib import Path
@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from experiments.points.variants import drift
 from scepsy.api.inputs import generate_trace
 from scepsy.backend import Stream, Workload
 from scepsy.operate.reference import Floats
@@ -71,11 +72,6 @@ class Scenario:
         return Arrivals(kind="piecewise", pieces=tuple(pieces))
 
 
-def longer(trace: Trace, factor: float) -> Trace:
-    """Every answer ``factor`` times as long."""
-    return _mapped(trace, lambda call: msgspec.structs.replace(call, output_tokens=max(1, round(factor * call.output_tokens))))
-
-
 def replaced(trace: Trace, part: float) -> Trace:
     """The given part of the runs calls another LLM in place of one of the workflow's, with the same tokens."""
 
@@ -106,11 +102,6 @@ def _chosen(number: int, part: float) -> bool:
     return (number * 37) % 100 < 100 * part
 
 
-def _mapped(trace: Trace, change: Callable[[Call], Call]) -> Trace:
-    runs = tuple(msgspec.structs.replace(run, calls=tuple(map(change, run.calls))) for run in trace.runs)
-    return msgspec.structs.replace(trace, runs=runs)
-
-
 def scenarios(before_s: float, after_s: float, azure: Path | None) -> Iterator[Scenario]:
     """All of them."""
     usual = generate_trace(WORKFLOW, runs=200, seed=1)
@@ -122,7 +113,7 @@ def scenarios(before_s: float, after_s: float, azure: Path | None) -> Iterator[S
     yield Scenario("rate x2", step(2 * RATE_PER_S))
     yield Scenario("rate x0.4", step(0.4 * RATE_PER_S))
     for factor in (0.5, 2.0, 3.0):
-        yield Scenario(f"answers x{factor:g}", step(RATE_PER_S, longer(usual, factor)))
+        yield Scenario(f"answers x{factor:g}", step(RATE_PER_S, drift(usual, factor)))
     yield Scenario("branch 5 to 60 %", step(RATE_PER_S, branching(usual, 0.6), branching(usual, 0.05)))
     yield Scenario("LLM replaced", step(RATE_PER_S, replaced(usual, 0.95), replaced(usual, 0.05)))
     yield Scenario("GPU lost", step(RATE_PER_S), loses_a_gpu=True)
