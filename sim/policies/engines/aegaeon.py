@@ -37,18 +37,23 @@ class Group:
         self.waiting: deque[Request] = deque()
         self.prompt_ticks = 0
         """What the waiting prompts take, estimated without reuse."""
+        self.gone = False
+        """Served to its end: nothing joins it any more."""
 
-    def add(self, request: Request) -> None:
-        """One more call."""
+    def add(self, request: Request) -> int:
+        """One more call. Returns the ticks that its prompt takes."""
+        cost = self._prompt(request)
         self.taken += 1
         self.waiting.append(request)
-        self.prompt_ticks += self._prompt(request)
+        self.prompt_ticks += cost
+        return cost
 
-    def pop(self) -> Request:
-        """The next call."""
+    def pop(self) -> tuple[Request, int]:
+        """The next call, and the ticks that its prompt takes."""
         request = self.waiting.popleft()
-        self.prompt_ticks -= self._prompt(request)
-        return request
+        cost = self._prompt(request)
+        self.prompt_ticks -= cost
+        return request, cost
 
     def _prompt(self, request: Request) -> int:
         return ticks(self.served.prefill_s(request.input_tokens, request.input_tokens))
@@ -86,6 +91,8 @@ class PrefillEngine:
         self._busy = False
         self._ends = 0
         """Tick at which the call under way ends."""
+        self._queued_ticks = 0
+        """Prompts that wait in the groups, and the switches from each group to the next."""
 
     def wait_ticks(self, served: PooledLlm, group: Group | None) -> int:
         """Estimated time until a call of ``served`` that joins a group here, or opens one behind all (None), is prefilled.
@@ -107,30 +114,43 @@ class PrefillEngine:
 
         One tick for what is under way, so that an idle engine goes before a busy one.
         """
-        total, model = int(self._busy), self.device.model
-        for group in self.groups:
-            total += self._switch_ticks(model, group.served) + group.prompt_ticks
-            model = group.served.name
-        return total
+        first = self._switch_ticks(self.device.model, self.groups[0].served) if self.groups else 0
+        return int(self._busy) + first + self._queued_ticks
 
     def _switch_ticks(self, model: str, served: PooledLlm) -> int:
         return 0 if served.name == model else ticks(switch_s(served.llm.weight_bytes, None, self.pool.settings))
 
+    def open(self, served: PooledLlm) -> Group:
+        """A new group behind all others."""
+        group = Group(served, self.pool.env.now)
+        if self.groups:
+            self._queued_ticks += self._switch_ticks(self.groups[-1].served.name, served)
+        self.groups.append(group)
+        return group
+
+    def _close_first(self) -> None:
+        """Drop the first group: it has been served."""
+        first = self.groups.popleft()
+        first.gone = True
+        if self.groups:
+            self._queued_ticks -= self._switch_ticks(first.served.name, self.groups[0].served)
+
     def add(self, group: Group, request: Request) -> None:
         """One more call for a group here."""
-        group.add(request)
+        self._queued_ticks += group.add(request)
         if not self._busy:
             self._busy = True
             self.pool.env.alarm(0, SCHEDULE, self._next)
 
     def _next(self, _: Any) -> None:
         while self.groups and not self.groups[0].waiting:
-            self.groups.popleft()
+            self._close_first()
         if not self.groups:
             self._busy = False
             return
         group, env = self.groups[0], self.pool.env
-        request, served = group.pop(), group.served
+        (request, prompt), served = group.pop(), group.served
+        self._queued_ticks -= prompt
         cost = self.device.switch_ticks(served, group.created)
         request.instance = self.name
         request.scheduled = env.now + cost
@@ -338,6 +358,8 @@ class AegaeonPool:
         self.settings = settings
         self.kv_bytes = kv_bytes
         self.kept = {name: PrefixStore(settings.host_cache_tokens // item.engine.block_tokens) for name, item in served.items()}
+        self._open: dict[str, tuple[PrefillEngine, Group]] = {}
+        """By LLM: the group that was opened last, and where."""
         self.prefill = [PrefillEngine(self, number) for number in range(settings.prefill_engines)]
         self.decode = [DecodeEngine(self, number) for number in range(settings.decode_engines)]
 
@@ -348,16 +370,18 @@ class AegaeonPool:
         served.check_fits(request, self.kv_bytes // per_token if per_token else 0, "an engine of Aegaeon")
         engine, group = self._first_served(served) if self.settings.dispatch == "counted" else self._published(served)
         if group is None:
-            group = Group(served, self.env.now)
-            engine.groups.append(group)
+            group = engine.open(served)
+            self._open[served.name] = engine, group
         engine.add(group, request)
 
     def _published(self, served: PooledLlm) -> tuple[PrefillEngine, Group | None]:
-        """The first engine with a group of the model that has room, else the one with the least queued work."""
-        for engine in self.prefill:
-            for group in engine.groups:
-                if group.served is served and group.taken < self.settings.max_group:
-                    return engine, group
+        """The engine with a group of the model that has room, else the one with the least queued work.
+
+        Only the youngest group of a model can have room: a new one is opened where there is none.
+        """
+        found = self._open.get(served.name)
+        if found is not None and not found[1].gone and found[1].taken < self.settings.max_group:
+            return found
         return min(self.prefill, key=lambda engine: (engine.load_ticks(), engine.number)), None
 
     def _first_served(self, served: PooledLlm) -> tuple[PrefillEngine, Group | None]:

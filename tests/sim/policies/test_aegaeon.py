@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from scepsy.backend import Workload
 from scepsy.errors import Infeasible, InputError
-from sim.policies.engines.aegaeon import simulate_aegaeon
+from sim.policies.engines.aegaeon import AegaeonPool, Group, PrefillEngine, simulate_aegaeon
 from sim.policies.engines.aegaeon_rules import Dispatch, Settings, quotas_s, splits, switch_s
+from sim.policies.engines.pool import PooledLlm
 from tests.builders.by_hand import call, cluster, ends, profiles, replayed, run
 
 # 16 GB of weights over 16 GB/s: a switch takes 1 s unless prefetched. KV is 1 kB per token: 100 tokens move in 6.25 us.
@@ -182,3 +183,47 @@ def test_an_engine_does_no_more_prompt_work_than_its_gpu() -> None:
     load = replayed(*(run(f"{llm}{n}", call("x", llm)) for n in range(40) for llm in ("m", "k")))
     found = ends(simulate_aegaeon(load, profiles(["m", "k"]), cluster(2), Settings(1, 1)))
     assert max(found.values()) >= 80 * 0.1 - 1e-9
+
+
+def added_up(engine: PrefillEngine) -> int:
+    """What waits at an engine, group by group."""
+    total, model = int(engine._busy), engine.device.model
+    for group in engine.groups:
+        total += engine._switch_ticks(model, group.served) + group.prompt_ticks
+        model = group.served.name
+    return total
+
+
+def looked_through(pool: AegaeonPool, served: PooledLlm) -> tuple[PrefillEngine, Group | None]:
+    """The published dispatch, by looking at every group of every engine."""
+    for engine in pool.prefill:
+        for group in engine.groups:
+            if group.served is served and group.taken < pool.settings.max_group:
+                return engine, group
+    return min(pool.prefill, key=lambda engine: (added_up(engine), engine.number)), None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dispatch=st.sampled_from(["published", "balanced"]),
+    loads=st.lists(st.tuples(st.sampled_from(["m", "k", "n"]), st.floats(0, 6), st.integers(1, 4)), min_size=8, max_size=60),
+    size=st.integers(1, 4),
+)
+def test_the_dispatch_that_remembers_chooses_as_one_that_looks_through_everything(
+    dispatch: Dispatch, loads: list[tuple[str, float, int]], size: int
+) -> None:
+    chosen = AegaeonPool._published
+    checked = 0
+
+    def compared(pool: AegaeonPool, served: PooledLlm) -> tuple[PrefillEngine, Group | None]:
+        nonlocal checked
+        checked += 1
+        assert [engine.load_ticks() for engine in pool.prefill] == [added_up(engine) for engine in pool.prefill]
+        assert chosen(pool, served) == looked_through(pool, served)
+        return chosen(pool, served)
+
+    load = replayed(*(run(f"r{n}", call("x", llm, out=out), at_s=at) for n, (llm, at, out) in enumerate(loads)))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AegaeonPool, "_published", compared)
+        simulate_aegaeon(load, profiles(["m", "k", "n"]), cluster(4), Settings(3, 1, max_group=size, dispatch=dispatch))
+    assert checked == len(loads)
