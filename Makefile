@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/scepsy demo -o demo-out
 
 # The whole evaluation into paper_figures/data, then figures and page. Says first how long it will take; goes on where it was
-# stopped. SCALE is smoke, quick, reduced or full, JOBS the number of processes. Commit first: rows name the commit.
+# stopped. SCALE is smoke, quick, full or long, JOBS the number of processes. Commit first: rows name the commit.
 SCALE ?= full
 JOBS ?= 2
 

@@ -57,7 +57,7 @@ class Scale:
     @property
     def full(self) -> bool:
         """Whether every option and workflow is tried."""
-        return self.name == "full"
+        return self.name in ("full", "long")
 
 
 QUICK = Scale("quick", effort=Effort(spans=5.0, most_calls=4_000), seeds=(1,), loads=(0.3, 0.6, 0.9), halvings=0)
@@ -68,13 +68,11 @@ FULL = Scale(
     loads=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0),
     halvings=4,
 )
-REDUCED = replace(
-    QUICK, name="reduced", effort=Effort(spans=20.0, most_calls=20_000), seeds=(1, 2, 3), loads=(0.1, 0.3, 0.5, 0.7, 0.9)
-)
-"""The evaluation's every question with less precision; of the other experiments every quick one."""
+LONG = replace(FULL, name="long")
+"""The evaluation with more calls for systems that are interpreted; the rest as full."""
 SMOKE = replace(QUICK, name="smoke")
 """The evaluation as small as can be, for tests; the rest as quick."""
-SCALES = {scale.name: scale for scale in (SMOKE, QUICK, REDUCED, FULL)}
+SCALES = {scale.name: scale for scale in (SMOKE, QUICK, FULL, LONG)}
 
 
 @dataclass(frozen=True)

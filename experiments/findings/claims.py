@@ -252,7 +252,7 @@ def verdict(claim: Claim, ours: Ours) -> tuple[str, str]:
     return NOT_REPRODUCED, f"the most that we find is {ours.value:.3g} {claim.unit}"
 
 
-TRIALS = ("smoke", "quick", "reduced")
+TRIALS = ("smoke", "quick")
 """Scales that show that the machinery works. No claim is judged by them."""
 
 

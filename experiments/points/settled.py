@@ -50,13 +50,7 @@ class Budget:
     first_calls: int
     """Calls of each seed's first round."""
     most_calls: int
-    """Calls of each seed's last round, where the compiled core models the system."""
-    most_policy_calls: int
-    """The same where only the interpreted engine does."""
-
-    def limit(self, engine: str) -> int:
-        """Calls of a seed's last round under an engine."""
-        return self.most_calls if engine == "compiled" else self.most_policy_calls
+    """Calls of each seed's last round, about: rounds grow threefold, and one of up to 1.5 times as many is still begun."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +178,8 @@ def rounds(
         calls = [one.records.calls.num_rows for one in found.seeds.values()]
         spent += sum(calls)
         done = found.verdict == UNSTABLE or (found.verdict == STABLE if stability else found.settled(budget.precision))
-        most = budget.limit(engine_of(next(iter(found.seeds.values()))))
         issued = next(iter(found.seeds.values())).records.runs.num_rows
-        if done or max(calls) * GROWTH > 1.5 * most or issued < runs:
+        if done or max(calls) * GROWTH > 1.5 * budget.most_calls or issued < runs:
             return found, spent
         runs *= GROWTH
 

@@ -49,7 +49,7 @@ def run(
     output: Output = Path("results"),
     quick: Annotated[bool, typer.Option("--quick/--full", help="Minutes on two cores, or hours.")] = True,
     scale_name: Annotated[
-        str | None, typer.Option("--scale", help="smoke, quick, reduced or full, instead of --quick or --full.")
+        str | None, typer.Option("--scale", help="smoke, quick, full or long, instead of --quick or --full.")
     ] = None,
     backend: Annotated[str, typer.Option(help="joblib (processes here), dask or ray.")] = "joblib",
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes to use.")] = 2,

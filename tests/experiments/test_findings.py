@@ -189,7 +189,7 @@ def test_nothing_that_is_not_settled_and_no_trial_decides_a_claim() -> None:
         "comparisons": comparisons(pd.DataFrame(point("scepsy", [1.0, 1.0]) + point("aegaeon", [99.0] * 2, settled=False))),
     }
     assert set(claims(open_)["verdict"]) == {NOT_COMPARABLE}
-    for scale in ("smoke", "quick", "reduced"):
+    for scale in ("smoke", "quick"):
         assert set(claims(tables(9.0, 99.0), scale)["verdict"]) == {NOT_COMPARABLE}
 
 

@@ -10,15 +10,17 @@ import pytest
 
 from experiments.points import border, measured, questions, settled
 from experiments.points.border import highest_rate
-from experiments.points.measured import Effort, _spent, ladder, runs_of
+from experiments.points.measured import Effort, _spent, interpreted, ladder, runs_of
 from experiments.points.questions import Question, Reference
 from experiments.points.settled import Budget, Round
+from experiments.studies.evaluation.design import FULL
+from experiments.systems.registry import SYSTEMS
 from scepsy.generate import generate
 from scepsy.metrics import seeds_interval
 from scepsy.steady.drift import Drift
 from scepsy.steady.verdict import STABLE, UNDECIDED, UNSTABLE
 
-BUDGET = Budget(seeds=(1, 2), precision=0.05, tolerance=0.02, first_calls=1_000, most_calls=9_000, most_policy_calls=2_000)
+BUDGET = Budget(seeds=(1, 2), precision=0.05, tolerance=0.02, first_calls=1_000, most_calls=9_000)
 QUESTION = Question(workflows=("rag-rerank",), gpus=4)
 FINE, WORSE, OPEN = Drift(0.0, 0.5, 0.01), Drift(0.1, 1e-9, 0.2), Drift(0.02, 0.05, 0.09)
 
@@ -62,7 +64,20 @@ def test_one_seed_alone_ends_no_round() -> None:
 
 
 def test_an_interpreted_system_has_a_budget_of_its_own() -> None:
-    assert (BUDGET.limit("compiled"), BUDGET.limit("simpy")) == (9_000, 2_000)
+    compiled, asked = FULL.budget_of("scepsy"), FULL.budget_of("aegaeon")
+    assert len(compiled.seeds) == 5
+    assert compiled.tolerance == 0.02
+    # Ratios are paired by seed, so the fewer seeds are some of the others.
+    assert asked.most_calls < compiled.most_calls
+    assert set(asked.seeds) < set(compiled.seeds)
+    for system in SYSTEMS:
+        assert FULL.budget_of(system) is (FULL.policy_budget if interpreted(system) else FULL.budget)
+
+
+def test_changed_assumptions_are_measured_at_half_of_the_common_rates() -> None:
+    assert FULL.rates_of("headline") == FULL.rates
+    assert len(FULL.rates) == 8
+    assert FULL.rates_of("tokens") == (0.25, 0.55, 0.85, 1.1)
 
 
 def border_of(monkeypatch: pytest.MonkeyPatch, unstable_above: float) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from scepsy.steady.drift import Window, pooled_drift
 from scepsy.steady.verdict import STABLE, UNDECIDED, UNSTABLE
 
 QUESTION = Question(workflows=("reflection",), gpus=2)
-BUDGET = Budget(seeds=(1, 2, 3), precision=0.08, tolerance=0.1, first_calls=1_500, most_calls=15_000, most_policy_calls=6_000)
+BUDGET = Budget(seeds=(1, 2, 3), precision=0.08, tolerance=0.1, first_calls=1_500, most_calls=15_000)
 
 
 @given(st.integers(0, 40), st.integers(0, 5), st.integers(1, 40), st.integers(0, 40))
@@ -73,9 +73,7 @@ def test_a_light_load_settles_and_a_heavy_one_is_unstable_after_two_seeds() -> N
 
 
 def test_what_the_budget_does_not_settle_is_marked_and_kept() -> None:
-    strict = Budget(
-        seeds=(1, 2, 3), precision=0.0005, tolerance=0.1, first_calls=1_500, most_calls=5_000, most_policy_calls=5_000
-    )
+    strict = Budget(seeds=(1, 2, 3), precision=0.0005, tolerance=0.1, first_calls=1_500, most_calls=5_000)
     rows = pd.DataFrame(settled_point(QUESTION, "scepsy", {}, 0.3, strict, "sweep"))
     assert len(rows) == 3
     assert not rows["point_settled"].any()

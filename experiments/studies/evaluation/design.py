@@ -7,6 +7,7 @@ every part that takes its group.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from experiments.points.measured import interpreted
 from experiments.points.questions import Question
 from experiments.points.real_traces import REAL, data_folder
 from experiments.points.settled import Budget
@@ -22,9 +23,13 @@ RIVALS = ("scepsy", "oracle-user", "ayo", "aegaeon", "muxserve")
 """Who is asked again where one assumption is changed."""
 
 RAG, BEAM, BOTH = ("rag-rerank",), ("beam-search",), ("rag-rerank", "beam-search")
+ONE_OF_A_KIND = ("scepsy", "scepsy-paper", "independent", "oracle-user", "hpa", "ayo", "aegaeon", "muxserve")
+"""Who is asked on the workloads that no claim is about: of systems that differ in a detail only the best known one."""
 OTHER = ("rag-llm-rerank", "debate", "map-reduce", "text-to-sql", "tool-agent")
-LONG = ("beam-search-paper",)
+WIDE = ("beam-search-paper",)
 """Hundreds of calls in a run: too long for every system's every option."""
+MAIN_PARTS = ("headline", "small", "workloads", "quick", "smoke")
+"""Measured at every common rate."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Plan:
 
     name: str
     budget: Budget
+    """Of systems that the compiled core models."""
+    policy_budget: Budget
+    """Of systems that only the interpreted engine models, whose calls take ten to twenty times as long."""
+    screen_calls: int
+    """Calls of a trial of one option."""
     parts: tuple[str, ...]
     screen_loads: tuple[float, ...]
     """Loads at which every option of a system is tried once, briefly, to find the ones that are measured."""
@@ -56,38 +66,45 @@ class Plan:
     rates: tuple[float, ...]
     """Parts of the best system's highest stable rate at which all are measured."""
 
+    def rates_of(self, part: str) -> tuple[float, ...]:
+        """The rates of one part: half of them where an assumption is changed or a system taken apart."""
+        return self.rates if part in MAIN_PARTS else self.rates[1::2]
+
+    def budget_of(self, system: str) -> Budget:
+        """What a point of a system may cost."""
+        return self.policy_budget if interpreted(system) else self.budget
+
 
 FULL = Plan(
     name="full",
-    budget=Budget(
-        seeds=(1, 2, 3, 4, 5),
-        precision=0.03,
-        tolerance=0.02,
-        first_calls=12_000,
-        most_calls=600_000,
-        most_policy_calls=60_000,
-    ),
+    budget=Budget(seeds=(1, 2, 3, 4, 5), precision=0.03, tolerance=0.02, first_calls=12_000, most_calls=300_000),
+    policy_budget=Budget(seeds=(1, 2, 3), precision=0.05, tolerance=0.05, first_calls=12_000, most_calls=36_000),
+    screen_calls=4_000,
     parts=("headline", "small", "ablation", "workloads", "real", "large", "h100", "arrivals", "tokens", "models"),
-    screen_loads=(0.15, 0.4, 0.7, 1.0),
+    screen_loads=(0.15, 0.4, 0.8),
     screen_seed=101,
     finalists=1,
-    finalists_at_border=2,
+    finalists_at_border=1,
     most_options=24,
     rates=(0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.1),
 )
-REDUCED = replace(
+"""The committed tables."""
+LONG = replace(
     FULL,
-    name="reduced",
-    budget=replace(FULL.budget, seeds=(1, 2, 3), precision=0.05, tolerance=0.04, most_calls=150_000, most_policy_calls=30_000),
-    screen_loads=(0.3, 0.8),
-    finalists_at_border=1,
+    name="long",
+    budget=replace(FULL.budget, most_calls=1_000_000),
+    policy_budget=replace(FULL.budget, most_calls=200_000),
+    screen_calls=12_000,
+    finalists_at_border=2,
 )
-"""Every question of the full scale, with three seeds, shorter replays and wider intervals."""
+"""The same questions, every system as precisely as the compiled ones: for a cluster of machines (``--backend dask``)."""
 QUICK = Plan(
     name="quick",
-    budget=Budget(seeds=(1, 2), precision=0.1, tolerance=0.05, first_calls=4_000, most_calls=60_000, most_policy_calls=20_000),
+    budget=Budget(seeds=(1, 2), precision=0.1, tolerance=0.05, first_calls=4_000, most_calls=100_000),
+    policy_budget=Budget(seeds=(1, 2), precision=0.1, tolerance=0.1, first_calls=4_000, most_calls=12_000),
+    screen_calls=4_000,
     parts=("quick",),
-    screen_loads=(0.15, 0.35, 0.6, 0.8),
+    screen_loads=(0.15, 0.4, 0.8),
     screen_seed=101,
     finalists=1,
     finalists_at_border=1,
@@ -97,14 +114,16 @@ QUICK = Plan(
 SMOKE = replace(
     QUICK,
     name="smoke",
-    budget=replace(QUICK.budget, precision=0.2, first_calls=2_000, most_calls=20_000, most_policy_calls=8_000),
+    budget=replace(QUICK.budget, precision=0.2, first_calls=2_000, most_calls=20_000),
+    policy_budget=replace(QUICK.policy_budget, precision=0.2, first_calls=2_000, most_calls=8_000),
+    screen_calls=2_000,
     parts=("smoke",),
     screen_loads=(0.6,),
     most_options=3,
     rates=(0.3, 0.8),
 )
 """For tests and trials: one workflow on four GPUs, four systems, seconds of processor time. Nothing follows from it."""
-PLANS = {plan.name: plan for plan in (SMOKE, QUICK, REDUCED, FULL)}
+PLANS = {plan.name: plan for plan in (SMOKE, QUICK, FULL, LONG)}
 
 
 def systems_of(groups: Sequence[str], without: Sequence[str] = ()) -> tuple[str, ...]:
@@ -121,8 +140,8 @@ def cells(plan: Plan) -> list[Cell]:
         "smoke": lambda: [Cell("smoke", Question(RAG, gpus=4), ("scepsy", "equal", "aegaeon", "no-fractions"))],
         "ablation": _ablation,
         "workloads": lambda: [
-            *(Cell("workloads", Question((w,)), systems_of(GROUPS)) for w in OTHER),
-            Cell("workloads", Question(LONG), RIVALS),
+            *(Cell("workloads", Question((w,)), ONE_OF_A_KIND) for w in OTHER),
+            Cell("workloads", Question(WIDE), RIVALS),
         ],
         "real": _real,
         "large": _large,
@@ -163,7 +182,7 @@ def _real() -> list[Cell]:
 
 def _large() -> list[Cell]:
     """Clusters on which only plans are compared: engines and autoscalers are interpreted, and too slow there."""
-    names = systems_of(STATIC_GROUPS, JUDGED)
+    names = systems_of(STATIC_GROUPS, (*JUDGED, "scepsy-exact", "proportional", "independent-by-rate"))
     return [Cell("large", Question(BOTH, gpus=gpus), names) for gpus in (128, 1024)]
 
 

@@ -61,9 +61,8 @@ def columns_of(question: Question) -> tuple[object, ...]:
 def screen(scale: Scale, found: Found = ()) -> list[Task]:
     """Step 1."""
     plan = plan_of(scale)
-    budget = replace(
-        plan.budget, seeds=(plan.screen_seed,), most_calls=plan.budget.first_calls, most_policy_calls=plan.budget.first_calls
-    )
+    calls_each = plan.screen_calls
+    budget = replace(plan.budget, seeds=(plan.screen_seed,), first_calls=calls_each, most_calls=calls_each)
     return distinct(
         task("screen", cell.question, system, option, budget, load=load)
         for cell in cells(plan)
@@ -83,7 +82,8 @@ def maximum(scale: Scale, found: Found = ()) -> list[Task]:
             seen = screened(found, cell.question, system)
             edge = max((load for load, ranked in seen.items() if ranked and not ranked[0].unstable), default=START_LOAD)
             for option in best_options(cell.question, system, edge, seen, plan, plan.finalists_at_border):
-                tasks.append(task("maximum", cell.question, system, option, plan.budget, load=edge if seen else START_LOAD))
+                budget = plan.budget_of(system)
+                tasks.append(task("maximum", cell.question, system, option, budget, load=edge if seen else START_LOAD))
     return distinct(tasks)
 
 
@@ -95,18 +95,18 @@ def sweep(scale: Scale, found: Found = ()) -> list[Task]:
         best = best_load(cell, found)
         for system in cell.systems:
             seen, limits = screened(found, cell.question, system), known_unstable(cell.question, system, found)
-            for part in plan.rates:
+            for part in plan.rates_of(cell.part):
                 load = float(f"{part * best:.4g}")
                 for option in best_options(cell.question, system, load, seen, plan, plan.finalists):
                     known = load >= limits.get(label_of(option), math.inf)
-                    budget = brief(plan.budget) if known else plan.budget
+                    budget = brief(plan.budget_of(system)) if known else plan.budget_of(system)
                     tasks.append(task("sweep", cell.question, system, option, budget, load=load, unstable=known))
     return distinct(tasks)
 
 
 def brief(budget: Budget) -> Budget:
     """One short round of one seed: of a load that is known to be unstable there is nothing to settle."""
-    return replace(budget, seeds=budget.seeds[:1], most_calls=budget.first_calls, most_policy_calls=budget.first_calls)
+    return replace(budget, seeds=budget.seeds[:1], most_calls=budget.first_calls)
 
 
 def task(
@@ -205,9 +205,11 @@ PROBES = 6
 """Loads that a bisection asks for, about."""
 PART_OF_BUDGET = {"maximum": 0.35, "sweep": 0.5}
 """Of the most calls, what one seed spends on a load, about: most points settle before."""
-PLANNED_CALLS, JUDGED_CALLS = 20_000.0, 50_000.0
-"""Interpreted calls that take about as long as one plan, by a planner and judged by simulation: 0.7 and 1 to 2 s for RAG on
-4 GPUs, where the interpreted engine does some 30,000 calls in a second."""
+PLANNED_CALLS, JUDGED_CALLS = 5_000.0, 30_000.0
+"""Interpreted calls that take about as long as one plan, by a planner and judged by simulation: 0.3 and 1 to 2 s for RAG and
+beam search on 8 GPUs, where the speed that estimates rest on (``runner.calls_per_s``) is some 17,000 calls in a second."""
+POLICY_CALL = 0.6
+"""Of a call of that speed, what one of an interpreted system takes: 12 to 50 us on RAG and beam search, against 58."""
 
 
 def calls(params: Mapping[str, Any]) -> float:
@@ -215,10 +217,10 @@ def calls(params: Mapping[str, Any]) -> float:
     question, budget, step = question_of(params), budget_of(params), params["step"]
     static = not interpreted(params["system"])
     first = first_runs_guess(question, params["load"], budget.first_calls)
-    most = max(first, budget.most_calls if static else budget.most_policy_calls)
+    most = max(first, budget.most_calls)
     loads = PROBES if step == "maximum" else 1
     each = first if step == "screen" else max(first, PART_OF_BUDGET[step] * most)
-    work = each * len(budget.seeds) * loads / (COMPILED_SPEEDUP if static else 1.0)
+    work = each * len(budget.seeds) * loads / (COMPILED_SPEEDUP if static else 1 / POLICY_CALL)
     plans = loads + (STEPS if step == "maximum" else 0)
     return work + PLANNED_CALLS * plans + (JUDGED_CALLS * loads if params["system"] in JUDGED else 0.0)
 
