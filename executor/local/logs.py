@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 
 _CAUSE = re.compile(r"\b\w*(?:Error|Exception|Killed): .*")
+_HARMLESS = re.compile(r"\b(?:DEBUG|INFO|WARNING)\b|Warning: ")
+"""Lines that may name an error without being one, as in ``WARNING … this can cause OSError: …``."""
 
 _TAIL_BYTES = 256 * 1024
 
@@ -18,8 +20,20 @@ def log_tail(path: Path, lines: int = 2) -> str:
             text = file.read().decode(errors="replace").splitlines()[-400:]
     except OSError:
         return "no log"
-    causes = [match[0] for line in text if (match := _CAUSE.search(line))]
+    causes = [_with_detail(match[0], text[n + 1 :]) for n, line in enumerate(text) if (match := _cause(line))]
     return " | ".join(line.strip()[-300:] for line in (causes[:1] or text[-lines:])) or "empty log"
+
+
+def _cause(line: str) -> re.Match[str] | None:
+    found = _CAUSE.search(line)
+    return None if found is None or _HARMLESS.search(line, 0, found.start()) else found
+
+
+def _with_detail(cause: str, after: list[str]) -> str:
+    """A cause that only counts what is wrong (pydantic's ``1 validation error for …``) with the first of these, which follows
+    indented."""
+    detail = after[0] if after and "validation error" in cause and after[0].startswith("  ") else ""
+    return f"{cause}: {detail.strip()}" if detail else cause
 
 
 def explain_exit(code: int, tail: str) -> str:

@@ -140,7 +140,11 @@ class Operator:
         now_s = self.clock()
         running = self.target.running()
         facts = Facts(
-            now_s=now_s, seen=self.live.seen(now_s), lost=self.target.lost(), known_until_s=self.live.known_until_s(now_s)
+            now_s=now_s,
+            seen=self.live.seen(now_s),
+            lost=self.target.lost(),
+            known_until_s=self.live.known_until_s(now_s),
+            serves_since_s=self.target.since_s(),
         )
         self.facts, self.looks = facts, self.looks + 1
         self.memory, report = step(

@@ -4,6 +4,7 @@ This is what ``scepsy.operate.controller.step`` is handed, for the simulator's p
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from math import fsum
@@ -14,7 +15,6 @@ import msgspec
 from scepsy.api.prepare import Load, prepare
 from scepsy.api.settle import Settled, settle
 from scepsy.backend import Stream
-from scepsy.cluster import Gpu
 from scepsy.errors import Infeasible
 from scepsy.files.cache import cache_dir
 from scepsy.operate.controller import Finding
@@ -23,8 +23,9 @@ from scepsy.operate.decision import Answer, Candidate, Move, Outlook, Simulated
 from scepsy.operate.lost import moved, with_instances, without
 from scepsy.operate.reference import Reference, planned_for
 from scepsy.operate.settings import Settings
-from scepsy.plans import Instance, Plan
+from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
+from scepsy.search.aside import aside, evicted
 from scepsy.search.assemble import evaluate, latencies_of
 from scepsy.search.change import diff, keep_instances, plan_change, shape
 from scepsy.search.goals import plan_exact
@@ -40,6 +41,8 @@ SLOWEST_PER_S = 1e-6
 """A workflow that nobody runs any more is planned for at this rate."""
 FULL = 0.95
 """Part of what a plan carries at which its latency is read where it is offered more."""
+PARTS = tuple(0.9**power for power in range(1, 24))
+"""Of a load that is too much for the cluster: how much of it is planned for, down to a tenth."""
 REPLAYED_RUNS = 400
 """Runs of all workflows together in the replay before a switch."""
 
@@ -68,11 +71,15 @@ class LivePlanner:
         wanted = _at_rates(now, [load.planned_rate_per_s for load in finding.loads])
         before = outlook_of(now, here, self.settings)
         found, note = self._plans(wanted, here)
+        if not found:  # the upper end of what the rates may be is too much: then what they most likely are
+            found, note = self._plans(now, here)
+        if not found:
+            found = self._most(now, here)
         candidates = []
         for plan in found:
             after = outlook_of(now, plan, self.settings)
             whole = moved(plan, running.cluster, reduced.to_whole)
-            candidates.append(Candidate(plan=whole, outlook=after, move=move_of(now, here, plan, before, after)))
+            candidates.append(Candidate(plan=whole, outlook=after, move=move_of(now, here, plan, before, after, self.settings)))
         return Answer(running=before, candidates=tuple(candidates), note=note)
 
     def validate(self, running: Plan, candidate: Plan, finding: Finding) -> Simulated:
@@ -100,6 +107,7 @@ class LivePlanner:
             candidate_s=means(1),
             running_limited_s=limited(0),
             candidate_limited_s=limited(1),
+            running_keeps_up=all(one.verdict != UNSTABLE for one in both[0].by_workflow.values()),
             candidate_keeps_up=all(one.verdict != UNSTABLE for one in both[1].by_workflow.values()),
             runs=self.replayed_runs,
         )
@@ -146,8 +154,19 @@ class LivePlanner:
                 found.append(plan_change(unlimited, running, settings.most_started))
             except Infeasible as error:
                 notes.append(str(error))
+        found += [other for plan in found for other in aside(problem, plan, running)]
         unique = {tuple(sorted(map(shape, plan.instances))): plan for plan in reversed(found)}
         return list(reversed(unique.values())), "; ".join(dict.fromkeys(notes))
+
+    def _most(self, problem: Problem, running: Plan) -> list[Plan]:
+        """Where nothing carries the load: a plan for the largest part of it that a plan is found for."""
+        rates = [target.arrivals.rate_per_s or 0.0 for target in problem.targets]
+        bare = replace(problem, goal=Goal(max_gpus=self.settings.gpus_to))
+        for part in PARTS:
+            asked = _at_rates(bare, [part * rate for rate in rates])
+            with suppress(Infeasible):
+                return [plan_change(asked, running, self.settings.most_started)]
+        return []
 
     def _problem(self, running: Plan, loads: Sequence[LiveLoad], rates: Sequence[float]) -> Problem:
         settings = self.settings
@@ -225,16 +244,16 @@ def _dead(rates: Mapping[str, float], gpus: int, settings: Settings) -> Outlook:
     )
 
 
-def move_of(problem: Problem, running: Plan, plan: Plan, before: Outlook, after: Outlook) -> Move:
+def move_of(problem: Problem, running: Plan, plan: Plan, before: Outlook, after: Outlook, settings: Settings) -> Move:
     """What a switch costs: instances whose GPUs are needed leave first, so meanwhile fewer serve.
 
     A fluid approximation: beyond what is served meanwhile runs pile up, and the new plan works them off at its spare rate.
     """
     steps = diff(running, plan, problem.profiles)
-    serving = _without(running, _evicted(steps.started, steps.stopped))
+    serving = _without(running, {instance.name for instance in evicted(steps)})
     rates = dict(zip((t.workflow for t in problem.targets), problem.rates_per_s, strict=True))
     lasts = steps.cold_start_s + max(before.latency_s.values(), default=0.0) if steps.started else 0.0
-    meanwhile = outlook_of(problem, serving, Settings(horizon_s=max(lasts, 1e-3)))
+    meanwhile = outlook_of(problem, serving, msgspec.structs.replace(settings, horizon_s=max(lasts, 1e-3)))
     total = fsum(rates.values())
     carried = min(1.0, 1.0 / meanwhile.utilisation) if meanwhile.utilisation > 0 else 1.0
     short = total * (1 - carried)
@@ -247,12 +266,8 @@ def move_of(problem: Problem, running: Plan, plan: Plan, before: Outlook, after:
         cold_start_s=steps.cold_start_s,
         gpu_s=steps.cold_start_gpu_s,
         lost_run_s=lost if steps.started or steps.stopped else 0.0,
+        meets_meanwhile=not steps.started or meanwhile.meets,
     )
-
-
-def _evicted(started: Sequence[Instance], stopped: Sequence[Instance]) -> set[str]:
-    needed: set[Gpu] = {gpu for instance in started for gpu in instance.gpus}
-    return {instance.name for instance in stopped if needed & set(instance.gpus)}
 
 
 def _without(plan: Plan, names: set[str]) -> Plan:

@@ -66,6 +66,8 @@ class Facts(Value, frozen=True, kw_only=True):
     """GPUs that cannot be used any more, all of them, as long as that lasts."""
     known_until_s: float | None = None
     """Runs that arrived later are not all seen yet: a recording tells of calls when they end. None: all are seen."""
+    serves_since_s: float | None = None
+    """When the running plan began to serve: earlier runs do not tell how good it is. None: before all of them."""
 
     @property
     def until_s(self) -> float:
@@ -251,7 +253,7 @@ def _missed(facts: Facts, settings: Settings, memory: Memory) -> bool:
     for workflow, limit in settings.limits_s.items():
         if workflow not in memory.references:
             continue
-        ended = fresh(memory, facts, workflow)[1][-LATENCIES:]
+        ended = [s for s in fresh(memory, facts, workflow)[1] if s.arrival_s >= (facts.serves_since_s or 0.0)][-LATENCIES:]
         values = np.array([each.latency_s for each in ended], dtype=float)
         if settings.percentile is not None:
             values, limit = (values > limit).astype(float), 1 - settings.percentile / 100

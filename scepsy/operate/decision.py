@@ -3,7 +3,8 @@
 Goal latency: plans are compared by the mean number of runs in the system (rate times latency, by Little's law), over the
 horizon. A move costs the runs that wait meanwhile. Goal gpus: GPUs held over the horizon are compared. A move costs the GPU
 seconds spent starting and what waits meanwhile: a second of a run counts as the new plan's GPUs over its runs in the system.
-A plan that misses its goal is replaced by the best that does not, whatever the gain. All else must pay.
+A plan that misses its goal is replaced by the best that does not, whatever the gain. All else must pay, and where there are
+limits, what serves during the move must keep them too.
 """
 
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ class Move(Value, frozen=True, kw_only=True):
     """GPU seconds spent starting."""
     lost_run_s: float
     """Seconds that runs wait more than under the running plan while it lasts, added over runs (a fluid approximation)."""
+    meets_meanwhile: bool = True
+    """Whether what serves until the new instances do keeps up, and within every limit."""
 
 
 class Candidate(Value, frozen=True, kw_only=True):
@@ -75,6 +78,7 @@ class Simulated(Value, frozen=True, kw_only=True):
     running_limited_s: dict[str, float] = msgspec.field(default_factory=dict)
     """What the limits bound, by workflow."""
     candidate_limited_s: dict[str, float] = msgspec.field(default_factory=dict)
+    running_keeps_up: bool = True
     candidate_keeps_up: bool = True
     runs: int = 0
 
@@ -105,18 +109,20 @@ def decide(
     must = lost or not answer.running.meets
     if must:
         meeting = [(n, c) for n, c in allowed if c.outlook.meets]
-        better = [(n, c) for n, c in allowed if c.outlook.in_system < answer.running.in_system]
+        least = (1 - settings.least_gain_pct / 100) * answer.running.in_system
+        better = [(n, c) for n, c in allowed if c.outlook.in_system < least]
         choice = _best(settings, answer, meeting or better)
         if choice is None:
             return Decision(act="keep", reason="the running plan misses its goal, and no plan within the limits does better")
         why = "GPUs of the running plan are lost" if lost else "the running plan misses its goal"
     else:
-        choice = _best(settings, answer, [(n, c) for n, c in allowed if c.outlook.meets])
+        meeting = [(n, c) for n, c in allowed if c.outlook.meets]
+        gentle = [(n, c) for n, c in meeting if c.move.meets_meanwhile or not settings.limits_s]
+        choice = _best(settings, answer, gentle)
         why = "a better plan pays for the move"
         if choice is None:
-            return Decision(
-                act="keep", reason="the running plan meets its goal, and no other does within the limits", unit=unit
-            )
+            other = "every other would miss a limit while it is switched to" if meeting else "no other does within the limits"
+            return Decision(act="keep", reason=f"the running plan meets its goal, and {other}", unit=unit)
     number, candidate = choice
     gain, cost, part = worth(settings, answer.running, candidate)
     seen = Decision(act="keep", reason="", candidate=number, gain=gain, cost=cost, unit=unit)
@@ -152,7 +158,7 @@ def confirmed(decision: Decision, simulated: Simulated, settings: Settings, *, m
     """The decision after the simulation of the live runs: a switch that the simulation does not bear out is not made."""
     if decision.act == "keep":
         return decision
-    if not simulated.candidate_keeps_up:
+    if not simulated.candidate_keeps_up and (simulated.running_keeps_up or not must):
         return _refused(decision, "in simulation the new plan does not keep up with the live load")
     over = [
         name

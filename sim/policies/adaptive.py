@@ -45,7 +45,7 @@ class Eyes:
         if len(mine) > 2 * KEPT_RUNS:
             del mine[:KEPT_RUNS]
 
-    def facts(self, control: Control) -> Facts:
+    def facts(self, control: Control, serves_since_s: float) -> Facts:
         """Everything known now."""
         seen = {name: list(mine) for name, mine in self.ended.items()}
         for agent in control.open_runs:
@@ -55,6 +55,7 @@ class Eyes:
             now_s=control.now_s,
             seen={name: tuple(sorted(mine, key=lambda each: each.arrival_s)) for name, mine in seen.items()},
             lost=tuple(sorted(control.lost)),
+            serves_since_s=serves_since_s,
         )
 
 
@@ -81,12 +82,12 @@ def adaptive(
     told = log if log is not None else Log()
 
     def policy(control: Control) -> Generator[simpy.Event, Any, None]:
-        eyes, running = Eyes(), plan
+        eyes, running, since_s = Eyes(), plan, control.now_s
         memory: Memory = begin(references, control.now_s)
         control.tell_ended_runs(eyes.run_ended)
         while True:
             yield control.sleep(settings.look_s)
-            memory, report = step(memory, eyes.facts(control), settings, running, replan, validate, frozen=False)
+            memory, report = step(memory, eyes.facts(control, since_s), settings, running, replan, validate, frozen=False)
             if report is None:
                 continue
             told.reports.append(report)
@@ -95,7 +96,7 @@ def adaptive(
             begun_s = control.now_s
             memory = switched(memory, begun_s)
             if (yield from switch_to(control, report.chosen)):
-                running = report.chosen
+                running, since_s = report.chosen, control.now_s
                 told.switches.append((begun_s, control.now_s))
             else:
                 told.rollbacks.append((begun_s, control.now_s))

@@ -92,6 +92,32 @@ def test_with_all_gpus_lost_there_is_nothing_to_plan(made) -> None:
     assert (answer.candidates, answer.note) == ((), "all 4 GPUs of cluster 4x-a100-80g are lost")
 
 
+def test_where_the_upper_end_of_the_rate_is_too_much_the_rate_itself_is_planned_for(made) -> None:
+    planner, plan = made
+    most = max(
+        each.outlook.throughput_per_s[W]
+        for each in planner.replan(plan, finding(1.5 * plan.expected[0].throughput_per_s)).candidates
+    )
+    unsure = finding(0.9 * most)
+    [load] = unsure.loads
+    assert planner.replan(
+        plan, msgspec.structs.replace(unsure, loads=(msgspec.structs.replace(load, planned_rate_per_s=9 * most),))
+    ).candidates
+
+
+def test_where_nothing_carries_the_load_the_plan_that_carries_most_is_taken(made) -> None:
+    planner, plan = made
+    answer = planner.replan(plan, finding(10 * plan.expected[0].throughput_per_s))
+    [most] = answer.candidates
+    assert not most.outlook.meets
+    assert most.outlook.gpus == 4 > answer.running.gpus
+    assert most.outlook.throughput_per_s[W] > answer.running.throughput_per_s[W]
+    assert "exceeds" in answer.note
+    assert decide(planner.settings, answer, now_s=0, last_switch_s=None, frozen=False).act == "switch"
+    settled = planner.replan(most.plan, finding(10 * plan.expected[0].throughput_per_s))
+    assert decide(planner.settings, settled, now_s=0, last_switch_s=None, frozen=False).act == "keep", "it is the best there is"
+
+
 def test_a_load_beyond_the_cluster_is_said(made) -> None:
     planner, plan = made
     answer = planner.replan(plan, finding(1000.0))

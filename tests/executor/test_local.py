@@ -148,6 +148,13 @@ def test_why_an_engine_ended(tmp_path):
         "(Worker) ERROR x.py ValueError: No common block size\nTraceback\nRuntimeError: Engine core initialization failed\n"
     )
     assert explain_exit(1, log_tail(log)) == "exit 1; log: ValueError: No common block size"
+    log.write_text(
+        "WARNING 11-28 [utils.py:255] Found ulimit of 20000. This can cause `OSError: [Errno 24] Too many open files`\n"
+        "api_server.py:24: DeprecationWarning: raises ImportError: later\n"
+        "pydantic_core.ValidationError: 1 validation error for ModelConfig\n  Value error, no config.json in 'chat'.\nPlease\n"
+    )
+    told = "ValidationError: 1 validation error for ModelConfig: Value error, no config.json in 'chat'."
+    assert log_tail(log) == told, "what only warns is not the cause"
     assert "out of memory" in explain_exit(-9, "")
     assert "out of memory" in explain_exit(1, "torch.OutOfMemoryError: CUDA out of memory. Tried")
     assert "port is taken" in explain_exit(1, "OSError: [Errno 98] Address already in use")

@@ -111,6 +111,25 @@ def test_fewer_gpus_must_pay_for_the_start() -> None:
     assert ask(Answer(running=outlook(gpus=8), candidates=(candidate(gpus=6, meets=False),)), aim).act == "keep"
 
 
+def test_no_gpu_is_saved_by_a_move_that_misses_the_limit_meanwhile() -> None:
+    aim, two = Settings(goal="gpus", limits_s={W: 5.0}), candidate(gpus=2)
+    harsh = msgspec.structs.replace(two, move=msgspec.structs.replace(two.move, meets_meanwhile=False))
+    found = ask(Answer(running=outlook(gpus=4), candidates=(harsh,)), aim)
+    assert (found.act, found.reason) == (
+        "keep",
+        "the running plan meets its goal, and every other would miss a limit while it is switched to",
+    )
+    assert ask(Answer(running=outlook(gpus=4), candidates=(harsh, candidate(gpus=3))), aim).candidate == 1
+    assert ask(Answer(running=outlook(gpus=4, meets=False), candidates=(harsh,)), aim).act == "switch", "it is missed now"
+    assert ask(Answer(running=outlook(4.0), candidates=(msgspec.structs.replace(harsh, outlook=outlook(2.0)),))).act == "switch"
+
+
+def test_what_hardly_does_better_is_no_way_out() -> None:
+    answer = Answer(running=outlook(100.0, meets=False), candidates=(candidate(95.0, meets=False),))
+    assert ask(answer).act == "keep"
+    assert ask(answer, Settings(least_gain_pct=1.0)).act == "switch"
+
+
 def test_the_simulation_has_a_veto() -> None:
     wanted = ask(Answer(running=outlook(4.0), candidates=(candidate(2.0),)))
     assert wanted.act == "switch"
@@ -120,6 +139,9 @@ def test_the_simulation_has_a_veto() -> None:
     assert confirmed(wanted, faster, Settings(), must=False).act == "switch"
     piling_up = Simulated(running_s={W: 2.0}, candidate_s={W: 1.5}, candidate_keeps_up=False, runs=100)
     assert confirmed(wanted, piling_up, Settings(), must=True).act == "keep"
+    both = msgspec.structs.replace(piling_up, running_keeps_up=False)
+    assert confirmed(wanted, both, Settings(), must=False).act == "keep"
+    assert confirmed(wanted, both, Settings(), must=True).act == "switch", "it piles up less than what serves now"
 
 
 def test_settings_that_contradict_themselves_are_refused() -> None:
@@ -226,6 +248,15 @@ def test_an_observed_latency_beyond_its_limit_is_reason_enough() -> None:
         aim = Settings(limits_s={W: limit})
         _, report = step(memory, facts, aim, plans()[0], eager, None, frozen=False)
         assert (report is not None and report.finding.kind == "goal missed") is wanted
+
+
+def test_latency_from_before_the_plan_served_is_not_held_against_it() -> None:
+    runs = runs_of()
+    memory, facts = begin([planned_for(W, runs, 1.0)], 0.0), facts_at(600.0, load(runs, 1.0, 0.0, 600.0))
+    for since, wanted in ((None, True), (300.0, True), (550.0, False)):
+        known = msgspec.structs.replace(facts, serves_since_s=since)
+        _, report = step(memory, known, Settings(limits_s={W: 4.0}), plans()[0], eager, None, frozen=False)
+        assert (report is not None) is wanted, "100 runs must have come since"
 
 
 def test_what_is_remembered_after_a_keep_is_the_new_load() -> None:
