@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from scepsy.errors import InputError
+from scepsy.llm import Served
 from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile
 from scepsy.profile.served import served
@@ -50,7 +51,7 @@ def model_to_load(plan: Plan, profile: Profile, given: Mapping[str, str]) -> str
     llm = profile.llm.name
     if llm in given:
         return given[llm]
-    known = plan.served(llm) or served(profile.llm)
+    known = what_serves(plan, profile)
     if known.hub_id:
         return known.hub_id
     what = f"model {known.model!r} has no known name on Hugging Face" if known.model != llm else "its model is not known"
@@ -60,11 +61,21 @@ def model_to_load(plan: Plan, profile: Profile, given: Mapping[str, str]) -> str
     )
 
 
+def what_serves(plan: Plan, profile: Profile) -> Served:
+    """What the plan says of an LLM's model and names, else its profile."""
+    return plan.served(profile.llm.name) or served(profile.llm)
+
+
 def require_llms(plan: Plan, **entries: Iterable[str]) -> None:
     """Raise ``InputError`` unless every entry of the named fields is an LLM of the plan."""
     llms = list(dict.fromkeys(instance.llm for instance in plan.instances))
     for field, names in entries.items():
         for name in names:
+            if name in plan.other_names:
+                raise InputError(
+                    f"{field} has an entry {name!r}, which shares the instances of {plan.other_names[name]}: give it for "
+                    f"{plan.other_names[name]} (or remove it)"
+                )
             if name not in llms:
                 raise InputError(
                     f"{field} has an entry {name!r}, which is no LLM of the plan: must be one of {', '.join(llms)} (rename or "
@@ -77,6 +88,7 @@ def vllm_args(
     profile: Profile,
     *,
     model: str | None = None,
+    names: Sequence[str] = (),
     host: str = "0.0.0.0",
     port: int = 8000,
     shutdown_timeout_s: int = 30,
@@ -84,12 +96,14 @@ def vllm_args(
 ) -> list[str]:
     """Arguments for ``python -m vllm.entrypoints.openai.api_server``.
 
-    ``model`` is what to load (a path or a hub name; default: the LLM's name); clients always ask for ``instance.llm``.
+    ``model`` is what to load (a path or a hub name; default: the LLM's name). ``names`` are those that clients ask for, the
+    first of which the engine's metrics carry (default: ``instance.llm``).
     ``extra`` comes last, so it wins over what is computed. Raises ``InputError`` when the planned memory cannot hold the model.
     """
     engine = profile.engine
     utilization = math.floor(1000 * instance.memory_bytes / profile.gpu.memory_bytes) / 1000
-    args = ["--model", model or instance.llm, "--served-model-name", instance.llm, "--host", host, "--port", str(port)]
+    args = ["--model", model or instance.llm, "--served-model-name", *(names or (instance.llm,))]
+    args += ["--host", host, "--port", str(port)]
     args += ["--tensor-parallel-size", str(instance.tensor_parallel)]
     args += ["--max-model-len", str(profile.llm.context_limit)]
     args += ["--max-num-seqs", str(engine.max_num_seqs)]

@@ -95,6 +95,8 @@ class Llm(Value, frozen=True, kw_only=True):
     """Its name on Hugging Face; empty: not known."""
     model: str = ""
     """The model's own name where ``name`` is what a trace calls it; empty: they are the same."""
+    also: tuple[str, ...] = ()
+    """Other names that clients ask for it by: their calls go to the same instances."""
     family: str = ""
     """The model_type of its config; empty: not read from a config."""
     active_parameters: float = 0.0
@@ -115,6 +117,7 @@ class Llm(Value, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "a non-empty string")
+        require_names(self.name, self.also)
         require_finite("parameters", self.parameters, exclusive=True)
         require(self.weight_bytes > 0, "weight_bytes", self.weight_bytes, "> 0")
         require(self.kv_bytes_per_token >= 0, "kv_bytes_per_token", self.kv_bytes_per_token, ">= 0")
@@ -207,10 +210,26 @@ class Served(Value, frozen=True, kw_only=True):
     """Which model answers to an LLM's name."""
 
     llm: str
-    """The name that the traffic asks for."""
+    """The name that the traffic asks for. Where there are several, the one that the LLM goes by everywhere else."""
     model: str
     """The model that serves it, by its own name."""
     hub_id: str = ""
     """The model's name on Hugging Face, which engines load; empty: not known, so it must be given before deploying."""
     quantisation: str = ""
     """What its weights are stored in, such as bfloat16 or fp8."""
+    also: tuple[str, ...] = ()
+    """Other names that the traffic asks for, served by the same instances."""
+
+    def __post_init__(self) -> None:
+        require_names(self.llm, self.also)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that the traffic asks for."""
+        return (self.llm, *self.also)
+
+
+def require_names(name: str, also: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` unless an LLM's other names are names, each once."""
+    names = (name, *also)
+    require(all(names) and len(set(names)) == len(names), "also", also, f"names, each once and none {name!r}")

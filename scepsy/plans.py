@@ -168,6 +168,8 @@ class Plan(Value, frozen=True, kw_only=True):
             named,
             "one entry for each allocated LLM, or none at all",
         )
+        asked = [name for served in self.models for name in served.names]
+        require(len(set(asked)) == len(asked), "models", asked, "distinct names, those under also included")
         self._check_gpus()
         require_finite("search_s", self.search_s)
 
@@ -206,6 +208,11 @@ class Plan(Value, frozen=True, kw_only=True):
     def served(self, llm: str) -> Served | None:
         """What serves one LLM; None where the plan does not say."""
         return next((served for served in self.models if served.llm == llm), None)
+
+    @property
+    def other_names(self) -> dict[str, str]:
+        """LLM by every other name that the traffic asks for it by (``Served.also``); empty where each has one name."""
+        return {name: served.llm for served in self.models for name in served.also}
 
     @property
     def placement(self) -> dict[str, tuple[tuple[Gpu, ...], ...]]:
@@ -269,7 +276,12 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
         ],
         "fragmentation_pct": plan.fragmentation_pct,
         "models": {
-            served.llm: {"model": served.model, "hub_id": served.hub_id or None, "quantisation": served.quantisation}
+            served.llm: {
+                "model": served.model,
+                "hub_id": served.hub_id or None,
+                "quantisation": served.quantisation,
+            }
+            | ({"also": list(served.also)} if served.also else {})
             for served in plan.models
         },
         "slo": None if plan.slo is None else msgspec.to_builtins(plan.slo),

@@ -1,6 +1,6 @@
 """What is asked of the LLMs: calls, runs, traces, arrivals. Values only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -149,6 +149,21 @@ class Trace(Value, frozen=True, kw_only=True):
         if not runs:
             raise KeyError(f"workflow {workflow!r} is not in the trace (it has {', '.join(self.workflows)})")
         return Trace(source=self.source, runs=runs, prefix_block_tokens=self.prefix_block_tokens)
+
+    def renamed(self, names: Mapping[str, str]) -> "Trace":
+        """The trace with calls to some names taken for calls to others (name → LLM); itself where none is among them."""
+        if not any(call.llm in names for run in self.runs for call in run.calls):
+            return self
+        runs = (
+            msgspec.structs.replace(
+                run,
+                calls=tuple(
+                    msgspec.structs.replace(call, llm=names[call.llm]) if call.llm in names else call for call in run.calls
+                ),
+            )
+            for run in self.runs
+        )
+        return msgspec.structs.replace(self, runs=tuple(runs))
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)

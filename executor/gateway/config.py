@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from executor.recording.config import Recording
 from scepsy.files.document import read_yaml, write_yaml
+from scepsy.llm import require_names
 from scepsy.value import Value, require, require_finite
 
 FORMAT, VERSION = "scepsy.gateway", 1
@@ -17,6 +18,8 @@ class Endpoint(Value, frozen=True, kw_only=True):
     name: str
     llm: str
     """The model name clients ask for."""
+    also: tuple[str, ...] = ()
+    """Other names that clients ask for. The engine must know them all (vLLM: ``--served-model-name``)."""
     url: str
     """``http://host:port``, without a path."""
     share_pct: int = 100
@@ -27,6 +30,7 @@ class Endpoint(Value, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "a non-empty string")
         require(bool(self.llm), "llm", self.llm, "a non-empty string")
+        require_names(self.llm, self.also)
         parts = urlsplit(self.url)
         require(parts.scheme in ("http", "https") and bool(parts.netloc), "url", self.url, "http://host:port")
         require(parts.path in ("", "/") and not parts.query, "url", self.url, "without a path (/v1 is added)")

@@ -35,7 +35,7 @@ class Upstream:
 
 
 class InstancePool:
-    """All instances, by the model name that clients ask for."""
+    """All instances, by the model names that clients ask for. An instance may have several, each its own group."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._by_llm: dict[str, list[Upstream]] = {}
@@ -53,13 +53,14 @@ class InstancePool:
             if upstream is None:
                 upstream = Upstream(endpoint)
             upstream.endpoint = endpoint
-            by_llm.setdefault(endpoint.llm, []).append(upstream)
+            for name in (endpoint.llm, *endpoint.also):
+                by_llm.setdefault(name, []).append(upstream)
         self._by_llm = by_llm
 
     @property
     def upstreams(self) -> list[Upstream]:
         """Every instance, in the order given."""
-        return [upstream for group in self._by_llm.values() for upstream in group]
+        return list(dict.fromkeys(upstream for group in self._by_llm.values() for upstream in group))
 
     @property
     def llms(self) -> list[str]:

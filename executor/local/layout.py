@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from executor.engine import MODULE, model_to_load, vllm_args
+from executor.engine import MODULE, model_to_load, vllm_args, what_serves
 from executor.manifests.devices import mps_env
 from executor.manifests.domains import domains, start_waves
 from scepsy.cluster import Gpu
@@ -30,6 +30,8 @@ class Launch(Value, frozen=True, kw_only=True):
 
     name: str
     llm: str
+    also: tuple[str, ...] = ()
+    """Other names that clients ask for it by."""
     share_pct: int
     arguments: tuple[str, ...]
     """Of the engine's Python."""
@@ -111,6 +113,7 @@ def lay_out(
             instance,
             profile,
             model=model_to_load(plan, profile, models),
+            names=what_serves(plan, profile).names,
             host="127.0.0.1",
             port=ports[instance.name],
             shutdown_timeout_s=int(stop_timeout_s),
@@ -120,6 +123,7 @@ def lay_out(
             Launch(
                 name=instance.name,
                 llm=instance.llm,
+                also=what_serves(plan, profile).also,
                 share_pct=instance.share_pct,
                 arguments=("-m", MODULE, *arguments),
                 env=env,

@@ -348,7 +348,14 @@ class Supervisor:
         config = GatewayConfig(
             port=self.gateway.port,
             endpoints=tuple(
-                Endpoint(name=e.name, llm=e.launch.llm, url=e.url, share_pct=e.launch.share_pct, draining=out)
+                Endpoint(
+                    name=e.name,
+                    llm=e.launch.llm,
+                    also=e.launch.also,
+                    url=e.url,
+                    share_pct=e.launch.share_pct,
+                    draining=out,
+                )
                 for e, (_, out) in zip(self.engines, routed, strict=True)
             ),
             limits=GatewayLimits(drain_s=self.options.stop_timeout_s, health_s=1.0),

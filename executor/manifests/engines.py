@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from executor.engine import MODULE, vllm_args
+from executor.engine import MODULE, vllm_args, what_serves
 from executor.manifests.devices import Binding, binding, gpus_text
 from executor.manifests.domains import Domain
 from executor.manifests.names import ENGINE, GPUS, INSTANCE, LLM, WAVE, digest, labels, slug
@@ -23,6 +23,7 @@ from executor.manifests.pods import (
 )
 from executor.manifests.sizing import Needs, needs_of
 from scepsy.errors import InputError
+from scepsy.llm import Served
 from scepsy.plans import Instance, Plan
 from scepsy.profile.model import Profile
 
@@ -36,6 +37,8 @@ class Engine:
     instance: str
     """The plan's name, ``<llm>-<index>``."""
     llm: str
+    also: tuple[str, ...]
+    """Other names that clients ask for it by."""
     name: str
     """Name of the Deployment, and of its pod's host."""
     host: str
@@ -85,7 +88,8 @@ def engine(
     _check_args(instance, options)
     tie = binding(plan, domain, instance, options, held_by)
     needs = needs_of(profile, options.models[instance.llm], options)
-    spec = _pod_spec(instance, profile, domain.node, tie, options, needs)
+    served = what_serves(plan, profile)
+    spec = _pod_spec(instance, profile, served, domain.node, tie, options, needs)
     gpus = gpus_text(plan, instance)
     content = digest([spec, tie.annotations, twin])
     name = f"{options.release}-{slug(instance.llm)}-{content}"
@@ -102,6 +106,7 @@ def engine(
     return Engine(
         instance=instance.name,
         llm=instance.llm,
+        also=served.also,
         name=name,
         host=f"{name}.{service}.{options.namespace}.svc",
         node=domain.node,
@@ -142,7 +147,9 @@ def _annotations(tie: Binding) -> dict[str, Any]:
     return {"annotations": tie.annotations} if tie.annotations else {}
 
 
-def _pod_spec(instance: Instance, profile: Profile, node: str, tie: Binding, options: RenderOptions, needs: Needs) -> Manifest:
+def _pod_spec(
+    instance: Instance, profile: Profile, served: Served, node: str, tie: Binding, options: RenderOptions, needs: Needs
+) -> Manifest:
     own_shm = any(mount["mountPath"] == "/dev/shm" for mount in tie.mounts)
     volumes, mounts = scratch_volumes("" if own_shm else options.shm, options.cache_claim)
     models = _models(options)
@@ -156,6 +163,7 @@ def _pod_spec(instance: Instance, profile: Profile, node: str, tie: Binding, opt
         instance,
         profile,
         model=options.models[instance.llm],
+        names=served.names,
         port=PORT,
         shutdown_timeout_s=options.drain_s,
         extra=options.engine_args.get(instance.llm, ()),

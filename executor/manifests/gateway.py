@@ -37,6 +37,7 @@ def gateway_config(engines: Iterable[Engine], options: RenderOptions, draining: 
         Endpoint(
             name=engine.name,
             llm=engine.llm,
+            also=engine.also,
             url=f"http://{engine.host}:{PORT}",
             share_pct=engine.share_pct,
             draining=engine.name in draining,

@@ -5,7 +5,7 @@ run id (rung ``none``) are grouped as an import groups them, all those at once t
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -22,10 +22,11 @@ UNSEEN = (64, 0.95)
 
 
 class LiveRuns:
-    """Runs of the workflows of one plan."""
+    """Runs of the workflows of one plan. ``other_names``: LLM by every other name that its instances answer to; a recording
+    has the names that were asked for."""
 
-    def __init__(self, workflows: Sequence[str], idle_s: float = IDLE_S) -> None:
-        self._workflows, self._idle_s = tuple(workflows), idle_s
+    def __init__(self, workflows: Sequence[str], idle_s: float = IDLE_S, other_names: Mapping[str, str] | None = None) -> None:
+        self._workflows, self._idle_s, self._llms = tuple(workflows), idle_s, dict(other_names or {})
         self._open: dict[tuple[str, str], list[CallRecord]] = {}
         self._loose: list[CallRecord] = []
         self._ended: dict[str, list[Seen]] = {name: [] for name in workflows}
@@ -37,6 +38,8 @@ class LiveRuns:
         """Take in new records."""
         for record in records:
             self.calls += 1
+            if record.llm in self._llms:
+                record = msgspec.structs.replace(record, llm=self._llms[record.llm])
             workflow = self._workflow(record)
             if workflow is None:
                 self.strangers += 1

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +25,7 @@ from scepsy.steady.pairs import Difference, compared
 from scepsy.steady.rule import judge
 from scepsy.steady.verdict import STABLE, UNSTABLE, Measured
 from scepsy.steady.warmup import warmup_length
+from scepsy.workload import Trace
 from sim.world.run import simulate
 
 Floats = npt.NDArray[np.float64]
@@ -69,7 +71,7 @@ def same_question(contenders: Sequence[Contender]) -> tuple[Stream, ...]:
                 f"{first.name} is for {', '.join(mine)}, {other.name} for {', '.join(theirs)}: must be for the same workflows"
             )
         for name, load in mine.items():
-            if load.trace.runs != theirs[name].trace.runs:
+            if not _same_runs_asked(load.trace, theirs[name].trace, first.plan, other.plan):
                 raise InputError(f"{first.name} and {other.name} come from different traces of {name}: must be the same one")
             rates = load.arrivals.rate_per_s, theirs[name].arrivals.rate_per_s
             if rates[0] != rates[1]:
@@ -77,6 +79,19 @@ def same_question(contenders: Sequence[Contender]) -> tuple[Stream, ...]:
                     f"{first.name} is for {rates[0]:g} runs/s of {name}, {other.name} for {rates[1]:g}: give --rate for both"
                 )
     return tuple(load.stream for load in first.loads)
+
+
+def _same_runs_asked(one: Trace, other: Trace, *plans: Plan) -> bool:
+    """Whether two traces are one, where each plan may have taken some names for others (instances that names share)."""
+    for plan in plans:
+        one, other = one.renamed(plan.other_names), other.renamed(plan.other_names)
+    return one.runs == other.runs
+
+
+def _asked_of(each: Contender, streams: Sequence[Stream]) -> tuple[Stream, ...]:
+    """The common load in the names of a plan's LLMs."""
+    traces = {load.workflow: load.trace for load in each.loads}
+    return tuple(msgspec.structs.replace(stream, trace=traces[stream.workflow]) for stream in streams)
 
 
 def compare_paired(
@@ -104,8 +119,11 @@ def compare_paired(
 
 
 def _round(contenders: Sequence[Contender], streams: tuple[Stream, ...], runs: int, seed: int, engine: str) -> list[Paired]:
-    workload = exactly(streams, runs=runs, seed=seed)
-    made = [simulate(each.plan, workload, profiles=each.profiles, engine=engine) for each in contenders]
+    workloads = [exactly(_asked_of(each, streams), runs=runs, seed=seed) for each in contenders]
+    made = [
+        simulate(each.plan, workload, profiles=each.profiles, engine=engine)
+        for each, workload in zip(contenders, workloads, strict=True)
+    ]
     judged = [judge(samples_of(records, streams)) for records in made]
     found = []
     for stream in streams:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from scepsy.api.forecast import forecast
 from scepsy.api.objectives import checks_against, goodput, kept, told
-from scepsy.api.plan_tables import calls_table, cost_table, expected_table, memory_table
+from scepsy.api.plan_tables import calls_table, cost_table, expected_table, memory_table, models_table
 from scepsy.api.point import at_rate, measure, simulator
 from scepsy.api.prepare import Load
 from scepsy.api.settle import FIRST_RUNS, settle
@@ -188,7 +188,8 @@ def _plan_section(stem: str, plan: Plan, problem: Problem, cost: Cost) -> Sectio
     )
     where = Picture(f"{stem}-gpus", "Which instance sits where, at what share", gpu_map(plan))
     memory = memory_table(plan, problem.profiles, problem.longest_call_tokens)
-    return Section("The plan", items=[allocation, where, memory, cost_table(cost)])
+    models = [models_table(plan)] if plan.models else []
+    return Section("The plan", items=[allocation, *models, where, memory, cost_table(cost)])
 
 
 def _expectation_section(

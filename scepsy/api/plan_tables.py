@@ -104,6 +104,16 @@ def calls_table(records: Records) -> Table:
     )
 
 
+def models_table(plan: Plan) -> Table:
+    """Per LLM: every name that the traffic asks for, and what engines load for it."""
+    return Table(
+        caption="Models",
+        columns=["asked for as", "served by", "weights", "engines load"],
+        rows=[[", ".join(m.names), m.model, m.quantisation, m.hub_id or "not known"] for m in plan.models],
+        note="Several names in one row are served by the same instances." if plan.other_names else "",
+    )
+
+
 def memory_table(plan: Plan, profiles: ProfileSet, longest: Mapping[str, int]) -> Table:
     """Per LLM: GPU memory, weights and KV cache of one instance, and how many of the longest calls it holds."""
     rows = []

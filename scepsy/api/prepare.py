@@ -13,6 +13,7 @@ from scepsy.predictors.aggregate import curve_key
 from scepsy.profile.curve import Curve
 from scepsy.profile.model import ProfileSet
 from scepsy.profile.served import served_by
+from scepsy.profile.sharing import WORK
 from scepsy.progress import Progress, no_progress
 from scepsy.search.problem import Goal, Problem
 from scepsy.stats.use import workflow_use
@@ -84,13 +85,10 @@ def longest_call_tokens(traces: Sequence[Trace]) -> Mapping[str, int]:
     return longest
 
 
-WORK = {"generate": "generate text", "embed": "embed", "rerank": "rerank"}
-
-
 def require_fit(traces: Sequence[Trace], models: Mapping[str, Llm]) -> None:
     """Raise ``InputError`` where a model does another kind of work than its LLM's calls, or takes less than the longest."""
-    kinds = {call.llm: call.kind for trace in traces for run in trace.runs for call in run.calls}
-    for llm, kind in kinds.items():
+    kinds = dict.fromkeys((call.llm, call.kind) for trace in traces for run in trace.runs for call in run.calls)
+    for llm, kind in kinds:
         model = models[llm]
         if model.kind != kind:
             raise InputError(
@@ -184,16 +182,23 @@ def search_notes(curves: Iterable[Curve]) -> list[str]:
 
 
 def model_notes(models: Sequence[Served]) -> list[str]:
-    """What a plan must say of its models: names that share one, and models that engines cannot load by name."""
-    notes = []
-    by_model: dict[str, list[str]] = {}
+    """What a plan must say of its models: names that share instances, names that share a model only, and models that engines
+    cannot load by name."""
+    notes = [
+        f"{' and '.join(served.names)} share the instances of one model ({served.model}): their calls are counted, planned for "
+        f"and simulated as calls to one LLM, {served.llm}"
+        for served in models
+        if served.also
+    ]
+    by_model: dict[str, list[Served]] = {}
     for served in models:
-        by_model.setdefault(served.model, []).append(served.llm)
-    for model, names in by_model.items():
-        if len(names) > 1:
+        by_model.setdefault(served.model, []).append(served)
+    for model, same in by_model.items():
+        if len(same) > 1:
+            every = ",".join(name for served in same for name in served.names)
             notes.append(
-                f"{' and '.join(names)} are one model ({model}), each on instances of its own: serving several names from "
-                f"shared instances is not modelled"
+                f"{' and '.join(served.llm for served in same)} are one model ({model}), each on instances of its own (--share "
+                f"{every} would serve them from the same ones)"
             )
     unknown = [
         f"{served.llm} ({served.model})" if served.model != served.llm else served.llm for served in models if not served.hub_id

@@ -1,6 +1,7 @@
 """The steps of a program: plan, predict, simulate and compare, with the same defaults as the command line."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from scepsy.api.compare import Comparison, compare_plan
@@ -13,6 +14,7 @@ from scepsy.errors import InputError
 from scepsy.files.cache import cache_dir
 from scepsy.plans import Plan
 from scepsy.profile.model import ProfileSet
+from scepsy.profile.sharing import require_groups, sharing
 from scepsy.records import Records
 from scepsy.search import PLANNERS
 from scepsy.search.problem import Goal, Problem
@@ -33,6 +35,7 @@ def plan(
     profiles: ProfileSet | Mapping[str, str] | None = None,
     planner: str = "exact",
     goal: Goal | None = None,
+    share: Sequence[Sequence[str]] = (),
     seed: int = 0,
     jobs: int = 1,
 ) -> Plan:
@@ -40,13 +43,17 @@ def plan(
 
     ``cluster`` is a value, a preset's name, a file or a number of A100-80G GPUs. ``profiles`` is a value, or says which
     built-in model serves which LLM of the trace (None: the LLMs are named as models are). Curves that were profiled before
-    come from the cache. Raises ``InputError`` for an unknown name, ``Infeasible`` when no plan carries the rate.
+    come from the cache. ``share``: groups of names of the traces that one model's instances serve together. Raises
+    ``InputError`` for an unknown name, ``Infeasible`` when no plan carries the rate.
     """
     if planner not in PLANNERS:
         raise InputError(f"planner is {planner!r}: must be one of {', '.join(PLANNERS)}")
     machines = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     loads = _loads(_workflows(traces), rate_per_s)
-    return PLANNERS[planner](_problem(loads, machines, profiles, goal=goal, seed=seed, jobs=jobs))
+    require_groups(share, [load.trace for load in loads])
+    known = sharing(_profiles(loads, machines, profiles), share)
+    loads = tuple(replace(load, trace=load.trace.renamed(known.other_names)) for load in loads)
+    return PLANNERS[planner](_problem(loads, machines, known, goal=goal, seed=seed, jobs=jobs))
 
 
 def predict(
@@ -63,7 +70,7 @@ def predict(
 
     Rates are the plan's unless given.
     """
-    loads = _loads(_workflows(traces), _rates(plan) if rate_per_s is None else rate_per_s)
+    loads = _loads(_workflows(traces, plan), _rates(plan) if rate_per_s is None else rate_per_s)
     return forecast(plan, _problem(loads, plan.cluster, profiles, seed=seed, jobs=jobs), predictor)
 
 
@@ -82,7 +89,7 @@ def simulate(
     Rates are the plan's unless given; ``settings`` go to ``sim.world.run.simulate`` (router, queue order, policies …).
     ``scepsy.summarise`` reduces the records to latencies and counts.
     """
-    loads = _loads(_workflows(traces), _rates(plan) if rate_per_s is None else rate_per_s)
+    loads = _loads(_workflows(traces, plan), _rates(plan) if rate_per_s is None else rate_per_s)
     known = _profiles(loads, plan.cluster, profiles)
     return replay(plan, workload_of(loads, runs=runs, seed=seed), profiles=known, **settings)
 
@@ -106,7 +113,7 @@ def validate(
     Every workflow must keep up with its arrivals and complete all runs. A limit holds when the whole interval is within it.
     Where ``most_calls`` end before that is known, the check fails and says so.
     """
-    loads = _loads(_workflows(traces), _rates(plan) if rate_per_s is None else rate_per_s)
+    loads = _loads(_workflows(traces, plan), _rates(plan) if rate_per_s is None else rate_per_s)
     known = _profiles(loads, plan.cluster, profiles)
     found = settle(
         lambda workload: replay(plan, workload, profiles=known),
@@ -135,18 +142,19 @@ def compare(
 
     ``scepsy compare --measure`` adds what real engines on this host did.
     """
-    workflows = _workflows(traces)
+    workflows = _workflows(traces, plan)
     known = _profiles(_loads(workflows, _rates(plan)), plan.cluster, profiles)
     question = Comparison(plan=plan, traces=workflows, profiles=known, runs=runs, seeds=tuple(seeds), loads=tuple(loads))
     return compare_plan(question)
 
 
-def _workflows(traces: Traces) -> dict[str, Trace]:
+def _workflows(traces: Traces, plan: Plan | None = None) -> dict[str, Trace]:
+    """Each workflow's trace. With a plan, calls to names that share instances are calls to the LLM that serves them."""
     given = [traces] if isinstance(traces, Trace) else list(traces)
     parts = [(name, trace.of(name)) for trace in given for name in trace.workflows]
     if len(dict(parts)) != len(parts):
         raise InputError(f"workflows are {', '.join(name for name, _ in parts)}: give each workflow in one trace only")
-    return dict(parts)
+    return {name: trace if plan is None else trace.renamed(plan.other_names) for name, trace in parts}
 
 
 def _loads(workflows: Mapping[str, Trace], rate_per_s: Rates) -> tuple[Load, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scepsy.cli.options import ClusterName, Csv, Gpus, GpuType, Json, Prices, Profiles, Rates, Renames, Traces
+from scepsy.cli.options import ClusterName, Csv, Gpus, GpuType, Json, Prices, Profiles, Rates, Renames, Shares, Traces
 from scepsy.cli.outermost import require_writable
 from scepsy.cli.output import command, emit_csv, emit_json, progress_bar, show_table, stdout
 from scepsy.cli.question import priced, problem_of, state_problem
@@ -26,6 +26,7 @@ def frontier(
     rate: Rates,
     profiles: Profiles = None,
     rename: Renames = None,
+    share: Shares = None,
     cluster: ClusterName = None,
     gpus: Gpus = None,
     gpu_type: Annotated[
@@ -59,7 +60,15 @@ def frontier(
     clusters = [read_cluster(cluster, gpus, name) for name in dict.fromkeys(gpu_type or ["A100-80G"])]
     clusters = [priced(each, prices) for each in clusters]
     problem, _, _ = state_problem(
-        trace, rate, profiles=profiles, rename=rename, cluster=None, gpus=None, gpu_type="", machines=side_by_side(clusters)
+        trace,
+        rate,
+        profiles=profiles,
+        rename=rename,
+        share=share,
+        cluster=None,
+        gpus=None,
+        gpu_type="",
+        machines=side_by_side(clusters),
     )
     with progress_bar("planning", len(clusters)) as advance:
         found, left_out = offers_of(problem, clusters, done=advance)
@@ -133,6 +142,7 @@ def admit(
     rate: Rates,
     profiles: Profiles = None,
     rename: Renames = None,
+    share: Shares = None,
     cluster: ClusterName = None,
     gpus: Gpus = None,
     gpu_type: GpuType = "A100-80G",
@@ -146,7 +156,7 @@ def admit(
     from scepsy.search.problem import Goal
 
     problem, loads, known = state_problem(
-        trace, rate, profiles=profiles, rename=rename, cluster=cluster, gpus=gpus, gpu_type=gpu_type
+        trace, rate, profiles=profiles, rename=rename, share=share, cluster=cluster, gpus=gpus, gpu_type=gpu_type
     )
 
     def at(numbers: Sequence[int], rates_per_s: Sequence[float]) -> "Problem":
@@ -217,7 +227,7 @@ def changes(
         return
     for change in found.models:
         stdout.print(
-            f"{change.llm}: another model: {model_text(change.before)} before, {model_text(change.after)} after",
+            f"{change.llm}: {change.what}: {model_text(change.before)} before, {model_text(change.after)} after",
             markup=False,
             highlight=False,
         )
@@ -240,5 +250,6 @@ def changes(
 
 
 def model_text(served: "Served") -> str:
-    """A model as the difference of two plans names it."""
-    return f"{served.model} ({served.quantisation})"
+    """A model as the difference of two plans names it, with the other names that it answers to."""
+    named = f" asked for as {' and '.join(served.names)}" if served.also else ""
+    return f"{served.model} ({served.quantisation}){named}"

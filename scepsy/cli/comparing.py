@@ -8,6 +8,7 @@ from scepsy.cli.output import emit_json, show_table, stderr, stdout
 
 if TYPE_CHECKING:
     from scepsy.api.paired import Contender, Paired
+    from scepsy.plans import Plan
 
 
 def compare_plans(paths: Sequence[Path], rate: list[float] | None, *, runs: int | None, seed: int, as_json: bool) -> None:
@@ -46,10 +47,8 @@ def _show_plans(contenders: "Sequence[Contender]") -> None:
     several = len({a.gpu_type for each in contenders for a in each.plan.allocations}) > 1
     rows: list[list[object]] = []
     for llm in llms:
-        mine = [each.plan.allocation(llm) for each in contenders]
-        told = [f"{a.replicas} x TP {a.tensor_parallel}, {a.share_pct} %" + (f" {a.gpu_type}" if several else "") for a in mine]
-        rows.append([llm, *told])
-        sizes = [each.profiles.llm(llm).parameters / 1e9 for each in contenders]
+        rows.append([llm, *(_allocated(each.plan, llm, several=several) for each in contenders)])
+        sizes = [each.profiles.llm(_serving(each.plan, llm)).parameters / 1e9 for each in contenders]
         if len(set(sizes)) > 1:
             rows.append(["  parameters", *(f"{size:.3g}B" for size in sizes)])
     rows.append(["GPUs touched", *(str(cost.gpus) for cost in costs)])
@@ -57,13 +56,27 @@ def _show_plans(contenders: "Sequence[Contender]") -> None:
     rows.append(["$ per 1,000 runs", *(money(cost.usd_per_1000_runs) for cost in costs)])
     show_table("Plans", ["", *(each.name for each in contenders)], rows)
     first = contenders[0]
-    swapped = [llm for llm in llms if len({each.profiles.llm(llm).weight_bytes for each in contenders}) > 1]
+    swapped = [
+        llm for llm in llms if len({each.profiles.llm(_serving(each.plan, llm)).weight_bytes for each in contenders}) > 1
+    ]
     if swapped:
         stdout.print(
             f"Other models serve {', '.join(swapped)}: all are taken to answer with as many tokens as in {first.name}'s trace, "
             "and nothing is said of quality",
             highlight=False, markup=False,
         )  # fmt: skip
+
+
+def _serving(plan: "Plan", llm: str) -> str:
+    return plan.other_names.get(llm, llm)
+
+
+def _allocated(plan: "Plan", llm: str, *, several: bool) -> str:
+    """What an LLM has, or which one's instances serve it."""
+    if llm in plan.other_names:
+        return f"shares those of {plan.other_names[llm]}"
+    a = plan.allocation(llm)
+    return f"{a.replicas} x TP {a.tensor_parallel}, {a.share_pct} %" + (f" {a.gpu_type}" if several else "")
 
 
 def _show_latencies(first: str, found: "Sequence[Paired]", runs: int, seed: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scepsy.cli.options import Json, Prices, Profiles, Rates, Renames, Traces
+from scepsy.cli.options import Json, Prices, Profiles, Rates, Renames, Shares, Traces
 from scepsy.cli.output import command, emit_json, progress_bar, stdout
 from scepsy.cli.question import priced, state_problem
 from scepsy.errors import Infeasible, InputError
@@ -21,6 +21,7 @@ def explore(
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
     profiles: Profiles = None,
     rename: Renames = None,
+    share: Shares = None,
     gpus: Annotated[int, typer.Option(min=1, help="Most GPUs of each type.")] = 8,
     gpu_type: Annotated[list[str] | None, typer.Option(help="GPU type [A100-80G]; repeat to compare several.")] = None,
     prices: Prices = None,
@@ -53,6 +54,7 @@ def explore(
         rate,
         profiles=profiles,
         rename=rename,
+        share=share,
         cluster=None,
         gpus=None,
         gpu_type="",

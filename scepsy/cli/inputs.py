@@ -104,6 +104,15 @@ def as_options(names: Sequence[str], models: Mapping[str, str] | None = None) ->
     return " ".join("--as '" + pair.replace("'", "'\\''") + "'" for pair in pairs)
 
 
+def read_shares(shares: Sequence[str], traces: Sequence["Trace"]) -> list[list[str]]:
+    """The names of each ``--share NAME,NAME``. Raises ``InputError`` for names that cannot share instances."""
+    from scepsy.profile.sharing import require_groups
+
+    groups = [[name.strip() for name in share.split(",")] for share in shares]
+    require_groups(groups, traces)
+    return groups
+
+
 def read_traces(paths: Sequence[Path]) -> list[tuple["Trace", str]]:
     """Load the trace files, with a progress bar; each with its path as given."""
     from scepsy.cli.output import progress_bar
@@ -134,9 +143,13 @@ def read_arrivals(text: str) -> "Arrivals":
 
 
 def plan_inputs(plan: "Plan", path: Path) -> tuple[list[tuple["Trace", str]], "ProfileSet"]:
-    """The traces (one per target, of its workflow) and the profiles that a plan file names, found relative to it."""
+    """The traces (one per target, of its workflow) and the profiles that a plan file names, found relative to it.
+
+    Calls to a name that shares instances are calls to the LLM that serves it.
+    """
     from scepsy.files.profiles import load_profiles
     from scepsy.files.trace import load_trace
+    from scepsy.profile.sharing import sharing
 
     if not plan.profiles:
         raise InputError(f"{path}: profiles is empty: the plan names no profiles file, so it cannot be predicted or simulated")
@@ -148,10 +161,11 @@ def plan_inputs(plan: "Plan", path: Path) -> tuple[list[tuple["Trace", str]], "P
         if target.trace not in loaded:
             loaded[target.trace] = load_trace(path.parent / target.trace)
         try:
-            traces.append((loaded[target.trace].of(target.workflow), target.trace))
+            traces.append((loaded[target.trace].of(target.workflow).renamed(plan.other_names), target.trace))
         except KeyError as error:
             raise InputError(f"{path.parent / target.trace}: {error.args[0]}: the plan was made from another trace") from error
-    return traces, load_profiles(path.parent / plan.profiles)
+    shared = [served.names for served in plan.models if served.also]
+    return traces, sharing(load_profiles(path.parent / plan.profiles), shared)
 
 
 def relative(target: Path, start: Path) -> str:

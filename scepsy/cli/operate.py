@@ -157,6 +157,7 @@ def _operator(
     target = LocalTarget(folder)
     running = target.running()  # before anything is made: there must be a deployment
     strangers = sorted({i.llm for i in running.instances} ^ {i.llm for i in plan.instances})
+    strangers += sorted(running.other_names.keys() ^ plan.other_names.keys())
     if strangers:
         raise InputError(
             f"{plan_file}: its LLMs are not those of the deployment ({', '.join(strangers)}): give the plan that was applied"
@@ -171,7 +172,7 @@ def _operator(
         folder=folder / "operate",
         target=target,
         tail=Tail(recording if recording is not None else target.recording()),
-        live=LiveRuns([load.workflow for load in loads], run_idle_s),
+        live=LiveRuns([load.workflow for load in loads], run_idle_s, plan.other_names),
         settings=settings,
         references=lambda _: planner.references(plan),
         replan=planner.replan,

@@ -15,6 +15,10 @@ OtherRates = Annotated[
 ]
 Profiles = Annotated[Path | None, typer.Option("--profiles", "-p", help="Profiles file; built-in ones when absent.")]
 Renames = Annotated[list[str] | None, typer.Option("--as", help="NAME=MODEL: serve the trace's NAME by this model.")]
+Shares = Annotated[
+    list[str] | None,
+    typer.Option("--share", help="NAME,NAME: names of the trace with one model, served by the same instances; repeatable."),
+]
 ClusterName = Annotated[str | None, typer.Option("--cluster", "-c", help="Cluster file or preset, e.g. 2x8-h100.")]
 Gpus = Annotated[int | None, typer.Option(help="Number of GPUs, in nodes of 8, instead of a cluster.")]
 GpuType = Annotated[str, typer.Option(help="GPU type that goes with --gpus.")]

@@ -26,6 +26,7 @@ from scepsy.cli.options import (
     Rates,
     Renames,
     Seed,
+    Shares,
     TargetName,
     Traces,
 )
@@ -51,6 +52,7 @@ def plan(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Plan file to write (x.plan.yaml).")] = None,
     profiles: Profiles = None,
     rename: Renames = None,
+    share: Shares = None,
     cluster: ClusterName = None,
     gpus: Gpus = None,
     gpu_type: GpuType = "A100-80G",
@@ -158,6 +160,7 @@ def plan(
         rate,
         profiles=profiles,
         rename=rename,
+        share=share,
         cluster=cluster,
         gpus=gpus,
         gpu_type=gpu_type,
@@ -330,7 +333,7 @@ def show_plan(result: "Plan") -> None:
         show_table(
             "Models",
             ["LLM", "served by", "weights", "engines load"],
-            [[m.llm, m.model, m.quantisation, m.hub_id or "not known"] for m in result.models],
+            [[", ".join(m.names), m.model, m.quantisation, m.hub_id or "not known"] for m in result.models],
         )
     show_table(
         "Placement",

@@ -9,6 +9,8 @@ from scepsy.cli.output import progress_bar
 from scepsy.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from scepsy.api.prepare import Load
     from scepsy.cluster import Cluster
     from scepsy.plans import Plan
@@ -23,6 +25,7 @@ def state_problem(
     *,
     profiles: Path | None,
     rename: list[str] | None,
+    share: list[str] | None = None,
     cluster: str | None,
     gpus: int | None,
     gpu_type: str,
@@ -36,16 +39,22 @@ def state_problem(
 ) -> "tuple[Problem, tuple[Load, ...], ProfileSet]":
     """The planning question that a command's options ask; a latency limit under the name "" holds for every workflow.
 
-    ``machines``: the cluster itself instead of the options that name one. ``prices``: a file of prices over the cluster's.
+    ``share``: names that share instances. The loads call the LLM that serves them instead. ``machines``: the cluster itself
+    instead of the options that name one. ``prices``: a file of prices over the cluster's.
     """
     from scepsy.api.prepare import loads_of
-    from scepsy.cli.inputs import mean_contexts, read_arrivals, read_cluster, read_profiles, read_traces
+    from scepsy.cli.inputs import mean_contexts, read_arrivals, read_cluster, read_profiles, read_shares, read_traces
+    from scepsy.profile.sharing import sharing
     from scepsy.search.problem import Goal
 
     loads = loads_of(read_traces(trace), rate, read_arrivals(arrivals))
     machines = machines or read_cluster(cluster, gpus, gpu_type)
     llms = list(dict.fromkeys(llm for load in loads for llm in load.trace.llms))
-    known = read_profiles(profiles, llms, machines, rename or [], mean_contexts([load.trace for load in loads]))
+    groups = read_shares(share or [], [load.trace for load in loads])
+    serving = {name: group[0] for group in groups for name in group[1:]}
+    contexts = mean_contexts([load.trace.renamed(serving) for load in loads])
+    known = sharing(read_profiles(profiles, llms, machines, rename or [], contexts), groups)
+    loads = tuple(replace(load, trace=load.trace.renamed(known.other_names)) for load in loads)
     wanted = goal or Goal()
     if "" in wanted.limits_s:
         wanted = replace(wanted, limits_s={load.workflow: wanted.limits_s[""] for load in loads})
@@ -58,6 +67,7 @@ def with_objectives(problem: "Problem", slo: "Slo") -> "Problem":
     what is not there, or more runs per second than are planned for."""
     workflows = [target.workflow for target in problem.targets]
     llms = {llm.llm: None for use in problem.uses for llm in use.llms}
+    require_own("--slo", slo.llms, problem.profiles.other_names)
     for line in slo.unknown(workflows, llms):
         raise InputError(f"--slo: {line}")
     for name, rate in zip(workflows, problem.rates_per_s, strict=True):
@@ -70,6 +80,16 @@ def with_objectives(problem: "Problem", slo: "Slo") -> "Problem":
         return problem
     note = "objectives for TTFT and TPOT are not predicted while planning: `scepsy validate` simulates them"
     return replace(problem, assumptions=(*problem.assumptions, note))
+
+
+def require_own(option: str, names: "Iterable[str]", others: "Mapping[str, str]") -> None:
+    """Raise ``InputError`` for a name that shares another's instances: what is given for it would hold for all of them."""
+    for name in names:
+        if name in others:
+            raise InputError(
+                f"{option} names {name!r}, which shares the instances of {others[name]}: give it for {others[name]}, where it "
+                f"holds for the calls of both"
+            )
 
 
 def require_objectives(plan: "Plan", problem: "Problem") -> None:
@@ -95,6 +115,7 @@ def slo_of(plan: "Plan", given: list[str] | None) -> "Slo | None":
 
     slo = read_slo(given or []) or plan.slo
     if slo is not None:
+        require_own("--slo", slo.llms, plan.other_names)
         for line in slo.unknown([target.workflow for target in plan.targets], [a.llm for a in plan.allocations]):
             raise InputError(f"--slo: {line}")
     return slo
@@ -107,6 +128,8 @@ def restricted(problem: "Problem", pins: list[str], excluded: list[str]) -> "Pro
     from scepsy.search.choices import Choices, read_ban, read_pin
 
     llms = list(dict.fromkeys(llm.llm for use in problem.uses for llm in use.llms))
+    for option, texts in (("--pin", pins), ("--exclude", excluded)):
+        require_own(option, [text.rpartition("=")[0] for text in texts], problem.profiles.other_names)
     pinned = tuple(read_pin(text, llms) for text in pins)
     if len({one.llm for one in pinned}) != len(pinned):
         raise InputError(f"--pin is given twice for one LLM ({', '.join(pins)}): give each once")

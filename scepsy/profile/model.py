@@ -122,6 +122,25 @@ class ProfileSet(Value, frozen=True, kw_only=True):
         keys = [(p.llm.name, p.gpu.name, p.tensor_parallel) for p in self.profiles]
         for key in keys:
             require(keys.count(key) == 1, "profiles", key, "distinct (llm, GPU type, tensor_parallel)")
+        self._check_other_names()
+
+    def _check_other_names(self) -> None:
+        """Every other name stands for one LLM, which every profile of it says, and is no LLM's own."""
+        llms = {p.llm.name: p.llm for p in self.profiles if p.llm.also}
+        if not llms:
+            return
+        own = {p.llm.name for p in self.profiles}
+        for profile in self.profiles:
+            also = llms[profile.llm.name].also if profile.llm.name in llms else ()
+            require(profile.llm.also == also, f"also of {profile.llm.name}", profile.llm.also, "the same in all its profiles")
+        names = [name for llm in llms.values() for name in llm.also]
+        for name in names:
+            require(name not in own and names.count(name) == 1, "also", name, "a name of one LLM only")
+
+    @property
+    def other_names(self) -> dict[str, str]:
+        """LLM by every other name that the traffic asks for it by; empty where each has one name."""
+        return {name: profile.llm.name for profile in self.profiles for name in profile.llm.also}
 
     def of(self, llm: str, gpu_type: str, tensor_parallel: int) -> Profile:
         """The profile of one (LLM, GPU type, degree). Raises ``KeyError`` naming what there is instead."""

@@ -18,7 +18,9 @@ def served(llm: Llm) -> Served:
     itself where it has the form of one (``owner/name``) and is not a hosted model's.
     """
     model = llm.model or llm.name
-    return Served(llm=llm.name, model=model, hub_id=_hub_id(llm, model), quantisation=llm.precision or "bfloat16")
+    return Served(
+        llm=llm.name, model=model, hub_id=_hub_id(llm, model), quantisation=llm.precision or "bfloat16", also=llm.also
+    )
 
 
 def served_by(profiles: ProfileSet, llms: Iterable[str]) -> tuple[Served, ...]:

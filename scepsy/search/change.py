@@ -1,8 +1,9 @@
 """From a running plan to a better one: what changes, what it costs, and how far to go with a bound on moved instances.
 
-An instance stays when the new plan has one of the same LLM, served by the same model, of the same degree and share on the same
-GPUs. The clusters may differ: what they have in common are GPUs of one node name, index and type. Every other instance of the
-new plan is *started* (cold start: weights are loaded, ``ColdStartLaw``) and every other one of the old plan *stopped*.
+An instance stays when the new plan has one of the same LLM, served by the same model under the same names, of the same degree
+and share on the same GPUs. The clusters may differ: what they have in common are GPUs of one node name, index and type. Every
+other instance of the new plan is *started* (cold start: weights are loaded, ``ColdStartLaw``) and every other one of the old
+plan *stopped*.
 """
 
 from collections import Counter
@@ -33,11 +34,16 @@ Shape = tuple[str, int, tuple[Gpu, ...]]
 
 @dataclass(frozen=True)
 class ModelChange:
-    """An LLM that another model serves from now on."""
+    """An LLM that another model serves from now on, or whose instances answer to other names."""
 
     llm: str
     before: Served
     after: Served
+
+    @property
+    def what(self) -> str:
+        """What changes, in words."""
+        return "other names" if _model(self.before) == _model(self.after) else "another model"
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class PlanDiff:
     cold_start_gpu_s: float = 0.0
     """GPU seconds spent starting."""
     models: tuple[ModelChange, ...] = ()
-    """LLMs that get another model: all their instances start anew."""
+    """LLMs that get another model, or other names: all their instances start anew."""
     models_known: bool = True
     """Whether both plans say which models serve them; where one does not, a swapped model is not seen."""
 
@@ -123,7 +129,8 @@ def diff(before: Plan, after: Plan, profiles: ProfileSet | None = None) -> PlanD
 
 
 def swapped_models(before: Sequence[Served], after: Sequence[Served]) -> tuple[ModelChange, ...]:
-    """LLMs of both sides that different models serve, or one model in different precision."""
+    """LLMs of both sides that different models serve, or one model in different precision or under other names: an engine
+    learns its model's names when it starts."""
     old = {served.llm: served for served in before}
     return tuple(
         ModelChange(served.llm, old[served.llm], served)
@@ -132,8 +139,12 @@ def swapped_models(before: Sequence[Served], after: Sequence[Served]) -> tuple[M
     )
 
 
-def _identity(served: Served) -> tuple[str, str]:
+def _model(served: Served) -> tuple[str, str]:
     return (served.hub_id or served.model, served.quantisation)
+
+
+def _identity(served: Served) -> tuple[tuple[str, str], tuple[str, ...]]:
+    return (_model(served), served.also)
 
 
 def able_to_stay(running: Plan, cluster: Cluster, swapped: Container[str]) -> list[Instance]:

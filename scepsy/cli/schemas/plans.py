@@ -71,7 +71,13 @@ _PLANNED = record(
             {"gpus": by_name(WHOLE), "usd_per_hour": NUMBER, "misses": TEXT},
             description="With --goal cost: the next cheaper combination of GPUs, and the limit or rate that it misses.",
         ),
-        "models": by_name(record({"model": TEXT, "hub_id": maybe(TEXT), "quantisation": TEXT})),
+        "models": by_name(
+            record(
+                {"model": TEXT, "hub_id": maybe(TEXT), "quantisation": TEXT},
+                {"also": rows(TEXT)},
+                description="also: other names of the traffic that the same instances serve (--share).",
+            )
+        ),
     },
 )
 _SUGGESTED = record(
