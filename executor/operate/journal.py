@@ -6,6 +6,7 @@ way. A line that a crash cut short is skipped when reading.
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -173,11 +174,21 @@ def document(entry: Entry) -> dict[str, object]:
     return made
 
 
+BECAUSE = {
+    "drift": "the load is not the one that was planned for",
+    "goal missed": "the goal is missed",
+    "GPUs lost": "GPUs were lost",
+    "refined": "more is known of a load that had changed",
+    "blocked before": "a switch that was wanted could not be made then",
+}
+
+
 def explained(entry: Entry) -> list[str]:
     """The entry in sentences."""
-    lines = [f"#{entry.number} {entry.kind} ({entry.mode}), plan {entry.plan}"]
+    when = datetime.fromtimestamp(entry.at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    lines = [f"#{entry.number} {entry.kind} ({entry.mode}), plan {entry.plan}, {when}"]
     if entry.found:
-        lines.append(f"Planned again because of: {entry.found}.")
+        lines.append(f"Planned again, because {BECAUSE.get(entry.found, entry.found)}.")
     for drift in entry.drifts:
         lines.append(
             f"{drift.workflow}: {drift.number} was {drift.expected:.4g} in the load planned for, the last {drift.runs} runs "

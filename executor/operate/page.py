@@ -4,13 +4,13 @@ Served by the controller's own process and a thread of the standard library's se
 Numbers and names of plans, LLMs and GPUs are shown; no text of calls is known here.
 """
 
-import html
 import json
 import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from executor.operate.html_page import page
 from executor.operate.journal import explained
 from executor.operate.operator import WINDOW_S, Operator
 from scepsy.errors import InputError
@@ -33,6 +33,7 @@ def snapshot(one: Operator) -> dict[str, Any]:
     started = next((entry.at_s for entry in entries), one.clock())
     return {
         "mode": one.mode,
+        "window_s": WINDOW_S,
         "frozen": one.frozen,
         "plan": entries[-1].plan if entries else "",
         "problem": one.problem,
@@ -130,32 +131,6 @@ def _number(name: str) -> dict[str, str]:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def page(seen: dict[str, Any]) -> str:
-    """One page of HTML that reloads itself."""
-
-    def text(value: object) -> str:
-        return html.escape("–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value))
-
-    rows = "".join(
-        f"<tr><td>{text(name)}</td><td>{text(w['rate_per_s'])}</td><td>{text(w['planned_rate_per_s'])}</td>"
-        f"<td>{text(w['latency_s'])}</td><td>{text(w['predicted_latency_s'])}</td><td>{text(w['open_runs'])}</td>"
-        f"<td>{text(max(w['drift'].values(), default=None))}</td></tr>"
-        for name, w in seen["workflows"].items()
-    )
-    gpus = "".join(f"<tr><td>{text(gpu)}</td><td>{text(', '.join(on) or 'free')}</td></tr>" for gpu, on in seen["gpus"].items())
-    decisions = "".join(f"<li>{'<br>'.join(map(text, lines))}</li>" for lines in seen["decisions"])
-    state = "frozen" if seen["frozen"] else seen["mode"]
-    problem = f"<p><b>{text(seen['problem'])}</b></p>" if seen["problem"] else ""
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="10">
-<title>scepsy operate</title><style>body{{font:15px sans-serif;max-width:70em;margin:2em auto;padding:0 1em}}
-table{{border-collapse:collapse;margin:1em 0}}td,th{{border-bottom:1px solid #ccc;padding:.3em .8em;text-align:left}}
-li{{margin:.6em 0}}</style></head><body><h1>Plan {text(seen["plan"])}, {text(state)}</h1>{problem}
-<table><tr><th>workflow</th><th>runs/s, last {WINDOW_S / 60:.0f} min</th><th>planned</th>
-<th>mean latency s</th><th>predicted</th><th>open runs</th><th>strongest drift (1: alarm)</th></tr>{rows}</table>
-<table><tr><th>GPU</th><th>instances</th></tr>{gpus}</table><h2>Last decisions</h2><ul>{decisions}</ul></body></html>
-"""
 
 
 PATHS: dict[str, tuple[str, Callable[[dict[str, Any]], str] | None]] = {

@@ -1,6 +1,7 @@
 """The live page and the metrics of a controller: loopback, numbers only, and never in the way."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 
@@ -60,6 +61,36 @@ def test_names_are_escaped_on_the_page(one) -> None:
     seen["problem"] = "<script>alert(1)</script>"
     assert "<script>" not in page(seen)
     assert "n0" in page(seen) or "host/0" in page(seen)
+
+
+def test_the_page_fits_phones_and_the_dark_and_says_what_was_decided_when(one) -> None:
+    html = page(snapshot(one))
+    for word in (
+        'name="viewport"',
+        "prefers-color-scheme: dark",
+        'class="scroll"',
+        "Acts: it switches plans by itself",
+        "UTC</div>",
+    ):
+        assert word in html, word
+    assert 'class="line told">Decision: ' in html
+    assert "Planned again, because the load is not the one that was planned for." in html
+    assert re.search(r">0\.\d\d \([a-z ]+\)</td>", html)
+
+
+def test_the_page_says_what_is_frozen_wrong_or_alarming_and_that_nothing_was_seen(one) -> None:
+    seen = snapshot(one)
+    seen["workflows"]["w"]["drift"] = {"rate": 1.2, "calls:chat": 0.1}
+    html = page({**seen, "frozen": True, "problem": "the recording <is> gone"})
+    assert 'class="alarm">1.20 (rate)' in html
+    assert "Frozen: the freeze file is there" in html
+    assert "The latest look came to nothing: the recording &lt;is&gt; gone" in html
+    empty = page({**seen, "mode": "advise", "workflows": {}, "decisions": []})
+    assert "Nothing has been looked at yet" in empty
+    assert "Advises: it changes nothing" in empty
+    assert "None yet" in empty
+    odd = page({**seen, "calls": {"read": 1200, "unnamed": 3, "strangers": 0, "damaged": 1}})
+    assert "1,200 calls were read, 3 name no run, 1 could not be read." in odd
 
 
 def test_a_page_that_cannot_be_made_says_so_and_serving_goes_on(one) -> None:
