@@ -1,5 +1,6 @@
 """The evaluation as one page: what came out with intervals, claims, losses, what is not settled, and what it all rests on."""
 
+import math
 import platform
 import tempfile
 from pathlib import Path
@@ -103,15 +104,15 @@ def outcome(tables: Tables) -> Section:
         if not any(row["system"] == OURS for row in systems) or not others:
             continue
         top = max(others, key=lambda row: row["rate_per_s"])
-        settled = [row for row in best.get(key, []) if row["stable"] and row["settled"]]
-        least = min(settled, key=lambda row: row["ratio"], default=None)
-        most = max(settled, key=lambda row: row["ratio"], default=None)
+        both = [row for row in best.get(key, []) if row["stable"]]
+        least = min(both, key=lambda row: row["ratio"], default=None)
+        most = max(both, key=lambda row: row["ratio"], default=None)
         rows.append(
             [
                 place(top),
                 top["title"],
                 interval(top["ratio"], top["ratio_low"], top["ratio_high"], top["settled"]),
-                len(settled),
+                len(both),
                 _against(least),
                 _against(most),
             ]
@@ -122,7 +123,7 @@ def outcome(tables: Tables) -> Section:
             "question",
             "best other by rate",
             "highest stable rate, Scepsy's over its",
-            "settled common rates",
+            "rates at which both are stable",
             "latency, least: best other's over Scepsy's",
             "latency, most",
         ],
@@ -134,14 +135,14 @@ def outcome(tables: Tables) -> Section:
     words = [settled_words(tables), loss_words(certain, len(losses) - len(certain))]
     items = [table]
     if certain:
-        items.append(loss_table("Settled losses", certain))
+        items.append(loss_table("Losses", certain))
     return Section("What came out", words, items)
 
 
 def _against(row: dict[str, Any] | None) -> str:
     if row is None:
         return "–"
-    return f"{interval(row['ratio'], row['low'], row['high'])} ({row['title']}, {row['rate_per_s']:.3g}/s)"
+    return f"{interval(row['ratio'], row['low'], row['high'], row['settled'])} ({row['title']}, {row['rate_per_s']:.3g}/s)"
 
 
 def settled_words(tables: Tables) -> str:
@@ -153,16 +154,20 @@ def settled_words(tables: Tables) -> str:
     borders = tables["maxima"]
     return (
         f"{settled} of {total} points are settled, {unstable} are unstable, {total - settled - unstable} are neither within "
-        f"the budget. {int(borders['settled'].sum())} of {len(borders)} highest stable rates are settled."
+        f"the budget. Of {len(borders)} highest stable rates {int(borders['settled'].sum())} are as precise as asked for, "
+        f"{int((borders['low'].gt(0) & borders['high'].map(math.isfinite)).sum())} are known from both sides."
     )
 
 
 def loss_words(certain: list[dict[str, Any]], possible: int) -> str:
     """Losses in one sentence."""
-    more = f" At {possible} more, ratios are past {TIE:.0%} but not settled or not certain." if possible else ""
+    more = f" At {possible} more, ratios are past {TIE:.0%} but not certain." if possible else ""
     if not certain:
-        return f"At no settled point is another system better by more than {TIE:.0%} with an interval that leaves out 1.{more}"
-    return f"Another system is better by more than {TIE:.0%} at {len(certain)} settled points, listed below.{more}"
+        return f"Nowhere is another system better by more than {TIE:.0%} with an interval that leaves out 1.{more}"
+    return (
+        f"Another system is better by more than {TIE:.0%}, with an interval that leaves out 1, at {len(certain)} points listed "
+        f"below.{more}"
+    )
 
 
 def loss_table(caption: str, rows: list[dict[str, Any]]) -> Table:
@@ -232,7 +237,7 @@ def lost(losses: pd.DataFrame) -> Section:
         )
     return Section(
         "Possible losses",
-        ["Not settled, or the interval holds 1: more seeds or longer runs may make them losses."],
+        ["The interval holds 1, or a highest rate is known from one side: more seeds or longer runs may make them losses."],
         [loss_table("Points past 2 % that are not certain", possible)],
     )
 
@@ -260,7 +265,9 @@ def settledness(tables: Tables) -> Section:
         "Points and borders by system", ["system", "points", "settled", "unstable", "borders settled", "why not"], rows
     )
     return Section(
-        "What is settled", ["A point that the budget did not settle is kept, and counts in no claim and no loss."], [table]
+        "What is settled",
+        ["A point that the budget did not settle is kept. Its interval is wide, and decides what follows from the point."],
+        [table],
     )
 
 

@@ -1,23 +1,27 @@
 """Public claims as data, and what this evaluation finds at the same cut.
 
-A claim is *reproduced* when our interval at its cut reaches what it says, *not reproduced* when it does not, *not comparable*
-where its source does not say at which cut, or where no settled point of ours is at that cut. The GPU type, the models, the
-arrivals and the fraction unit behind all of them are not public, so even a reproduced claim is one at our assumptions.
+A claim is *reproduced* when our interval at its cut reaches what it says, and *not reproduced* when it does not. It is
+*undecided* when the interval holds what it says and is too wide to mean anything. It is *not comparable* where its source
+does not say at which cut, or where nothing of ours is known at that cut. Known is a ratio of means where both systems are
+stable, and a ratio of highest rates where both brackets have two ends. Such a number need not be as precise as was asked for:
+its interval says how precise it is. The GPU type, the models, the arrivals and the fraction unit behind all claims are not
+public, so even a reproduced claim is one at our assumptions.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from experiments.findings.compare import KEYS, OURS, OWN_GROUPS, largest, records
+from experiments.findings.compare import OWN_GROUPS, largest, records
 
 ABSTRACT = "abstract of arXiv 2604.15186"
 NOTE = "one public survey note; other notes contradict it"
-REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
+REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, UNDECIDED = "reproduced", "not reproduced", "not comparable", "undecided"
 RAG, BEAM = "rag-rerank", "beam-search"
+WIDE = 1.5
+"""An interval whose ends are further apart than this ratio decides nothing about a claim that it holds."""
 MARGIN = 0.1
 """A claim that is no upper bound is reproduced when our interval comes within 10 % of it."""
 
@@ -63,36 +67,34 @@ def base(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[same & (frame["planned_on"] == "") & (frame["measured_on"] == "") & (frame["gpus_per_node"] == 8)]
 
 
-def settled_borders(maxima: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose highest rate is settled, as Scepsy's is at the same question."""
-    keys = list(KEYS)
-    ours = maxima[(maxima["system"] == OURS) & maxima["settled"].astype(bool)][keys]
-    return maxima[maxima["settled"].astype(bool)].merge(ours, on=keys, how="inner")
+def known_borders(maxima: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose highest rate has a bracket with two ends, as Scepsy's has at the same question."""
+    return maxima[maxima["ratio_low"].map(math.isfinite) & maxima["ratio_high"].map(math.isfinite)]
 
 
-def cell(row: Mapping[str, Any]) -> str:
-    """A query for the rows of a system at a workload and cluster size."""
-    return f"system == {row['system']!r} and workload == {row['workload']!r} and gpus == {row['gpus']}"
+def known_ratios(compared: pd.DataFrame) -> pd.DataFrame:
+    """Rows at which both systems are stable, and the ratio of their means has an interval."""
+    return compared[compared["stable"].astype(bool) & compared["low"].notna() & compared["high"].notna()]
 
 
 def most_throughput(tables: Tables) -> Ours:
     """The largest ratio of highest stable rates over any other system on any workload, where both borders are known."""
-    found = settled_borders(base(tables["maxima"]))
-    found = found[~found["group"].isin(OWN_GROUPS) & found["ratio"].map(math.isfinite)]
+    found = known_borders(base(tables["maxima"]))
+    found = found[~found["group"].isin(OWN_GROUPS)]
     if found.empty:
-        return nothing("no system's highest rate is settled")
+        return nothing("no system's highest rate is known from both sides")
     row = largest(found, "ratio")
     return Ours(row["ratio"], row["ratio_low"], row["ratio_high"], f"{row['workload']}, {row['gpus']} GPUs, {row['title']}")
 
 
 def most_latency(tables: Tables) -> Ours:
     """The largest ratio of mean latencies at a rate at which both are stable."""
-    found = base(tables["comparisons"])
-    found = found[~found["group"].isin(OWN_GROUPS) & found["stable"] & found["settled"] & found["ratio"].notna()]
+    found = known_ratios(base(tables["comparisons"]))
+    found = found[~found["group"].isin(OWN_GROUPS)]
     if found.empty:
-        return nothing("no point at which both are settled")
+        return nothing("no rate at which both are stable")
     row = largest(found, "ratio")
-    where = f"{row['workload']} ({row['workflow']}), {row['gpus']} GPUs, {row['title']}, load {row['load']:g}, both settled"
+    where = f"{row['workload']} ({row['workflow']}), {row['gpus']} GPUs, {row['title']}, load {row['load']:g}, both stable"
     return Ours(row["ratio"], row["low"], row["high"], where)
 
 
@@ -105,10 +107,10 @@ def throughput_over(system: str, workload: str, gpus: int) -> Callable[[Tables],
         if found.empty:
             return nothing(f"not measured: {workload} on {gpus} GPUs with {system}")
         row = records(found)[0]
-        if math.isfinite(row["ratio"]) and settled_borders(base(tables["maxima"])).query(cell(row)).empty:
-            return nothing(f"a highest rate is not settled: {row['why'] or 'that of Scepsy'}")
         if not math.isfinite(row["ratio"]):
             return nothing(f"{row['title']} is stable at no load that was tried: {row['why'] or 'no ratio'}")
+        if known_borders(found).empty:
+            return nothing(f"a highest rate is known from one side only: {row['why'] or 'that of Scepsy'}")
         return Ours(
             row["ratio"],
             row["ratio_low"],
@@ -125,12 +127,12 @@ def latency_over(system: str, workload: str, gpus: int) -> Callable[[Tables], Ou
     def cut(tables: Tables) -> Ours:
         found = base(tables["comparisons"])
         found = found[(found["system"] == system) & (found["workload"] == workload) & (found["gpus"] == gpus)]
-        both = found[found["stable"] & found["settled"] & found["ratio"].notna()]
+        both = known_ratios(found)
         if both.empty:
-            return nothing("no rate at which both are settled; the source does not say at which rate it compares")
+            return nothing("no rate at which both are stable; the source does not say at which rate it compares")
         row = largest(both, "ratio")
         return Ours(
-            row["ratio"], row["low"], row["high"], f"load {row['load']:g}, the largest ratio of those at which both are settled"
+            row["ratio"], row["low"], row["high"], f"load {row['load']:g}, the largest ratio of those at which both are stable"
         )
 
     return cut
@@ -141,9 +143,9 @@ def at_low_rates(system: str, workload: str) -> Callable[[Tables], Ours]:
 
     def cut(tables: Tables) -> Ours:
         found = base(tables["comparisons"])
-        found = found[(found["system"] == system) & (found["workload"] == workload) & found["ratio"].notna() & found["settled"]]
+        found = known_ratios(found[(found["system"] == system) & (found["workload"] == workload)])
         if found.empty:
-            return nothing("not measured, or not both settled")
+            return nothing("not measured, or not both stable")
         lowest = found[found["load"] == found.groupby("gpus")["load"].transform("min")]
         row = records(lowest.sort_values("ratio", kind="stable"))[0]
         return Ours(row["ratio"], row["low"], row["high"], f"{row['gpus']} GPUs, load {row['load']:g}")
@@ -190,10 +192,10 @@ def without(system: str) -> Callable[[Tables], Ours]:
     """How much lower the highest stable rate is without one of Scepsy's means, percent, the largest over workloads."""
 
     def cut(tables: Tables) -> Ours:
-        found = settled_borders(tables["maxima"])
-        found = found[(found["system"] == system) & found["ratio"].map(math.isfinite)]
+        found = known_borders(tables["maxima"])
+        found = found[found["system"] == system]
         if found.empty:
-            return nothing(f"not measured, or no highest rate is settled: {system}")
+            return nothing(f"not measured, or a highest rate is known from one side only: {system}")
         row = largest(found, "ratio")
         low, value, high = (100 * (1 - 1 / row[name]) for name in ("ratio_low", "ratio", "ratio_high"))
         return Ours(
@@ -246,6 +248,8 @@ def verdict(claim: Claim, ours: Ours) -> tuple[str, str]:
             if 10 <= ours.value < 100
             else (NOT_REPRODUCED, "another order of magnitude: ours is compiled to arrays")
         )
+    if low < claim.claimed * (1 - MARGIN) and high > claim.claimed * (1 + MARGIN) and high > WIDE * low:
+        return UNDECIDED, f"our interval holds it and is wide: {low:.3g} to {high:.3g} {claim.unit}"
     if high >= claim.claimed * (1 - (0 if claim.up_to else MARGIN)):
         over = low > claim.claimed * (1 + MARGIN)
         return REPRODUCED, "ours is more than claimed" if over else "our interval reaches it"

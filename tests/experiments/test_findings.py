@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from experiments.findings.claims import CLAIMS, NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED, claims
+from experiments.findings.claims import CLAIMS, NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED, UNDECIDED, claims
 from experiments.findings.compare import ALL, comparisons, maxima, paired_ratio
 from experiments.findings.derive import DERIVED, derive
 from experiments.findings.losses import LOSS, POSSIBLE, losses
@@ -127,11 +127,24 @@ def test_losses_are_settled_certain_and_beyond_two_percent_and_the_rest_is_possi
     assert seen == {
         (LOSS, "latency", "equal", 0.5),
         (POSSIBLE, "latency", "aegaeon", 0.5),
-        (POSSIBLE, "latency", "equal", 0.9),
+        (LOSS, "latency", "equal", 0.9),  # not settled, but the interval leaves out 1
         (LOSS, "highest rate", "equal", 1.25),
     }
-    unsettled = maxima(pd.DataFrame(highest("scepsy", 20, settled=False) + highest("equal", 25)))
-    assert set(losses(comparisons(frame), unsettled).query("statistic == 'highest rate'")["verdict"]) == {POSSIBLE}
+    wide = maxima(pd.DataFrame(highest("scepsy", 20, 26, settled=False) + highest("equal", 25)))
+    assert set(losses(comparisons(frame), wide).query("statistic == 'highest rate'")["verdict"]) == {POSSIBLE}
+    open_ = maxima(pd.DataFrame(highest("scepsy", 20, math.inf, settled=False) + highest("equal", 25)))
+    assert set(losses(comparisons(frame), open_).query("statistic == 'highest rate'")["verdict"]) <= {POSSIBLE}
+
+
+def test_a_system_that_keeps_up_where_scepsy_does_not_is_better_there() -> None:
+    rows = []
+    for load, verdict in ((0.9, "unstable"), (1.0, "undecided"), (1.1, "stable")):
+        rows += point("scepsy", [9.0, 9.0], load=load, verdict=verdict, settled=False) + point("equal", [9.0, 9.0], load=load)
+    found = losses(comparisons(pd.DataFrame(rows)), maxima(pd.DataFrame(highest("scepsy", 20) + highest("equal", 20))))
+    assert [(row.verdict, row.statistic, row.load) for row in found.itertuples()] == [
+        (LOSS, "keeps up", 0.9),
+        (POSSIBLE, "keeps up", 1.0),
+    ]
 
 
 def test_ratios_of_highest_rates_are_those_that_both_brackets_allow() -> None:
@@ -183,10 +196,11 @@ def test_claims_are_judged_at_their_own_cut() -> None:
     assert weaker.loc["aegaeon-throughput-rag-rerank-4", "verdict"] == NOT_REPRODUCED
 
 
-def test_nothing_that_is_not_settled_and_no_trial_decides_a_claim() -> None:
+def test_nothing_that_is_not_known_and_no_trial_decides_a_claim() -> None:
+    undecided = point("aegaeon", [99.0] * 2, verdict="undecided", settled=False)
     open_ = {
-        "maxima": maxima(pd.DataFrame(highest("scepsy", 24) + highest("aegaeon", 8, settled=False))),
-        "comparisons": comparisons(pd.DataFrame(point("scepsy", [1.0, 1.0]) + point("aegaeon", [99.0] * 2, settled=False))),
+        "maxima": maxima(pd.DataFrame(highest("scepsy", 24) + highest("aegaeon", 8, math.inf, settled=False))),
+        "comparisons": comparisons(pd.DataFrame(point("scepsy", [1.0, 1.0]) + undecided)),
     }
     assert set(claims(open_)["verdict"]) == {NOT_COMPARABLE}
     for scale in ("smoke", "quick"):
@@ -226,6 +240,13 @@ def test_a_claim_that_the_interval_reaches_is_reproduced() -> None:
     found = claims(reached).set_index("claim").loc["throughput"]
     assert found["ours"] < 2.4 < found["high"]
     assert found["verdict"] == REPRODUCED
+
+
+def test_a_claim_within_a_wide_interval_is_undecided() -> None:
+    wide = tables(2.0, 4.0) | {"maxima": maxima(pd.DataFrame(highest("scepsy", 24) + highest("aegaeon", 6, 16, settled=False)))}
+    found = claims(wide).set_index("claim").loc["aegaeon-throughput-rag-rerank-4"]
+    assert (found["low"], found["high"]) == (1.5, 4.0)
+    assert found["verdict"] == UNDECIDED
 
 
 def test_the_claim_on_low_rates_is_judged_at_the_lowest_of_each_cluster() -> None:
