@@ -137,7 +137,7 @@ def test_the_page_says_what_came_out_what_is_lost_and_how_each_figure_is_drawn(t
     files = write_report(tmp_path, tmp_path / "evaluation.html")
     page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
     first_screen = page.partition("Public claims</h2>")[0]
-    assert "Settled losses" in first_screen
+    assert "Losses" in first_screen
     assert "Newcomer" in first_screen
     assert "points are settled" in first_screen
     for part in ("up to 2.4x higher throughput", "not reproduced", "What is settled", "Assumptions by system", "made-up"):
