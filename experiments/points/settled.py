@@ -32,7 +32,6 @@ Row = dict[str, Any]
 GROWTH = 3
 """Each round is so many times as long as the one before."""
 LEAST_SPANS = 6.0
-"""Arrivals of the first round last at least this many times the predicted latency."""
 CERTAIN = 1e-4
 """Growth less probable than this in the first ``ENOUGH`` seeds together ends a round: the other seeds are not replayed."""
 ENOUGH = 2
@@ -51,6 +50,8 @@ class Budget:
     """Calls of each seed's first round."""
     most_calls: int
     """Calls of each seed's last round, about: rounds grow threefold, and one of up to 1.5 times as many is still begun."""
+    least_spans: float = LEAST_SPANS
+    """Arrivals of the first round last at least this many times the predicted latency."""
 
 
 @dataclass(frozen=True)
@@ -122,25 +123,27 @@ class Round:
         return f"not settled: up to {upper:.1%} of the work that arrives may stay behind (limit {self.limit:.1%})"
 
 
-def first_runs(question: Question, load: float, calls: int) -> int:
-    """Runs of a round of about ``calls`` calls: enough for a verdict on every workflow, and ``LEAST_SPANS`` latencies."""
+def first_runs(question: Question, load: float, budget: Budget) -> int:
+    """Runs of a first round: enough for a verdict on every workflow, long enough, and about the calls that are asked for."""
     reference = reference_of(question)
     rates = [rate * load for rate in reference.rates_per_s]
     total = fsum(rates)
     enough = 1.2 * FEWEST_RUNS * total / min(rates)
     return math.ceil(
-        max(enough, LEAST_SPANS * reference.latency_s * total, calls / calls_of_streams(measured_streams(question, load)))
+        max(
+            enough,
+            budget.least_spans * reference.latency_s * total,
+            budget.first_calls / calls_of_streams(measured_streams(question, load)),
+        )
     )
 
 
-def first_runs_guess(question: Question, load: float, calls: int) -> float:
+def first_calls_guess(question: Question, load: float, budget: Budget) -> float:
     """About the calls of a first round, for estimates: profiles nothing."""
     reference = known_reference(question) or GUESS
     each = fsum(calls_per_run(question)) / len(question.workflows)
-    runs = max(
-        1.2 * FEWEST_RUNS * len(question.workflows), LEAST_SPANS * reference.latency_s * fsum(reference.rates_per_s) * load
-    )
-    return max(float(calls), runs * each)
+    long = budget.least_spans * reference.latency_s * fsum(reference.rates_per_s) * load
+    return max(float(budget.first_calls), max(1.2 * FEWEST_RUNS * len(question.workflows), long) * each)
 
 
 def replay_seed(deployment: Deployment, streams: Sequence[Stream], seed: int, runs: int, precision: float) -> Settled:
@@ -171,7 +174,7 @@ def rounds(
 
     Returns the last round and the calls that all took.
     """
-    runs, spent = first_runs(question, load, budget.first_calls), 0
+    runs, spent = first_runs(question, load, budget), 0
     limit = budget.tolerance if stability else budget.precision
     while True:
         found = play(deployment, question, load, seeds, runs, limit)

@@ -1,6 +1,7 @@
 """How a cell is measured, in three steps, each resting on the rows of the one before.
 
-1. *screen*: every option of every system that has several, once and briefly, with a seed that nothing else uses.
+1. *screen*: every option of every system that has several, briefly, with a seed that nothing else uses, at rising loads until
+   it is unstable.
 2. *maximum*: the highest stable rate of each system, by bisection, for its best options near saturation.
 3. *sweep*: latencies of all systems at the same rates, parts of the highest rate that any of them keeps up with.
 
@@ -19,7 +20,7 @@ import msgspec
 from experiments.points.border import START_LOAD, highest_rate
 from experiments.points.measured import COMPILED_SPEEDUP, interpreted
 from experiments.points.questions import Question
-from experiments.points.settled import Budget, Row, budget_of, first_runs_guess, settled_point
+from experiments.points.settled import Budget, Row, budget_of, first_calls_guess, settled_point
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.evaluation.design import GROUPS, JUDGED, PLANS, Cell, Plan, cells, options_of
 from experiments.studies.loads import question_of
@@ -28,6 +29,8 @@ from experiments.systems.registry import STEPS
 from scepsy.steady.verdict import UNSTABLE
 
 Found = Sequence[Row]
+SCREEN_SPANS = 3.0
+"""Predicted latencies that a trial of an option lasts, at least."""
 
 
 def plan_of(scale: Scale) -> Plan:
@@ -62,14 +65,15 @@ def screen(scale: Scale, found: Found = ()) -> list[Task]:
     """Step 1."""
     plan = plan_of(scale)
     calls_each = plan.screen_calls
-    budget = replace(plan.budget, seeds=(plan.screen_seed,), first_calls=calls_each, most_calls=calls_each)
+    budget = replace(
+        plan.budget, seeds=(plan.screen_seed,), first_calls=calls_each, most_calls=calls_each, least_spans=SCREEN_SPANS
+    )
     return distinct(
-        task("screen", cell.question, system, option, budget, load=load)
+        task("screen", cell.question, system, option, budget, loads=plan.screen_loads)
         for cell in cells(plan)
         for system in cell.systems
         if len(options := options_of(system, cell.question, plan)) > 1
         for option in options
-        for load in plan.screen_loads
     )
 
 
@@ -83,7 +87,8 @@ def maximum(scale: Scale, found: Found = ()) -> list[Task]:
             edge = max((load for load, ranked in seen.items() if ranked and not ranked[0].unstable), default=START_LOAD)
             for option in best_options(cell.question, system, edge, seen, plan, plan.finalists_at_border):
                 budget = plan.budget_of(system)
-                tasks.append(task("maximum", cell.question, system, option, budget, load=edge if seen else START_LOAD))
+                start = edge if seen else START_LOAD
+                tasks.append(task("maximum", cell.question, system, option, budget, loads=(start,)))
     return distinct(tasks)
 
 
@@ -100,7 +105,7 @@ def sweep(scale: Scale, found: Found = ()) -> list[Task]:
                 for option in best_options(cell.question, system, load, seen, plan, plan.finalists):
                     known = load >= limits.get(label_of(option), math.inf)
                     budget = brief(plan.budget_of(system)) if known else plan.budget_of(system)
-                    tasks.append(task("sweep", cell.question, system, option, budget, load=load, unstable=known))
+                    tasks.append(task("sweep", cell.question, system, option, budget, loads=(load,), unstable=known))
     return distinct(tasks)
 
 
@@ -110,7 +115,14 @@ def brief(budget: Budget) -> Budget:
 
 
 def task(
-    step: str, question: Question, system: str, option: Option, budget: Budget, load: float, *, unstable: bool = False
+    step: str,
+    question: Question,
+    system: str,
+    option: Option,
+    budget: Budget,
+    loads: tuple[float, ...],
+    *,
+    unstable: bool = False,
 ) -> Task:
     """One task. ``unstable``: a lower load has been shown to be."""
     params = {
@@ -118,7 +130,7 @@ def task(
         "question": asdict(question),
         "system": system,
         "option": dict(option),
-        "load": load,
+        "loads": list(loads),
         "budget": asdict(budget),
         "unstable": unstable,
     }
@@ -190,15 +202,25 @@ KNOWN = {
 def run(params: Mapping[str, Any]) -> list[Row]:
     """One task's rows, each with the task that made it."""
     question, budget = question_of(params), budget_of(params)
-    system, option, load = params["system"], params["option"], params["load"]
+    system, option, loads = params["system"], params["option"], params["loads"]
     if params["step"] == "maximum":
-        rows = highest_rate(question, system, option, budget, load)
+        rows = highest_rate(question, system, option, budget, loads[0])
     else:
-        rows = settled_point(question, system, option, load, budget, params["step"])
+        rows = until_unstable(settled_point(question, system, option, load, budget, params["step"]) for load in loads)
         if params["unstable"]:
             rows = [row | KNOWN for row in rows]
     text = json.dumps(params, sort_keys=True)
     return [row | {"task": text} for row in rows]
+
+
+def until_unstable(points: Iterable[list[Row]]) -> list[Row]:
+    """Rows of points at rising loads, the first unstable one included."""
+    rows: list[Row] = []
+    for found in points:
+        rows += found
+        if any(row["point_verdict"] == UNSTABLE for row in found):
+            break
+    return rows
 
 
 PROBES = 6
@@ -216,9 +238,9 @@ def calls(params: Mapping[str, Any]) -> float:
     """Interpreted calls that take about as long as the task. For estimates only."""
     question, budget, step = question_of(params), budget_of(params), params["step"]
     static = not interpreted(params["system"])
-    first = first_runs_guess(question, params["load"], budget.first_calls)
+    first = first_calls_guess(question, params["loads"][0], budget)
     most = max(first, budget.most_calls)
-    loads = PROBES if step == "maximum" else 1
+    loads = PROBES if step == "maximum" else len(params["loads"])
     each = first if step == "screen" else max(first, PART_OF_BUDGET[step] * most)
     work = each * len(budget.seeds) * loads / (COMPILED_SPEEDUP if static else 1 / POLICY_CALL)
     plans = loads + (STEPS if step == "maximum" else 0)
