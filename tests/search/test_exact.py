@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,26 @@ def test_a_search_that_ran_out_of_effort_does_not_claim_the_optimum(
     assert short.objective_s > best * 1.001, "the question must be one that the short search does not solve"
     assert not short.optimal
     assert short.bound_latency_s <= best * (1 + 1e-9)
+
+
+def test_an_optimum_that_may_or_may_not_pack_leaves_the_search_unproved(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(Size(llms=3, nodes=1, gpus_per_node=4, load=0.3, interference=0.0, share_unit_pct=20), 2)
+    best = PLANNERS["exact"](problem)
+    assert best.optimal
+    packed = within.Search._pack
+
+    def unknown(search: within.Search, allocations: tuple[Allocation, ...], prove: bool) -> tuple[Any, bool]:
+        known = sorted(allocations) != sorted(best.allocations)
+        return packed(search, allocations, prove) if known else (None, False)
+
+    monkeypatch.setattr(within.Search, "_pack", unknown)
+    second = PLANNERS["exact"](problem)
+    assert second.objective_s is not None
+    assert best.objective_s is not None
+    assert second.bound_latency_s is not None
+    assert second.objective_s > best.objective_s
+    assert not second.optimal
+    assert second.bound_latency_s <= best.objective_s * (1 + 1e-9)
 
 
 def test_no_option_is_loaded_beyond_the_limit() -> None:

@@ -13,7 +13,7 @@ from scipy.signal import lfilter
 
 from scepsy.steady import verdict
 from scepsy.steady.drift import Drift, drift, pooled_drift, work_in_system
-from scepsy.steady.interval import mean_interval, quantile_interval
+from scepsy.steady.interval import correlation, mean_interval, quantile_interval
 from scepsy.steady.pairs import compared
 from scepsy.steady.rule import until_settled
 from scepsy.steady.verdict import STABLE, UNDECIDED, UNSTABLE, Sample, measured
@@ -199,6 +199,40 @@ def test_what_is_undecided_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> No
     found = measured(queue(0.3, 20_000, 1))
     assert found.latency.half_width < 0.03 * found.latency.value
     assert (found.verdict, found.latency.settled) == (UNDECIDED, False)
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.006, UNDECIDED), (0.004, UNSTABLE)])
+def test_growth_is_a_drift_below_half_a_percent_of_probability(p: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict, "drift", lambda *_: Drift(part=0.1, p=p, upper=0.2))
+    assert measured(queue(0.3, 5_000, 1)).verdict == said
+
+
+def test_where_no_end_of_the_warm_up_is_found_a_quarter_is_left_out_and_nothing_is_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verdict, "warmup_length", lambda _: None)
+    found = measured(queue(0.3, 20_000, 1), precision=0.05)
+    assert found.verdict == STABLE
+    assert found.latency.half_width < 0.05 * found.latency.value
+    assert (found.latency.settled, found.latency.why) == (False, "not settled: warm-up not over")
+    assert found.begin_s == 0.25 * found.stop_s
+
+
+def test_runs_at_the_end_around_which_the_system_empties_are_not_averaged() -> None:
+    arrival = np.arange(0.0, 100.0, 0.1)
+    # A long run takes 1 s, so arrivals of the last second count for the drift, not for the mean.
+    latency = np.where(arrival > arrival[-1] - 0.95, 1.2, 1.0)
+    found = measured(Sample(arrival, arrival + latency, np.ones(len(arrival))))
+    assert found.latency.value == pytest.approx(1.0, rel=1e-12)
+    assert found.p99_s.value == pytest.approx(1.0, rel=1e-12)
+
+
+def test_the_correlation_of_batches_has_its_bias_removed_and_a_margin() -> None:
+    means = np.array([1.0, 2.0, 2.0, 1.0] * 5)
+    centred = means - 1.5
+    plain = float((centred[1:] * centred[:-1]).sum() / (centred**2).sum())
+    assert correlation(means) == pytest.approx(plain + 1 / 20 + 0.5 / 20**0.5)
+    assert correlation(np.array([1.0, 2.0] * 10)) == 0.0
 
 
 def test_the_longer_side_of_a_quantiles_interval_counts() -> None:
