@@ -5,6 +5,7 @@ Every step looks at what is there and does what is missing, so a run that was cu
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from executor.cluster.api import Api, Object
 from executor.cluster.drain import drain
@@ -19,7 +20,7 @@ from executor.cluster.transition import Transition, transition
 from executor.cluster.waits import Event, NotReady, OnEvent, PodFeed, Refusals, WaitLimits, bring_up, wait_gone
 from executor.manifests import Rendered, read_plan_config_map, render
 from executor.manifests.gateway import gateway_name
-from executor.manifests.names import CONTENT, DOMAIN, PLAN, STATE, slug
+from executor.manifests.names import CONTENT, DOMAIN, PLAN, SINCE, STATE, slug
 from scepsy.errors import BackendError, ScepsyError
 
 
@@ -204,7 +205,7 @@ class _Writer:
         metadata = self._rendered.plan["metadata"]
         stored = self._stored.get((CONFIG_MAP.name, metadata["name"]))
         if stored is None or annotation(stored, STATE) != state or not self._same(self._rendered.plan, stored, owned=False):
-            annotations = {**metadata["annotations"], STATE: state}
+            annotations = {**metadata["annotations"], STATE: state, **_since(state, stored)}
             stored = self._api.apply({**self._rendered.plan, "metadata": {**metadata, "annotations": annotations}})
             self._stored[CONFIG_MAP.name, metadata["name"]] = stored
             self.written += 1
@@ -223,6 +224,14 @@ class _Writer:
             and (not owned or owners == [self._owner["uid"]])
             and not differences(manifest, stored)
         )
+
+
+def _since(state: str, stored: Object | None) -> dict[str, str]:
+    """When an active plan came to serve: now, unless it did already."""
+    if state != "active":
+        return {}
+    known = annotation(stored, SINCE) if stored is not None and annotation(stored, STATE) == "active" else ""
+    return {SINCE: known or datetime.now(tz=UTC).isoformat(timespec="milliseconds")}
 
 
 def _one_of_each_llm(now: Snapshot, rendered: Rendered) -> list[Object]:

@@ -10,6 +10,7 @@ from executor.cluster.api import Api, Object
 from executor.cluster.preflight import check_version
 from executor.cluster.snapshot import take
 from executor.manifests import Rendered
+from executor.manifests.names import SINCE, STATE
 
 _NOISE = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "ownerReferences", "selfLink")
 
@@ -58,4 +59,4 @@ def _plain(obj: Object | None) -> Object | None:
     return {**{key: value for key, value in obj.items() if key not in ("status", "metadata")}, "metadata": metadata}
 
 
-_MARKS = ("scepsy.dev/state", "deployment.kubernetes.io/revision")
+_MARKS = (STATE, SINCE, "deployment.kubernetes.io/revision")

@@ -19,11 +19,14 @@ from executor.manifests.pods import (
     requests,
     scratch_volumes,
 )
+from executor.recording.config import Recording
 
 GATEWAY_PORT = 8080
 CONFIG_FILE = "gateway.yaml"
 _MOUNT = "/etc/scepsy"
 _KEYS = "/etc/scepsy-keys"
+_RECORDINGS = "/recordings"
+RECORDING_FILE = "calls.jsonl"
 
 
 def gateway_name(options: RenderOptions) -> str:
@@ -52,6 +55,7 @@ def gateway_config(engines: Iterable[Engine], options: RenderOptions, draining: 
         # Without keys the NetworkPolicy is the fence: only pods of this namespace get through.
         allow_unauthenticated=not options.api_keys_secret,
         limits=GatewayLimits(drain_s=float(options.drain_s)),
+        recording=Recording(path=f"{_RECORDINGS}/{RECORDING_FILE}") if options.recording_claim else None,
     )
 
 
@@ -78,6 +82,9 @@ def gateway_objects(options: RenderOptions) -> list[Manifest]:
     if options.api_keys_secret:
         volumes.append({"name": "keys", "secret": {"secretName": options.api_keys_secret}})
         mounts.append({"name": "keys", "mountPath": _KEYS, "readOnly": True})
+    if options.recording_claim:
+        volumes.append({"name": "recordings", "persistentVolumeClaim": {"claimName": options.recording_claim}})
+        mounts.append({"name": "recordings", "mountPath": _RECORDINGS})
     container: Manifest = {
         "name": "gateway",
         "image": options.gateway_image,

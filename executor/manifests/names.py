@@ -30,6 +30,8 @@ CONTENT = f"{PREFIX}/content"
 """Annotation: digest of what was applied; equal digests need no request."""
 STATE = f"{PREFIX}/state"
 """Annotation on a plan's ConfigMap: applying, active or failed."""
+SINCE = f"{PREFIX}/serves-since"
+"""Annotation on an active plan's ConfigMap: when it came to serve (ISO 8601, UTC)."""
 
 CLAIM_POD_LIMIT = 256
 """A ResourceClaim is reserved for at most this many pods (resource.k8s.io/v1, status.reservedFor)."""

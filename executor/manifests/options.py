@@ -63,6 +63,9 @@ class RenderOptions(Value, frozen=True, kw_only=True):
     cache_claim: str = ""
     """PersistentVolumeClaim that all engines download into and compile into (ReadWriteMany across nodes); empty: each pod has
     its own and loses it with the pod."""
+    recording_claim: str = ""
+    """PersistentVolumeClaim that the gateway records calls into (``calls.jsonl``, lengths and hashes), for ``scepsy operate``
+    and ``trace import``. ReadWriteMany, since a new gateway stands beside the old one while it is replaced. For one gateway."""
     hf_secret: str = ""
     """Secret whose key ``token`` is the hub token; empty: none."""
     api_keys_secret: str = ""
@@ -139,6 +142,12 @@ class RenderOptions(Value, frozen=True, kw_only=True):
         )
         require(self.uid >= 1, "uid", self.uid, ">= 1 (engines never run as root)")
         require(self.gateway_replicas >= 1, "gateway_replicas", self.gateway_replicas, ">= 1")
+        require(
+            self.gateway_replicas == 1 or not self.recording_claim,
+            "gateway_replicas",
+            self.gateway_replicas,
+            "1 where recording_claim is given: one recording has one writer",
+        )
         start = self.start_timeout_s
         require(start == 0 or start >= 10, "start_timeout_s", start, ">= 10, or 0 for a time by the model's size")
         require(self.drain_s >= 0, "drain_s", self.drain_s, ">= 0")

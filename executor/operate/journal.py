@@ -206,7 +206,8 @@ def explained(entry: Entry) -> list[str]:
     for number, each in enumerate(entry.candidates):
         lines.append(
             f"Candidate {number} ({each.plan}): {_outlook(each.outlook)}; starts {each.move.started}, stops "
-            f"{each.move.stopped}, {each.move.cold_start_s:.0f} s until it serves."
+            f"{each.move.stopped}, {each.move.cold_start_s:.0f} s until it serves"
+            f"{'' if each.move.meets_meanwhile else ', and until then a goal is missed'}."
         )
     if entry.simulated is not None:
         for name, value in entry.simulated.candidate_s.items():

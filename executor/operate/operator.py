@@ -138,13 +138,13 @@ class Operator:
             return finished
         self.live.add(self.tail.read())
         now_s = self.clock()
-        running = self.target.running()
+        running, since_s = self.target.running(), self.target.since_s()
         facts = Facts(
             now_s=now_s,
             seen=self.live.seen(now_s),
             lost=self.target.lost(),
             known_until_s=self.live.known_until_s(now_s),
-            serves_since_s=self.target.since_s(),
+            serves_since_s=since_s if since_s <= now_s else None,
         )
         self.facts, self.looks = facts, self.looks + 1
         self.memory, report = step(

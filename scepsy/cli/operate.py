@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from scepsy.cli.deploy import Context, Namespace
 from scepsy.cli.folders import write_folder
+from scepsy.cli.operated import Operated, operated
 from scepsy.cli.options import Json, PlanFile, Seed
 from scepsy.cli.output import command, emit_json, stderr, stdout
 from scepsy.errors import InputError
@@ -24,8 +26,25 @@ def operate(
     act: Annotated[
         bool, typer.Option("--act/--advise", help="Switch plans, or only say what would be done (default).")
     ] = False,
-    release: Annotated[str | None, typer.Option("--release", help="Name of the deployment on this host.")] = None,
-    recording: Annotated[Path | None, typer.Option(help="The gateway's recording [default: the deployment's].")] = None,
+    kubernetes: Annotated[
+        bool,
+        typer.Option("--kubernetes", help="Watch a release on a cluster (`apply --target dra`, mps or hami), not this host."),
+    ] = False,
+    namespace: Namespace = None,
+    context: Context = "",
+    release: Annotated[
+        str | None, typer.Option("--release", help="Name of the deployment [default; with --kubernetes: scepsy].")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", help="With --kubernetes: seconds that an instance may take to start [900, large models more]."
+        ),
+    ] = None,
+    recording: Annotated[
+        Path | None,
+        typer.Option(help="The gateway's recording [default: the deployment's; with --kubernetes it must be given]."),
+    ] = None,
     goal: Annotated[
         Literal["latency", "gpus"], typer.Option(help="Lowest latency, or fewest GPUs within the limit.")
     ] = "latency",
@@ -48,21 +67,21 @@ def operate(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Watch a deployment on this host (`apply --target local`, recording) and re-plan when its load has changed.
+    """Watch a deployment (`apply --target local`, or a cluster's with --kubernetes) and re-plan when its load has changed.
 
     With --advise nothing is ever changed. With --act plans are switched: drained first, rolled back when the new one does not
     come up. `touch FOLDER/freeze` stops acts, Ctrl-C ends it.
 
     Example: `scepsy operate rag.plan.yaml --advise --port 0`
     """
-    folder = _folder(release)
     if grafana is not None:
         if as_json:
             raise InputError("--grafana writes files and has no document: leave --json out")
         _write_grafana(grafana, port or METRICS_PORT)
         return
+    what = operated(kubernetes=kubernetes, namespace=namespace, context=context, release=release, timeout_s=timeout)
     if explain is not None:
-        _explain(folder, explain, as_json=as_json)
+        _explain(what.folder, explain, as_json=as_json)
         return
     settings = _settings(
         goal=goal,
@@ -77,13 +96,13 @@ def operate(
         alarms_per_week=alarms_per_week,
         look_s=look,
     )
-    one = _operator(plan_file, folder, settings, recording, act=act, run_idle_s=run_idle, seed=seed)
+    one = _operator(plan_file, what, settings, recording, act=act, run_idle_s=run_idle, seed=seed)
     with one.alone():
         one.start()
         if once:
             _show(one, one.look(), as_json=as_json)
             return
-        _run(one, port, folder)
+        _run(one, port)
         if as_json:
             _show(one, one.journal.entries[-1], as_json=True)
 
@@ -99,12 +118,6 @@ def _write_grafana(folder: Path, port: int) -> None:
     write_folder(folder, made, "--grafana")
     stdout.print(f"wrote {folder}: {', '.join(sorted(made))}", highlight=False, markup=False, soft_wrap=True)
     stdout.print(f"for scepsy operate --port {port}", highlight=False, markup=False)
-
-
-def _folder(release: str | None) -> Path:
-    from executor.local.deployment import default_folder
-
-    return default_folder(release if release is not None else "default")
 
 
 def _settings(*, goal: str, max_latency: float | None, percentile: float | None, plan_file: Path, **fields: Any) -> "Settings":
@@ -141,12 +154,11 @@ def _as_option(message: str) -> str:
 
 
 def _operator(
-    plan_file: Path, folder: Path, settings: "Settings", recording: Path | None, *, act: bool, run_idle_s: float, seed: int
+    plan_file: Path, what: Operated, settings: "Settings", recording: Path | None, *, act: bool, run_idle_s: float, seed: int
 ) -> "Operator":
     from executor.operate.live import LiveRuns
     from executor.operate.operator import Operator
     from executor.operate.tail import Tail
-    from executor.operate.target import LocalTarget
     from scepsy.api.live import LivePlanner
     from scepsy.cli.question import read_plan
     from scepsy.files.cache import cache_dir
@@ -154,7 +166,7 @@ def _operator(
     if not 0 < run_idle_s < math.inf:
         raise InputError(f"--run-idle is {run_idle_s:g}: must be a finite number of seconds > 0")
     plan, loads, profiles = read_plan(plan_file, None)
-    target = LocalTarget(folder)
+    target = what.target(profiles)
     running = target.running()  # before anything is made: there must be a deployment
     strangers = sorted({i.llm for i in running.instances} ^ {i.llm for i in plan.instances})
     strangers += sorted(running.other_names.keys() ^ plan.other_names.keys())
@@ -169,9 +181,9 @@ def _operator(
         stderr.print(line, highlight=False, markup=False)
 
     return Operator(
-        folder=folder / "operate",
+        folder=what.folder / "operate",
         target=target,
-        tail=Tail(recording if recording is not None else target.recording()),
+        tail=Tail(recording if recording is not None else what.recording()),
         live=LiveRuns([load.workflow for load in loads], run_idle_s, plan.other_names),
         settings=settings,
         references=lambda _: planner.references(plan),
@@ -182,7 +194,7 @@ def _operator(
     )
 
 
-def _run(one: "Operator", port: int | None, folder: Path) -> None:
+def _run(one: "Operator", port: int | None) -> None:
     from executor.operate.operator import FREEZE
     from executor.operate.page import Server
 
@@ -192,9 +204,7 @@ def _run(one: "Operator", port: int | None, folder: Path) -> None:
     server = Server(one, port) if port is not None else None
     does = "acts" if one.mode == "act" else "advises"
     where = f"; page and metrics at {server.url}" if server is not None else ""
-    stderr.print(
-        f"{does}; to freeze: touch {folder / 'operate' / FREEZE}{where}", highlight=False, markup=False, soft_wrap=True
-    )
+    stderr.print(f"{does}; to freeze: touch {one.folder / FREEZE}{where}", highlight=False, markup=False, soft_wrap=True)
     try:
         one.run(stop)
     finally:

@@ -17,6 +17,9 @@ from scepsy.importers.recorded.reader import load_recording
 
 pytestmark = pytest.mark.engine
 
+BEARABLE_CORES = 0.5
+"""Of others, while it is measured how close predictions come within a wide net."""
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
@@ -48,10 +51,23 @@ def test_every_llm_was_profiled_with_its_error_on_data_the_fit_did_not_see(found
     for profile in profiles.profiles:
         assert profile.source.startswith("measured: vllm")
         assert profile.step.prefill_s_per_token > 1e-6, "prompts were computed, not found in a cache"
-        assert 0.5 < profile.cpu_s_per_step_s < 2.0, "an engine with a core of its own is all but bound by CPU time"
     by_llm = {row["llm"]: row for row in steps["profile"]["measured"]}
     assert all(row["held_out_latency_mean_err_pct"] is not None for row in by_llm.values())
     assert by_llm["large-chat"]["base_ms"] > by_llm["small-chat"]["base_ms"], "four times the weights take longer"
+
+
+def quiet(found) -> None:
+    """Skip where other processes took so much of the two cores that latencies say nothing. Known from the replays only."""
+    rows = [row for row in found[1]["compare"]["medians"] if "others_cores" in row]
+    others = max(row["others_cores"] for row in rows)
+    if others > BEARABLE_CORES:
+        pytest.skip(f"other processes kept {others:.1f} cores busy: nothing is said of how close predictions are")
+
+
+def test_an_engine_with_a_core_of_its_own_is_all_but_bound_by_cpu_time(found):
+    quiet(found)
+    for profile in load_profiles(found[0] / "profiles" / "profiles.yaml").profiles:
+        assert 0.5 < profile.cpu_s_per_step_s < 2.0
 
 
 def test_the_plan_was_carried_out_and_measured(found):
@@ -66,6 +82,7 @@ def test_the_plan_was_carried_out_and_measured(found):
 
 def test_simulated_and_measured_latency_are_of_one_kind(found):
     """A wide net: how close they are is what the comparison reports, this only catches a broken model or replay."""
+    quiet(found)
     _, steps = found
     simulated = next(row for row in steps["compare"]["medians"] if row["source"] == "simulated")
     print(json.dumps(steps["compare"]["medians"], indent=1), steps["seconds"])

@@ -25,7 +25,10 @@ _OUTLOOK = record(
         "meets": FLAG,
     }
 )
-_MOVE = record({"started": WHOLE, "stopped": WHOLE, "cold_start_s": NUMBER, "gpu_s": NUMBER, "lost_run_s": NUMBER})
+_MOVE = record(
+    {"started": WHOLE, "stopped": WHOLE, "cold_start_s": NUMBER, "gpu_s": NUMBER, "lost_run_s": NUMBER},
+    {"meets_meanwhile": FLAG},
+)
 _LLM = dict.fromkeys(("calls", "input_tokens", "output_tokens", "parallelism", "share"), _ESTIMATE)
 _WINDOW = record(
     {
@@ -48,6 +51,7 @@ _SIMULATED = record(
     {
         "running_limited_s": by_name(NUMBER),
         "candidate_limited_s": by_name(NUMBER),
+        "running_keeps_up": FLAG,
         "candidate_keeps_up": FLAG,
         "runs": WHOLE,
     },

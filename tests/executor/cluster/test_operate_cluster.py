@@ -21,7 +21,7 @@ def target(lab: Lab) -> ClusterTarget:
 
 
 def test_without_a_plan_nothing_can_be_operated(lab: Lab) -> None:
-    with pytest.raises(InputError, match="no plan serves: apply one first"):
+    with pytest.raises(InputError, match=r"no plan serves in namespace .*: apply one first"):
         target(lab).running()
 
 

@@ -38,6 +38,7 @@ EVERYTHING: dict[str, Any] = {
     "engine_image": PINNED,
     "gateway_image": PINNED,
     "cache_claim": "cache",
+    "recording_claim": "recordings",
     "models_host_path": "/srv/models",
     "hf_secret": "hf",
     "tolerations": [{"key": "team", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}],
@@ -67,6 +68,25 @@ def test_a_server_stores_what_is_rendered_as_it_is_spelt(target: str, changes: d
     plan = plans.one_node() if target == "hami" else plans.two_nodes()
     made = render(plan, PROFILES, options(target=target, **changes))
     assert [(obj["kind"], found) for obj in made.objects if (found := respelt(obj))] == []
+
+
+def test_the_gateway_records_into_its_claim_and_nowhere_else() -> None:
+    for claim, wanted in (("recordings", {"path": "/recordings/calls.jsonl"}), ("", None)):
+        made = list(render(plans.two_nodes(), PROFILES, options(recording_claim=claim)).objects)
+        config = next(o for o in made if o["kind"] == "ConfigMap" and "gateway.yaml" in o.get("data", {}))
+        recording = json.loads(config["data"]["gateway.yaml"]).get("recording")
+        assert (recording and {"path": recording["path"]}) == wanted
+        gateway = next(o for o in made if o["kind"] == "Deployment" and o["metadata"]["name"] == "scepsy-gateway")
+        pod = gateway["spec"]["template"]["spec"]
+        claims = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
+        assert claims == ([claim] if claim else [])
+        [mounts] = [c["volumeMounts"] for c in pod["containers"]]
+        assert any(m["mountPath"] == "/recordings" and not m.get("readOnly") for m in mounts) is bool(claim)
+
+
+def test_one_recording_has_one_writer() -> None:
+    with pytest.raises(ValueError, match="gateway_replicas is 2: must be 1 where recording_claim is given"):
+        RenderOptions(gateway_image="x", gateway_replicas=2, recording_claim="recordings")
 
 
 def test_what_a_server_would_spell_otherwise_is_noticed() -> None:
