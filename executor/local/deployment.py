@@ -184,12 +184,16 @@ def _of(folder: Path, deployment: str) -> State | None:
 # --- switch ----------------------------------------------------------------------------------------------------------
 
 
+class SupervisorGone(BackendError):
+    """The supervisor ended in the middle of a switch: nobody looks after the engines, and neither plan is served for sure."""
+
+
 def switch(folder: Path, plan: Plan, notify: Notify = no_notice, token: str = "") -> State:
     """Bring a running deployment to another plan while its gateway serves (``switching``), and return when it is over.
 
     ``token`` names the switch in the state. A switch that another command ordered under the same token is only waited for.
     Raises ``InputError`` when nothing runs that could be switched or this host cannot realise the plan, ``BackendError``
-    when the new plan did not come up: the message says that the old one serves again.
+    when the new plan did not come up: the message says that the old one serves again, unless it is a ``SupervisorGone``.
     """
     folder = folder.absolute()
     require_own(folder)
@@ -226,7 +230,7 @@ def _wait_switch(folder: Path, state: State, token: str, notify: Notify) -> Stat
                 raise InputError(mine.problem)
             raise BackendError(f"the new plan did not come up: {mine.problem}; the plan before it serves")
         if not is_child(state.supervisor, state.deployment):
-            raise BackendError(f"the supervisor ended meanwhile: {log_tail(folder / 'supervisor.log')}")
+            raise SupervisorGone(f"the supervisor ended meanwhile: {log_tail(folder / 'supervisor.log')}")
         time.sleep(0.2)
 
 

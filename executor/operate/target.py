@@ -82,7 +82,10 @@ class LocalTarget:
         """In place where a supervisor runs; else by applying the plan, and the one before it when that fails."""
         state = load_state(self.folder)
         if state is not None and is_child(state.supervisor, state.deployment):
-            deployment.switch(self.folder, plan, notify, token)
+            try:
+                deployment.switch(self.folder, plan, notify, token)
+            except deployment.SupervisorGone as error:
+                raise Unfinished(str(error)) from error
             return
         before = self.running()
         profiles, options = load_profiles(self.folder / "profiles.yaml"), self._options()

@@ -13,6 +13,7 @@ import pytest
 
 from executor.local.deployment import apply, delete, status, switch
 from executor.local.state import ask, load_state
+from executor.operate.target import LocalTarget, Unfinished
 from executor.random_models import RandomModel
 from scepsy.errors import BackendError, InputError
 from scepsy.operate.naming import fingerprint
@@ -189,3 +190,23 @@ def test_without_a_supervisor_nothing_can_be_switched(tmp_path, folder):
     time.sleep(0.3)
     with pytest.raises(InputError, match="no supervisor runs there"):
         switch(folder, TWO)
+
+
+def test_a_switch_whose_supervisor_is_killed_is_gone_on_with(tmp_path, folder, record_property):
+    """Neither plan serves for sure then, so the switch is not called rolled back: asked for again, the plan is applied."""
+    record_property("fault", "kill -9 of the supervisor in the middle of a switch that operate ordered ×1")
+    state = apply(ONE, PROFILES, options(program(tmp_path)), folder)
+    killed = []
+
+    def kill(line: str) -> None:
+        if line == "switch: starting" and not killed:
+            killed.append(os.kill(state.supervisor.pid, signal.SIGKILL))
+
+    target = LocalTarget(folder)
+    with pytest.raises(Unfinished, match="the supervisor ended meanwhile"):
+        target.switch(TWO, "abc", kill)
+    target.switch(TWO, "abc")
+    assert killed
+    assert fingerprint(target.running()) == load_state(folder).plan == fingerprint(TWO)
+    assert status(folder)["phase"] == "healthy"
+    assert len(status(folder)["instances"]) == 3
