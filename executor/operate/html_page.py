@@ -25,7 +25,7 @@ p.soft { color: var(--soft); margin: .2rem 0; }
 table { border-collapse: collapse; margin: .8rem 0 .2rem; font-size: .9rem; }
 th, td { padding: .25rem 1.1rem .25rem 0; text-align: left; vertical-align: top; }
 th { border-bottom: 1px solid var(--soft); } tbody tr:nth-child(even) { background: var(--row); }
-.n { text-align: right; font-variant-numeric: tabular-nums; } td.n { white-space: nowrap; }
+.n { text-align: right; font-variant-numeric: tabular-nums; } td.n, td.brief, td.alarm { white-space: nowrap; }
 td.alarm { color: var(--bad); font-weight: 600; }
 ol { list-style: none; padding: 0; } li { margin: 0 0 1rem; padding-left: .8rem; border-left: 1px solid var(--line); }
 li .head { color: var(--soft); font-size: .87rem; overflow-wrap: anywhere; }
@@ -127,7 +127,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], alarms: Seque
     shown = "".join(_cell("th", head, kind) for head, kind in zip(heads, kinds, strict=True))
     body = ""
     for place, row in enumerate(rows):
-        mine = [*kinds[:-1], "alarm"] if alarms and alarms[place] else kinds
+        mine = [*kinds[:-1], "alarm" if alarms[place] else "brief"] if alarms else kinds
         body += f"<tr>{''.join(_cell('td', value, kind) for value, kind in zip(row, mine, strict=True))}</tr>"
     return f'<div class="scroll"><table><thead><tr>{shown}</tr></thead><tbody>{body}</tbody></table></div>'
 
