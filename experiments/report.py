@@ -258,7 +258,7 @@ def settledness(tables: Tables) -> Section:
                 len([row for row in mine if row["settled"]]),
                 len([row for row in mine if row["verdict"] == "unstable"]),
                 f"{len([row for row in highest if row['settled']])} of {len(highest)}",
-                whys[0] if whys else "",
+                whys[0].replace("known to ±inf%", "not known to any width") if whys else "",
             ]
         )
     table = Table(

@@ -132,7 +132,5 @@ def finish(figure: Figure, frame: pd.DataFrame, output: Path, name: str) -> None
     row = frame.iloc[0]
     seeds = f", {int(frame['seeds'].max())} seeds" if "seeds" in frame else ""
     text = f"{row['scale']} scale{seeds}; version {row['version']}, commit {row['commit'] or 'unknown'}"
-    figure.supxlabel(text, x=0.995, ha="right", fontsize=4.5, color="#666666") if not figure.legends else figure.text(
-        0.995, 0.002, text, ha="right", va="bottom", fontsize=4.5, color="#666666"
-    )
+    style.small_print(figure, text)
     style.save(figure, output, name)

@@ -230,10 +230,25 @@ def note(figure: Figure, frame: pd.DataFrame) -> None:
     seeds = sorted({int(s) for s in frame["seed"].dropna() if s >= 0}) if "seed" in frame else []
     span = f"{seeds[0]}–{seeds[-1]}" if len(seeds) > 2 else ", ".join(map(str, seeds))
     text = f"{scale} scale" + (f"; seeds {span}" if seeds else "") + f"; version {frame['version'].iloc[0]}"
-    if figure.legends:
-        figure.text(0.995, 0.004, text, ha="right", va="bottom", fontsize=4.5, color="#666666")
-    else:
+    small_print(figure, text)
+
+
+SMALL_PRINT_IN = 0.09
+"""Height of the strip for a line of small print below a legend, inches."""
+
+
+def small_print(figure: Figure, text: str) -> None:
+    """A line at the bottom right, below the legend where the figure has one."""
+    if not figure.legends:
         figure.supxlabel(text, x=0.995, ha="right", fontsize=4.5, color="#666666")
+        return
+    strip = SMALL_PRINT_IN / figure.get_figheight()
+    figure.text(0.995, 0.002, text, ha="right", va="bottom", fontsize=4.5, color="#666666")
+    for legend in figure.legends:
+        legend.borderaxespad += 72 * SMALL_PRINT_IN / legend.prop.get_size_in_points()  # in font sizes
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(rect=(0, strip, 1, 1 - strip))
 
 
 def plain(axes: Any, which: str = "y") -> None:
