@@ -77,7 +77,7 @@ class Plan:
 
 FULL = Plan(
     name="full",
-    budget=Budget(seeds=(1, 2, 3, 4, 5), precision=0.03, tolerance=0.02, first_calls=12_000, most_calls=300_000),
+    budget=Budget(seeds=(1, 2, 3, 4, 5), precision=0.03, tolerance=0.02, first_calls=12_000, most_calls=100_000),
     policy_budget=Budget(seeds=(1, 2, 3), precision=0.05, tolerance=0.05, first_calls=12_000, most_calls=36_000),
     screen_calls=4_000,
     parts=("headline", "small", "ablation", "workloads", "real", "large", "h100", "arrivals", "tokens", "models"),
