@@ -248,7 +248,7 @@ def verdict(claim: Claim, ours: Ours) -> tuple[str, str]:
             if 10 <= ours.value < 100
             else (NOT_REPRODUCED, "another order of magnitude: ours is compiled to arrays")
         )
-    if low < claim.claimed * (1 - MARGIN) and high > claim.claimed * (1 + MARGIN) and high > WIDE * low:
+    if low < claim.claimed * (1 - MARGIN) <= high and high > WIDE * low:
         return UNDECIDED, f"our interval holds it and is wide: {low:.3g} to {high:.3g} {claim.unit}"
     if high >= claim.claimed * (1 - (0 if claim.up_to else MARGIN)):
         over = low > claim.claimed * (1 + MARGIN)

@@ -194,11 +194,14 @@ def maxima(frame: pd.DataFrame) -> pd.DataFrame:
     """The highest stable rate of every system at its best option, its bracket, and Scepsy's over it.
 
     ``low`` is shown stable, ``high`` shown unstable, ``rate_per_s`` their middle; ``settled``: they are as close as asked for.
+    What the swept points show counts too: they may be longer than what the bisection spent on a load.
     ``ratio_low`` and ``ratio_high`` are the ends that both brackets allow. A system that is stable at no load has an infinite
     ratio. Ends that are not known are NaN.
     """
     rows = []
+    swept = grouped(records(keyed(frame[frame["kind"] == "sweep"])), (*KEYS, "system"))
     for key, here in grouped(records(keyed(frame[frame["kind"] == "maximum"])), KEYS).items():
+        here = [narrowed(row, swept.get((*key, row["system"]), [])) for row in here]
         chosen = {
             system: max(mine, key=lambda row: (row["rate_per_s"], row["rate_low_per_s"]))
             for (system,), mine in grouped(here, ("system",)).items()
@@ -213,6 +216,23 @@ def maxima(frame: pd.DataFrame) -> pd.DataFrame:
                 | {"unstable_from": best["load_unstable"], "ratio": ratio, "ratio_low": ratio_low, "ratio_high": ratio_high}
             )
     return pd.DataFrame(rows)
+
+
+def narrowed(row: Row, swept: Sequence[Row]) -> Row:
+    """A bracket's row with what the system's swept points show: the highest load at which it is stable with any option, and the
+    lowest above at which this option is not. Brief replays beyond a known border show nothing new.
+    """
+    per_load = (
+        row["rate_low_per_s"] / row["load_stable"] if row["load_stable"] else row["rate_high_per_s"] / row["load_unstable"]
+    )
+    low = max([row["load_stable"], *(one["load"] for one in swept if one["point_verdict"] == "stable")])
+    worse = (one["load"] for one in swept if one["point_verdict"] == "unstable" and one["option"] == row["option"])
+    high = min([row["load_unstable"], *(load for load in worse if load > low)])
+    if (low, high) == (row["load_stable"], row["load_unstable"]) or low >= high:
+        return row
+    load = math.sqrt(low * high) if low and math.isfinite(high) else low
+    rates = {"rate_low_per_s": per_load * low, "rate_high_per_s": per_load * high, "rate_per_s": per_load * load}
+    return row | {"load_stable": low, "load_unstable": high, "load": load} | rates
 
 
 def _rate_ratio(ours: Row | None, other: Row) -> tuple[float, float, float]:

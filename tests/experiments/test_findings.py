@@ -174,6 +174,20 @@ def test_of_two_options_the_one_with_the_higher_middle_counts_not_the_wider_brac
     assert only(found, system="aegaeon")["option"] == "narrow"
 
 
+def test_swept_points_narrow_a_bracket_when_they_show_more() -> None:
+    rows = highest("scepsy", 20, 40, settled=False)
+    for load, verdict in ((1.2, "stable"), (1.5, "undecided"), (1.7, "unstable"), (1.9, "unstable")):
+        rows += point("scepsy", [1.0, 1.0], load=load, verdict=verdict)
+    found = only(maxima(pd.DataFrame(rows)), system="scepsy")
+    assert (found["low"], found["high"]) == (pytest.approx(24), pytest.approx(34))
+    assert found["rate_per_s"] == pytest.approx(math.sqrt(24 * 34))
+    # Another option's instability says nothing of this one, its stability does.
+    other = highest("aegaeon", 20, 40, option="a") + point("aegaeon", [1.0], load=1.5, option="b", verdict="unstable")
+    other += point("aegaeon", [1.0], load=1.1, option="b")
+    found = only(maxima(pd.DataFrame(other)), system="aegaeon")
+    assert (found["low"], found["high"]) == (pytest.approx(22), pytest.approx(40))
+
+
 def tables(rate_ratio: float, latency_ratio: float) -> dict[str, pd.DataFrame]:
     return {
         "maxima": maxima(pd.DataFrame(highest("scepsy", 24) + highest("aegaeon", 24 / rate_ratio))),
