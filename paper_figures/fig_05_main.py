@@ -30,7 +30,7 @@ def main() -> None:
             highest = evaluated.base(maxima, gpus=16, gpus_per_node=8, workload=workload)
             shown = highest[highest["group"].map(belongs) | (highest["system"] == evaluated.OURS)]
             evaluated.maxima_rug(axes, shown[shown["group"] != "ablation"], points)
-            if line is grid[0]:
+            if label == ROWS[0][0]:
                 axes.set_title(workload.replace("+", " + "), pad=11)
                 axes.text(0.0, 1.03, claim(axes, highest), transform=axes.transAxes, fontsize=5, color="#555555", va="bottom")
         line[0].set_ylabel(f"{label}\nmean latency (s)")

@@ -51,13 +51,11 @@ def draw(data: Path, output: Path, system: str, name: str) -> None:
 
 
 def words(option: str) -> str:
-    """An option as a reader wants it: ``prefill=3 decode=5 spread=True`` is ``3:5, balanced``."""
+    """An option as a reader wants it: ``prefill=3 decode=5 dispatch=balanced`` is ``3:5, balanced``."""
     parts = dict(item.split("=", 1) for item in option.split() if "=" in item)
     if "prefill" in parts:
-        more = [name for name, value in parts.items() if value == "True" and name != "spread"]
-        return ", ".join(
-            [f"{parts['prefill']}:{parts['decode']}", *(["balanced"] if parts.get("spread") == "True" else []), *more]
-        )
+        dispatch = parts.get("dispatch", "published")
+        return f"{parts['prefill']}:{parts['decode']}" + (f", {dispatch}" if dispatch != "published" else "")
     if "allocation" in parts:
         return parts["allocation"] + (", topology" if parts.get("topology") == "True" else "")
     return option

@@ -1,6 +1,7 @@
 """Every figure and table is drawn twice, byte for byte the same, at a paper's widths; missing tables are skipped aloud."""
 
 import importlib.util
+import re
 import shutil
 import struct
 import subprocess
@@ -11,7 +12,10 @@ import pandas as pd
 import pytest
 
 from experiments.findings.derive import write_derived
+from experiments.systems.deployment import label_of
+from experiments.systems.registry import SYSTEMS
 from scepsy.errors import InputError
+from scepsy.profile.catalogue import cluster_of
 from scepsy.report.scripts import chosen_scripts, draw
 
 _SPEC = importlib.util.spec_from_file_location("made_up", Path(__file__).with_name("made_up.py"))
@@ -146,3 +150,24 @@ def test_the_page_says_what_came_out_what_is_lost_and_how_each_figure_is_drawn(t
     assert "fig_09_ablation is not drawn" in page
     assert {path.name for path in files} >= {"evaluation.html", "fig_06_aegaeon.svg", "fig_13_sensitivity.svg"}
     assert {"workload", "load", "system", "ratio", "low", "high", "ours_s", "other_s"} <= set(headline_ratios(tmp_path)[0])
+
+
+def texts_of(svg: Path) -> list[str]:
+    """The texts of a figure."""
+    return re.findall(r">([^<>]+)</text>", svg.read_text(encoding="utf-8"))
+
+
+def test_every_panel_of_the_main_figure_says_its_workload_and_every_option_has_a_name_of_its_own(
+    drawn: tuple[Path, Path],
+) -> None:
+    texts = texts_of(drawn[0] / "fig_05_main.svg")
+    for workload in ("rag-rerank", "beam-search"):
+        assert texts.count(workload) == 1
+    sys.path.insert(0, str(FOLDER))
+    try:
+        words = importlib.import_module("small").words
+    finally:
+        sys.path.remove(str(FOLDER))
+    for system in ("aegaeon", "ayo"):
+        options = [label_of(option) for option in SYSTEMS[system].options(cluster_of(8, "A100-80G", 8))]
+        assert len({words(option) for option in options}) == len(options)
