@@ -27,7 +27,7 @@ from scepsy.search.exact import best_within
 from scepsy.search.knapsack import solve
 from scepsy.search.problem import Problem
 from scepsy.search.space import Options, build_space
-from scepsy.search.within import cost_items
+from scepsy.search.within import cost_items, no_seeds
 from sim.world.run import simulate
 
 MOST_EXHAUSTIVE = 600
@@ -76,6 +76,8 @@ ABLATIONS: dict[str, Keep] = {
 def plan_within(problem: Problem, name: str, keep: Keep) -> Plan:
     """The exact planner on a part of its search space. Raises ``Infeasible`` when an LLM has no option left, or nothing
     packs.
+
+    No other planner is asked: its plans may lie outside that part.
     """
     started = perf_counter()
     space = build_space(problem)
@@ -88,7 +90,7 @@ def plan_within(problem: Problem, name: str, keep: Keep) -> Plan:
             )
         llms.append(options.take(index))
     space = replace(space, llms=tuple(llms))
-    found = best_within(problem, space, solve(cost_items(space), space.budgets))
+    found = best_within(problem, space, solve(cost_items(space), space.budgets), others=no_seeds)
     return assemble(problem, name, found.allocations, found.placement, started, found.proof)
 
 

@@ -10,7 +10,7 @@ from scepsy.search.problem import Problem
 from scepsy.search.rerank import rerank
 from scepsy.search.seeds import other_plans
 from scepsy.search.space import Space
-from scepsy.search.within import Accept, Found, Search, accept_all, no_seeds
+from scepsy.search.within import Accept, Found, Search, Seeds, accept_all, no_seeds
 
 
 def best_within(
@@ -21,12 +21,13 @@ def best_within(
     accept: Accept = accept_all,
     *,
     first_only: bool = False,
+    others: Seeds = other_plans,
 ) -> Found:
-    """The best accepted allocation that packs onto ``caps`` GPUs by type; any one with ``first_only``. Raises
-    ``Infeasible``."""
+    """The best accepted allocation that packs onto ``caps`` GPUs by type; any one with ``first_only``. ``others``: allocations
+    from outside the space that count too. Raises ``Infeasible``."""
     caps = caps or space.gpus_of
     whole = caps == space.gpus_of
-    search = Search(problem, space, tables, caps, accept, seeds=other_plans if whole else no_seeds, first_only=first_only)
+    search = Search(problem, space, tables, caps, accept, seeds=others if whole else no_seeds, first_only=first_only)
     search.run()
     found = search.best if first_only else rerank(search)
     if found is not None:

@@ -45,6 +45,19 @@ def test_on_whole_gpus_nothing_is_shared_and_sharing_is_never_worse_for_exact(na
         assert shared.objective_s <= whole.objective_s * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("load", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("seed", range(8))
+def test_an_ablation_never_uses_what_it_takes_away(load: float, seed: int) -> None:
+    case = case_of(random_problem(Size(llms=3, nodes=1, load=load), seed))
+    for name, taken in (("no-tp", "tensor_parallel"), ("no-replicas", "replicas")):
+        try:
+            plan = SYSTEMS[name].deploy(case, {}).plan
+        except Infeasible:
+            continue
+        assert plan is not None
+        assert {getattr(allocation, taken) for allocation in plan.allocations} == {1}
+
+
 def test_each_whole_gpu_variant_is_the_system_it_is_a_variant_of() -> None:
     case = case_of(random_problem(Size(llms=3, nodes=1, load=0.1), 0))
     expected = SYSTEMS["scepsy-paper"].deploy(whole_gpus_only(case), {})
