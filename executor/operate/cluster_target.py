@@ -70,6 +70,10 @@ class ClusterTarget:
         """Nothing: a node that is away is waited for, since its pods may come back with it. Not planned around yet."""
         return ()
 
+    def half_done(self) -> bool:
+        """Whether the record of another plan is still there: what only that plan wanted goes with it."""
+        return len(take(self._api, self._release, [CONFIG_MAP]).plans) > 1
+
     def switch(self, plan: Plan, token: str, notify: Notify = no_notice) -> None:
         """Apply the plan with the options of the one that serves. Applying twice changes nothing."""
         try:

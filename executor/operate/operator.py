@@ -108,9 +108,10 @@ class Operator:
         if entry is None:
             return None
         serves = fingerprint(self.target.running())
-        if serves == entry.wanted:
+        acts = self.mode == "act" and not self.frozen
+        if serves == entry.wanted and not (acts and self.target.half_done()):
             return self._outcome(entry, "serving", "found serving after a restart")
-        if self.mode == "advise" or self.frozen:
+        if not acts:
             why = "the freeze file is there" if self.frozen else "--advise changes nothing"
             return self._outcome(entry, "left", f"{why}; plan {serves} serves")
         return self._carry_out(entry, load_plan(self._plan_path(entry.wanted)))

@@ -32,6 +32,9 @@ class Target(Protocol):
     def lost(self) -> tuple[Gpu, ...]:
         """GPUs whose engines were given up."""
 
+    def half_done(self) -> bool:
+        """Whether something of a switch is left to do although the new plan serves."""
+
     def switch(self, plan: Plan, token: str, notify: Notify) -> None:
         """Bring it to a plan; the same token again goes on with it. Raises ``BackendError`` when the old plan serves again,
         ``InputError`` when nothing was tried or somebody else took over, ``Unfinished`` when that cannot be told."""
@@ -77,6 +80,10 @@ class LocalTarget:
         return tuple(
             dict.fromkeys(gpu for instance in self.running().instances if instance.name in failed for gpu in instance.gpus)
         )
+
+    def half_done(self) -> bool:
+        """No: the supervisor says that a plan serves when all is done."""
+        return False
 
     def switch(self, plan: Plan, token: str, notify: Notify = no_notice) -> None:
         """In place where a supervisor runs; else by applying the plan, and the one before it when that fails."""

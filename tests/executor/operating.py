@@ -57,6 +57,9 @@ class DiskTarget:
     def lost(self) -> tuple[Gpu, ...]:
         return ()
 
+    def half_done(self) -> bool:
+        return False
+
     def made(self) -> list[str]:
         path = self.folder / "tokens"
         return path.read_text().split() if path.exists() else []

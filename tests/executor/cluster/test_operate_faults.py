@@ -9,6 +9,7 @@ import pytest
 
 from executor.cluster.api import Api, Patience
 from executor.cluster.apply import apply
+from executor.cluster.kinds import CONFIG_MAP, Kind
 from executor.cluster.lease import lease_name
 from executor.manifests import render
 from executor.operate import cluster_target as module
@@ -101,6 +102,26 @@ def look_on(case: Case, one: Operator) -> None:
             look_until(one, case.clock, case.clock.now_s + LOOK_S, LOOK_S)
         except BackendError as error:
             case.said.append(str(error))
+
+
+def test_killed_before_the_old_record_is_gone_it_goes_when_started_again(bench, tmp_path) -> None:
+    """The new plan serves already, so nothing else would take away what only the old one wanted."""
+    case = Case(bench, tmp_path)
+    dying = bench.api()
+
+    def delete(kind: Kind, name: str, **how: Any) -> None:
+        if kind == CONFIG_MAP:
+            raise Killed
+        Api.delete(dying, kind, name, **how)
+
+    dying.delete = delete  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        look_until(case.operate(dying), case.clock, case.end_s, LOOK_S)
+    bench.bury()
+    assert fingerprint(ClusterTarget(bench.api(), "scepsy", PROFILES).running()) == fingerprint(AFTER)
+    look_until(case.operate(), case.clock, case.end_s, LOOK_S)
+    assert case.results() == ["serving"]
+    case.at_end(AFTER)
 
 
 @pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
