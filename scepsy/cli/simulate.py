@@ -72,12 +72,17 @@ def simulate(
     Without --runs it goes on until every workflow's mean latency is known to --precision, or is shown not to keep up, or the
     budget of --most-calls ends. The warm-up is left out. What is not settled says so.
 
+    Exit code 1 when a workflow does not keep up, or a run does not complete. With --runs, which may be too few to tell, only
+    when one is shown not to keep up.
+
     Example: `scepsy simulate rag.plan.yaml --runs 2000 --rate 10 --timeline rag.trace.json`
     """
     from scepsy.api.settle import measurements
     from scepsy.files.records import save_records
     from scepsy.metrics import summarise
 
+    if drain is not None and not 0 <= drain < math.inf:
+        raise InputError(f"--drain is {drain:g}: must be a finite number of seconds >= 0")
     result, loads, profiles = read_plan(plan_file, rate)
     found, wall_s = _replay(
         result,
@@ -100,8 +105,11 @@ def simulate(
     told_slo = slo_document(slo_of(result, slo), found, loads)
     if told_slo is not None:
         summary["slo"] = told_slo
+    lost = drain is None and summary["runs"]["completed"] < summary["runs"]["issued"]  # with --drain it was asked for
+    code = 1 if lost or found.unstable or (runs is None and not found.stable) else 0
     if as_json:
         emit_json(summary)
+        _exit(code)
         return
     show_table(
         f"Simulated {summary['simulated_s']:.4g} s in {wall_s:.2f} s ({summary['calls_per_wall_s']:.0f} calls/s)",
@@ -132,6 +140,12 @@ def simulate(
     for path, what in ((timeline, "timeline"), (records, "records")):
         if path is not None:
             stdout.print(f"wrote {what} {path}", highlight=False)
+    _exit(code)
+
+
+def _exit(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
 
 
 def slo_document(slo: "Slo | None", found: "Settled", loads: "Sequence[Load]") -> dict[str, Any] | None:

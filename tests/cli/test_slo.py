@@ -154,6 +154,22 @@ def test_what_a_short_simulation_cannot_tell_is_not_called_a_miss() -> None:
     assert kept([{"ok": False, "known": False}, {"ok": False, "known": True}]) is False
 
 
+def test_simulate_ends_with_1_where_the_plan_does_not_keep_up() -> None:
+    assert run("simulate chat.plan.yaml --runs 400")[0] == 0
+    code, out, _ = run("simulate chat.plan.yaml --rate 40 --most-calls 20000")
+    assert (code, "stays behind" in out or "not settled" in out) == (1, True), out
+    assert document("simulate chat.plan.yaml --rate 40 --most-calls 20000", code=1)["stable"] is False
+    assert run("simulate chat.plan.yaml --rate 1000 --most-calls 20000")[0] == 1, "so far beyond that it cannot even settle"
+
+
+def test_runs_that_were_to_be_cut_off_are_no_failure_and_a_bad_drain_is_bad_input() -> None:
+    told = document("simulate chat.plan.yaml --runs 60 --drain 0")
+    assert told["runs"]["unfinished"] > 0
+    for text in ("-1", "nan", "inf"):
+        code, _, err = run(f"simulate chat.plan.yaml --runs 10 --drain {text}")
+        assert (code, err.startswith("scepsy: --drain is "), err.count("\n")) == (2, True, 1), err
+
+
 def test_simulate_and_report_show_the_objectives() -> None:
     told = document("simulate chat.plan.yaml --runs 400")
     assert told["slo"]["ok"]
