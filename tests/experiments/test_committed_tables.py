@@ -27,4 +27,8 @@ def test_every_row_names_version_and_commit(path: Path) -> None:
     table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     assert len(table) > 0 or path.name in MAY_BE_EMPTY
     assert table["version"].map(lambda text: bool(re.fullmatch(r"\d+\.\d+\.\d+", text))).all()
-    assert table["commit"].map(lambda text: bool(re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", str(text)))).all()
+    assert (
+        table["commit"]
+        .map(lambda text: bool(re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?(, [0-9a-f]{7,40}(-dirty)?)*", str(text))))
+        .all()
+    )
