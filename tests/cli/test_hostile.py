@@ -319,9 +319,11 @@ def test_a_signal_at_any_moment(
     draw = random.Random(name)
     started = time.monotonic()
     fresh = {"XDG_CACHE_HOME": str(tmp_path / "cache-0")}
-    process(name, COMMANDS[name], good, _made(tmp_path / "whole"), env=fresh).communicate(
-        timeout=60
-    ) if name != "demo" else None
+    usual = 0
+    if name != "demo":
+        whole = process(name, COMMANDS[name], good, _made(tmp_path / "whole"), env=fresh)
+        whole.communicate(timeout=60)
+        usual = whole.returncode
     whole_s = time.monotonic() - started if name != "demo" else 8.0
     for moment in range(moments):
         out = _made(tmp_path / f"out-{moment}")
@@ -332,8 +334,11 @@ def test_a_signal_at_any_moment(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, number)
         text, err = running.communicate(timeout=60)
-        judge(running.returncode, text.decode(), err.decode(), out)
-        assert running.returncode in (128 + number, 0, 1, 4), (running.returncode, err)
+        code = running.returncode
+        if code == -number and (text or err):  # it had said all, and Python itself was leaving: our handlers are gone then
+            code = usual
+        judge(code, text.decode(), err.decode(), out)
+        assert code in (128 + number, 0, 1, 4, usual), (code, err)
         assert _group_is_empty(running.pid), "a worker is left"
 
 
