@@ -29,7 +29,7 @@ from sim.policies.autoscaling.dynamo import DynamoSettings, dynamo
 from sim.policies.autoscaling.hpa import KEDA, METRICS, HpaSettings
 from sim.policies.autoscaling.hpa import hpa as autoscaler
 from sim.policies.autoscaling.wva import WvaSettings, wva
-from sim.policies.engines.aegaeon import simulate_aegaeon
+from sim.policies.engines.aegaeon import pooled, simulate_aegaeon
 from sim.policies.engines.aegaeon_rules import DISPATCHES, Settings, splits
 from sim.policies.engines.ayo import optimised
 from sim.policies.engines.muxserve import simulate_muxserve
@@ -74,8 +74,9 @@ def aegaeon_options(cluster: Cluster) -> tuple[Option, ...]:
 
 
 def aegaeon(case: Case, option: Option) -> Deployment:
-    """All GPUs pooled, split into prefill and decode engines."""
+    """All GPUs pooled, split into prefill and decode engines. Raises ``Infeasible`` where two models do not fit one GPU."""
     cluster, profiles = case.problem.cluster, case.problem.profiles
+    pooled(dict.fromkeys(name for stream in case.streams for name in stream.trace.llms), profiles, cluster)
     settings = msgspec.convert(
         {"prefill_engines": option["prefill"], "decode_engines": option["decode"], "dispatch": option["dispatch"]}, Settings
     )

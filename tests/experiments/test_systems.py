@@ -1,5 +1,7 @@
 """The systems that are compared: sharing and planning told apart, placement by a scheduler, every option runs."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -164,3 +166,14 @@ def test_every_system_says_what_it_assumes() -> None:
     assert planner("paper")(case_of(random_problem(Size(llms=2, nodes=1, load=0.1), 0)), {}).plan is not None
     assert "paper" in PLANNERS
     assert msgspec.json.encode([option for s in SYSTEMS.values() for option in s.options(cluster_of(4))])
+
+
+def test_models_that_aegaeon_cannot_hold_are_infeasible_before_anything_is_replayed() -> None:
+    trace, cluster = generate("reflection", runs=2, seed=1), cluster_of(4)
+    played = dict.fromkeys(trace.llms, "llama-3.1-70b")
+    profiles = builtin_profiles(played, ["A100-80G"], degrees=(1, 4))
+    problem = random_problem(Size(llms=3, nodes=1, load=0.1), 0)
+    case = case_of(replace(problem, cluster=cluster, profiles=profiles))
+    option = SYSTEMS["aegaeon"].options(cluster)[0]
+    with pytest.raises(Infeasible, match="prefetches the next on one GPU"):
+        SYSTEMS["aegaeon"].deploy(case, option)

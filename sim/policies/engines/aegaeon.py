@@ -9,7 +9,7 @@ systems' engines.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from math import fsum, sqrt
 from typing import Any
@@ -425,8 +425,14 @@ def simulate_aegaeon(workload: Workload, profiles: ProfileSet, cluster: Cluster,
         raise InputError(
             f"aegaeon split is {settings.prefill_engines}:{settings.decode_engines}: must add up to {len(cluster.gpus)} GPUs"
         )
-    gpu = cluster.gpu_types[0]
     names = list(dict.fromkeys(name for item in workload.streams for name in item.trace.llms))
+    served, kv = pooled(names, profiles, cluster)
+    return replay_pool(lambda env: AegaeonPool(env, served, settings, kv), workload, served, system="aegaeon")
+
+
+def pooled(names: Iterable[str], profiles: ProfileSet, cluster: Cluster) -> tuple[dict[str, PooledLlm], int]:
+    """The LLMs as a GPU serves them, and the bytes that are left for KV. Raises as ``simulate_aegaeon`` does."""
+    gpu = cluster.gpu_types[0]
     served = {}
     for name in names:
         try:
@@ -441,4 +447,4 @@ def simulate_aegaeon(workload: Workload, profiles: ProfileSet, cluster: Cluster,
             f"aegaeon holds a model and prefetches the next on one GPU: two of {largest.name} "
             f"({2 * largest.llm.weight_bytes / 1e9:.0f} GB) exceed a {gpu.name}"
         )
-    return replay_pool(lambda env: AegaeonPool(env, served, settings, kv), workload, served, system="aegaeon")
+    return served, kv
