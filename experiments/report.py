@@ -78,10 +78,20 @@ def place(row: dict[str, Any]) -> str:
         row["gpu_type"] if row["gpu_type"] != "A100-80G" else "",
         f"nodes of {row['gpus_per_node']}" if row["gpus_per_node"] != 8 else "",
         row["arrivals"] if row["arrivals"] != "poisson" else "",
-        row["planned_on"],
-        row["models"],
+        answers(row["planned_on"]),
+        row["models"].replace("=", " played by "),
     ]
     return ", ".join([f"{row['workload']}, {row['gpus']} GPUs", *(text for text in changed if text)])
+
+
+def answers(variant: str) -> str:
+    """A variant of the traces in words.
+
+    >>> answers("drift:0.5"), answers("")
+    ('answers 0.5x as long', '')
+    """
+    kind, _, factor = variant.partition(":")
+    return f"answers {factor}x as long" if kind == "drift" else variant
 
 
 def overall(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,6 +16,10 @@ from experiments.findings.compare import KEYS, OURS, OWN_GROUPS, TIE, records
 from scepsy.steady.verdict import STABLE, UNSTABLE
 
 LOSS, POSSIBLE = "loss", "possible"
+RUN_TIMES = {
+    "muxserve": "its prompts take all SMs that decoding does not reserve, while a plan of Scepsy gives instances fixed shares"
+}
+"""What a system's run time does that no plan of Scepsy can, from reading plans of the losses (docs/accuracy.md)."""
 
 
 def losses(compared: pd.DataFrame, highest: pd.DataFrame) -> pd.DataFrame:
@@ -89,11 +93,15 @@ def _judged(row: dict[str, Any], statistic: str, low: float, high: float, load: 
 
 
 def explanation(row: dict[str, Any], certain: bool, high: float) -> str:
-    """What the table itself can say of a loss. Reading plans and timelines says more."""
+    """Why a loss is one, as far as it is known."""
     if not certain:
         return "the interval holds 1" if high == high else "one highest rate has a bound on one side only"
     if row.get("ours_carried"):
         return f"Scepsy runs a plan for a lower rate ({row['ours_carried'].partition(':')[0]})"
     if row.get("ours_decided") and row.get("ours_decided") == row.get("other_decided"):
         return "the same allocation, run in another order or placed differently"
+    if row["system"] in RUN_TIMES:
+        return RUN_TIMES[row["system"]]
+    if row["arrivals"] != "poisson":
+        return "another allocation: Scepsy plans for Poisson arrivals, and these come in bursts"
     return "another allocation or run time: not explained by the tables"
