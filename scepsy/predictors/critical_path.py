@@ -141,7 +141,8 @@ def run_seconds(model: RunModel, times: Mapping[str, CallTimes]) -> Floats:
     base = np.array([t.base_s for t in order])
     per_input = np.array([t.s_per_input_token for t in order])
     per_output = np.array([t.s_per_output_token for t in order])
-    durations = base[paths.llm] + per_input[paths.llm] * paths.input_tokens + per_output[paths.llm] * paths.output_tokens
+    with np.errstate(invalid="ignore"):  # no token of an LLM that takes forever: not a number, caught below
+        durations = base[paths.llm] + per_input[paths.llm] * paths.input_tokens + per_output[paths.llm] * paths.output_tokens
     if not np.isfinite(durations).all():
         return np.full(paths.runs, np.inf)
     return paths.latency_s(durations)

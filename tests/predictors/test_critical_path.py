@@ -42,6 +42,14 @@ def test_classes_of_runs_stay_apart() -> None:
     assert (found.p50_s, found.p95_s) == (pytest.approx(1.0), pytest.approx(10.0))
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_llm_without_an_answer_that_takes_forever_makes_the_latency_infinite_and_warns_of_nothing() -> None:
+    embedding = Call(id="y", llm="b", kind="embed", input_tokens=100, output_tokens=0, parents=("x",))
+    model = RunModel([run("r", call("x", "a"), embedding)])
+    found = latencies(model, {"a": times(1.0), "b": times(1.0, per_output=float("inf"))})
+    assert (found.mean_s, found.p95_s) == (float("inf"), float("inf"))
+
+
 def test_luck_widens_the_quantiles_more_when_a_run_keeps_it() -> None:
     chain = [call("c0", "a"), *(call(f"c{n}", "a", f"c{n - 1}") for n in range(1, 9))]
     model = RunModel([run(f"r{n}", *chain) for n in range(50)])
