@@ -140,6 +140,7 @@ class _Told:
         if llm == "<synthetic>" or record.get("isApiErrorMessage") is True:
             self._tally.facts["messages that the program made itself (errors), left out"] += 1
             return
+        usage = used(message)  # may refuse the line: then no message may remember it
         key = f"{line.session}:{label(message.get('id')) or label(record.get('requestId')) or uuid}"
         line.call = intern(key)
         found = self.messages.get(line.call)
@@ -155,21 +156,26 @@ class _Told:
                 found.tools[label(block.get("id"))] = line.at_s
                 if block.get("name") in SPAWNING_TOOLS:
                     found.spawning.append(label(block.get("id")))
-        self._usage(message, found)
-
-    def _usage(self, message: Mapping[str, Any], found: _Message) -> None:
-        usage = message.get("usage")
-        if not isinstance(usage, dict):
+        if usage is None:
             return
-        fresh, stored, cached, made = (
-            count(usage.get(name), name) or 0
-            for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
-        )
+        fresh, stored, cached, made = usage
         stopped = message.get("stop_reason") is not None
         score = int(fresh + stored + cached > 0), int(stopped), made
         if score >= found.score:
             found.given, found.cached, found.made = fresh + stored + cached, cached, made
             found.score, found.stopped = score, stopped
+
+
+def used(message: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
+    """Tokens of a message: new, newly cached and cached input, and output; None where it does not say. Raises ``Absurd``."""
+    usage = message.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    fresh, stored, cached, made = (
+        count(usage.get(name), name) or 0
+        for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+    )
+    return fresh, stored, cached, made
 
 
 class _Threads:

@@ -149,6 +149,16 @@ def test_claude_code_replies_that_were_counted_when_they_began_are_estimated(tmp
     assert tally.estimated == {"output from its text, 4 bytes a token": 6}
 
 
+def test_claude_code_a_line_with_an_absurd_count_leaves_no_half_of_a_message(tmp_path):
+    lines = records("claude-code")
+    only = next(line for line in lines if line.get("uuid") == "a4")
+    only["message"]["usage"]["cache_creation_input_tokens"] = []
+    runs, tally = imported("claude-code", rows(tmp_path / "x.jsonl", *lines))
+    whole, _ = imported("claude-code")
+    assert sum(len(run.calls) for run in runs) == sum(len(run.calls) for run in whole) - 1
+    assert any("cache_creation_input_tokens" in reason for reason in tally.lines)
+
+
 def test_claude_code_threads_go_through_lines_of_every_kind(tmp_path):
     lines = records("claude-code")
     for line in lines:
