@@ -12,6 +12,7 @@ from experiments.code_version import code_hash
 from experiments.findings.compare import ALL, KEYS, OURS, OWN_GROUPS, TIE, grouped, records
 from experiments.findings.derive import derive
 from experiments.findings.losses import LOSS
+from experiments.findings.sensitivity import variant_in_words
 from experiments.runner import save_table
 from experiments.systems.registry import SYSTEMS
 from scepsy.errors import InputError
@@ -78,20 +79,10 @@ def place(row: dict[str, Any]) -> str:
         row["gpu_type"] if row["gpu_type"] != "A100-80G" else "",
         f"nodes of {row['gpus_per_node']}" if row["gpus_per_node"] != 8 else "",
         row["arrivals"] if row["arrivals"] != "poisson" else "",
-        answers(row["planned_on"]),
+        variant_in_words(row["planned_on"]),
         row["models"].replace("=", " played by "),
     ]
     return ", ".join([f"{row['workload']}, {row['gpus']} GPUs", *(text for text in changed if text)])
-
-
-def answers(variant: str) -> str:
-    """A variant of the traces in words.
-
-    >>> answers("drift:0.5"), answers("")
-    ('answers 0.5x as long', '')
-    """
-    kind, _, factor = variant.partition(":")
-    return f"answers {factor}x as long" if kind == "drift" else variant
 
 
 def overall(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -268,7 +259,7 @@ def settledness(tables: Tables) -> Section:
                 len([row for row in mine if row["settled"]]),
                 len([row for row in mine if row["verdict"] == "unstable"]),
                 f"{len([row for row in highest if row['settled']])} of {len(highest)}",
-                whys[0].replace("known to ±inf%", "not known to any width") if whys else "",
+                whys[0] if whys else "",
             ]
         )
     table = Table(

@@ -222,17 +222,22 @@ def narrowed(row: Row, swept: Sequence[Row]) -> Row:
     """A bracket's row with what the system's swept points show: the highest load at which it is stable with any option, and the
     lowest above at which this option is not. Brief replays beyond a known border show nothing new.
     """
-    per_load = (
-        row["rate_low_per_s"] / row["load_stable"] if row["load_stable"] else row["rate_high_per_s"] / row["load_unstable"]
-    )
     low = max([row["load_stable"], *(one["load"] for one in swept if one["point_verdict"] == "stable")])
     worse = (one["load"] for one in swept if one["point_verdict"] == "unstable" and one["option"] == row["option"])
     high = min([row["load_unstable"], *(load for load in worse if load > low)])
     if (low, high) == (row["load_stable"], row["load_unstable"]) or low >= high:
         return row
     load = math.sqrt(low * high) if low and math.isfinite(high) else low
+    per_load = _rate_at_full_load(swept)
     rates = {"rate_low_per_s": per_load * low, "rate_high_per_s": per_load * high, "rate_per_s": per_load * load}
     return row | {"load_stable": low, "load_unstable": high, "load": load} | rates
+
+
+def _rate_at_full_load(swept: Sequence[Row]) -> float:
+    """Runs/s of all workflows at load 1, from the rows of one option, load and seed. Rates are proportional to the load."""
+    first = swept[0]
+    same = [row for row in swept if all(row[name] == first[name] for name in ("option", "load", "seed"))]
+    return fsum(row["rate_per_s"] for row in same) / float(first["load"])
 
 
 def _rate_ratio(ours: Row | None, other: Row) -> tuple[float, float, float]:

@@ -17,9 +17,11 @@ from scepsy.steady.verdict import STABLE, UNSTABLE
 
 LOSS, POSSIBLE = "loss", "possible"
 RUN_TIMES = {
-    "muxserve": "its prompts take all SMs that decoding does not reserve, while a plan of Scepsy gives instances fixed shares"
+    "muxserve": "probably its prompts, which take all SMs that decoding leaves, where Scepsy's shares are fixed (not tested)"
 }
-"""What a system's run time does that no plan of Scepsy can, from reading plans of the losses (docs/accuracy.md)."""
+"""What a system's run time does that no plan of Scepsy can, and that may explain a loss. It is inferred from plans
+of some losses (docs/accuracy.md). No run has tested it.
+"""
 
 
 def losses(compared: pd.DataFrame, highest: pd.DataFrame) -> pd.DataFrame:
@@ -103,5 +105,5 @@ def explanation(row: dict[str, Any], certain: bool, high: float) -> str:
     if row["system"] in RUN_TIMES:
         return RUN_TIMES[row["system"]]
     if row["arrivals"] != "poisson":
-        return "another allocation: Scepsy plans for Poisson arrivals, and these come in bursts"
+        return "another allocation, perhaps since Scepsy plans for Poisson arrivals and these come in bursts (not tested)"
     return "another allocation or run time: not explained by the tables"

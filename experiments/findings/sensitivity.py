@@ -20,12 +20,22 @@ def assumption(row: Mapping[str, Any]) -> tuple[str, str] | None:
         kind, _, cv = row["arrivals"].partition(":")
         changed.append(("arrivals", f"Gamma, CV {cv}" if kind == "gamma" else "Azure's times"))
     if row["planned_on"]:
-        changed.append(("answers", f"answers {row['planned_on'].partition(':')[2]}x as long"))
+        changed.append(("answers", variant_in_words(row["planned_on"])))
     if row["models"]:
         changed.append(("models", row["models"].replace("=", " → ")))
     if len(changed) > 1:
         return None
     return changed[0] if changed else (BASE, "A100, Poisson")
+
+
+def variant_in_words(variant: str) -> str:
+    """A variant of the traces.
+
+    >>> variant_in_words("drift:0.5"), variant_in_words("")
+    ('answers 0.5x as long', '')
+    """
+    kind, _, factor = variant.partition(":")
+    return f"answers {factor}x as long" if kind == "drift" else variant
 
 
 def sensitivity(compared: pd.DataFrame, highest: pd.DataFrame, gpus: int = 8) -> pd.DataFrame:

@@ -111,7 +111,8 @@ class Round:
             return ""
         if self.verdict == STABLE:
             widest = max(self.relative(name) for name in self.drifts)
-            return f"not settled: mean over {len(self.seeds)} seeds known to ±{widest:.1%}, asked ±{precision:.1%}"
+            known = f"known to ±{widest:.1%}" if math.isfinite(widest) else "not known to any width"
+            return f"not settled: mean over {len(self.seeds)} seeds {known}, asked ±{precision:.1%}"
         if self.verdict == UNSTABLE:
             worst = min(self.drifts.values(), key=lambda one: one.p)
             return (

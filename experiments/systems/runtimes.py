@@ -76,7 +76,7 @@ def aegaeon_options(cluster: Cluster) -> tuple[Option, ...]:
 def aegaeon(case: Case, option: Option) -> Deployment:
     """All GPUs pooled, split into prefill and decode engines. Raises ``Infeasible`` where two models do not fit one GPU."""
     cluster, profiles = case.problem.cluster, case.problem.profiles
-    pooled(dict.fromkeys(name for stream in case.streams for name in stream.trace.llms), profiles, cluster)
+    pooled(case.streams, profiles, cluster)
     settings = msgspec.convert(
         {"prefill_engines": option["prefill"], "decode_engines": option["decode"], "dispatch": option["dispatch"]}, Settings
     )

@@ -177,15 +177,25 @@ def test_of_two_options_the_one_with_the_higher_middle_counts_not_the_wider_brac
 def test_swept_points_narrow_a_bracket_when_they_show_more() -> None:
     rows = highest("scepsy", 20, 40, settled=False)
     for load, verdict in ((1.2, "stable"), (1.5, "undecided"), (1.7, "unstable"), (1.9, "unstable")):
-        rows += point("scepsy", [1.0, 1.0], load=load, verdict=verdict)
+        rows += point("scepsy", [1.0, 1.0], load=load, verdict=verdict, rate=20 * load)
     found = only(maxima(pd.DataFrame(rows)), system="scepsy")
     assert (found["low"], found["high"]) == (pytest.approx(24), pytest.approx(34))
     assert found["rate_per_s"] == pytest.approx(math.sqrt(24 * 34))
     # Another option's instability says nothing of this one, its stability does.
-    other = highest("aegaeon", 20, 40, option="a") + point("aegaeon", [1.0], load=1.5, option="b", verdict="unstable")
-    other += point("aegaeon", [1.0], load=1.1, option="b")
+    other = highest("aegaeon", 20, 40, option="a") + point("aegaeon", [1.0], load=1.5, option="b", verdict="unstable", rate=30)
+    other += point("aegaeon", [1.0], load=1.1, option="b", rate=22)
     found = only(maxima(pd.DataFrame(other)), system="aegaeon")
     assert (found["low"], found["high"]) == (pytest.approx(22), pytest.approx(40))
+
+
+def test_swept_points_close_a_bracket_of_which_neither_end_is_known() -> None:
+    nothing = highest("scepsy", 0, math.inf, settled=False)[0] | {"rate_per_s": 0.0, "load": 0.0}
+    rows = [nothing]
+    for load, verdict in ((0.5, "stable"), (2.0, "unstable")):  # two workflows of 30 and 10 runs/s at load 1
+        for name, rate in (("one", 30.0 * load), ("other", 10.0 * load)):
+            rows += point("scepsy", [1.0, 1.0], load=load, verdict=verdict, workflow=name, rate=rate)
+    found = only(maxima(pd.DataFrame(rows)), system="scepsy")
+    assert (found["low"], found["high"], found["rate_per_s"]) == (20.0, 80.0, 40.0)
 
 
 def tables(rate_ratio: float, latency_ratio: float) -> dict[str, pd.DataFrame]:

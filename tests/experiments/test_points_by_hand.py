@@ -56,6 +56,8 @@ def test_a_point_is_settled_when_it_is_stable_and_every_workflow_is_precise() ->
     assert of_seeds(same, drift=WORSE).verdict == UNSTABLE
     assert not of_seeds(same, v=[1.0, 2.0, 3.0]).settled(0.05)
     assert "±124.2%" in of_seeds(same, v=[1.0, 2.0, 3.0]).why(0.05)
+    assert "known to ±" not in of_seeds([2.0], half_width=math.inf).why(0.05)
+    assert "not known to any width" in of_seeds([2.0], half_width=math.inf).why(0.05)
 
 
 def test_one_seed_alone_ends_no_round() -> None:

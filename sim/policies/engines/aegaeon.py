@@ -14,7 +14,7 @@ from functools import partial
 from math import fsum, sqrt
 from typing import Any
 
-from scepsy.backend import Workload
+from scepsy.backend import Stream, Workload
 from scepsy.cluster import Cluster
 from scepsy.errors import Infeasible, InputError
 from scepsy.profile.model import ProfileSet
@@ -425,16 +425,15 @@ def simulate_aegaeon(workload: Workload, profiles: ProfileSet, cluster: Cluster,
         raise InputError(
             f"aegaeon split is {settings.prefill_engines}:{settings.decode_engines}: must add up to {len(cluster.gpus)} GPUs"
         )
-    names = list(dict.fromkeys(name for item in workload.streams for name in item.trace.llms))
-    served, kv = pooled(names, profiles, cluster)
+    served, kv = pooled(workload.streams, profiles, cluster)
     return replay_pool(lambda env: AegaeonPool(env, served, settings, kv), workload, served, system="aegaeon")
 
 
-def pooled(names: Iterable[str], profiles: ProfileSet, cluster: Cluster) -> tuple[dict[str, PooledLlm], int]:
-    """The LLMs as a GPU serves them, and the bytes that are left for KV. Raises as ``simulate_aegaeon`` does."""
+def pooled(streams: Iterable[Stream], profiles: ProfileSet, cluster: Cluster) -> tuple[dict[str, PooledLlm], int]:
+    """The streams' LLMs as a GPU serves them, and the bytes that are left for KV. Raises as ``simulate_aegaeon`` does."""
     gpu = cluster.gpu_types[0]
     served = {}
-    for name in names:
+    for name in dict.fromkeys(name for stream in streams for name in stream.trace.llms):
         try:
             served[name] = PooledLlm.of(profiles.of(name, gpu.name, 1))
         except KeyError as error:
