@@ -28,6 +28,11 @@ ONE_OF_A_KIND = ("scepsy", "scepsy-paper", "independent", "oracle-user", "hpa", 
 OTHER = ("rag-llm-rerank", "debate", "map-reduce", "text-to-sql", "tool-agent")
 WIDE = ("beam-search-paper",)
 """Hundreds of calls in a run: too long for every system's every option."""
+LONG_CONTEXTS = dict.fromkeys(("kvct-neon", "kvct-v8"), ("scepsy", "oracle-user", "independent", "equal"))
+"""Coding agents, whose calls hold thousands of KV blocks. Only systems of the compiled core: one brief trial of an interpreted
+one took over eight minutes of processor time."""
+LONGEST = ("kvct-v8",)
+"""Two minutes of processor time for one point of a compiled system: asked at the scale ``long`` only."""
 MAIN_PARTS = ("headline", "small", "workloads", "quick", "smoke")
 """Measured at every common rate."""
 
@@ -143,7 +148,7 @@ def cells(plan: Plan) -> list[Cell]:
             *(Cell("workloads", Question((w,)), ONE_OF_A_KIND) for w in OTHER),
             Cell("workloads", Question(WIDE), RIVALS),
         ],
-        "real": _real,
+        "real": lambda: _real(plan),
         "large": _large,
         "h100": lambda: [Cell("h100", Question(w, gpu_type="H100-80G", gpus=8), RIVALS) for w in (RAG, BEAM)],
         "arrivals": _arrivals,
@@ -175,9 +180,13 @@ def _ablation() -> list[Cell]:
     ]
 
 
-def _real() -> list[Cell]:
+def _real(plan: Plan) -> list[Cell]:
     """Real traces, where the folder is known: hosted models are played by open ones, so 16 GPUs."""
-    return [Cell("real", Question((f"real:{name}",)), RIVALS) for name in REAL if data_folder()]
+    return [
+        Cell("real", Question((f"real:{name}",)), LONG_CONTEXTS.get(name, RIVALS))
+        for name in REAL
+        if data_folder() and (name not in LONGEST or plan.name == "long")
+    ]
 
 
 def _large() -> list[Cell]:
