@@ -103,5 +103,5 @@ def explanation(row: dict[str, Any], certain: bool, high: float) -> str:
     if row["system"] in RUN_TIMES:
         return RUN_TIMES[row["system"]]
     if row["arrivals"] != "poisson":
-        return "another allocation, perhaps since Scepsy plans for Poisson arrivals and these come in bursts (not tested)"
+        return "another allocation: planners are told of Poisson arrivals, and these come in bursts (docs/accuracy.md)"
     return "another allocation or run time: not explained by the tables"

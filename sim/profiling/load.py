@@ -269,7 +269,8 @@ class LlmLoad:
         under_way = place < cuts.first[runs[old] + 1]
         old, place = old[under_way], cuts.next_cut[place[under_way]]
         old, place = old[place >= 0], place[place >= 0]
-        since = times[old] + line.ready_s[place]
+        # A run that comes less than the keys can tell apart before the clock starts has its first call just before 0.
+        since = np.maximum(times[old] + line.ready_s[place], 0.0)
         old, place, since = old[since <= lasts_s], place[since <= lasts_s], since[since <= lasts_s]
         for call in np.unique(place[cuts.part[place] < 0]).tolist():
             cuts.part[call] = number_of = len(self.parts)

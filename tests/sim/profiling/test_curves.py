@@ -155,6 +155,18 @@ def test_a_replay_begins_with_as_many_runs_under_way_as_the_steady_state_has() -
     np.testing.assert_allclose(in_time, 100, rtol=0.35)  # calls come as often from the first second on
 
 
+@pytest.mark.parametrize("cv", [1.0, 4.0, 12.0])
+def test_no_arrival_is_before_the_clock_starts_however_bursty(cv: float) -> None:
+    """Bursts bring runs within 1e-14 s of each other: closer than the search for what is left of a run can tell apart."""
+    item = chain(3, 50.0, runs=200)
+    bursty = Arrivals(kind="gamma", rate_per_s=1.0, cv=cv)
+    for seed in range(40):
+        source = LlmLoad("m", [msgspec.structs.replace(item, arrivals=bursty)], 16, seed).steady(
+            40.0, 10.0, [np.full(600, 0.1)], lambda inputs, outputs: inputs
+        )
+        assert source.time_s.min() >= 0.0
+
+
 def starts(run: Run) -> list[float]:
     from scepsy.dag import walk
 
