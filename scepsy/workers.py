@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import joblib
-
 from scepsy.errors import InputError
 
 R = TypeVar("R")
@@ -50,6 +48,8 @@ def delayed(function: Callable[..., R]) -> Callable[..., Any]:
     """Like ``joblib.delayed``, for a worker that ends with this process."""
 
     def call(*arguments: Any, **named: Any) -> Any:
+        import joblib  # slow to import, and commands that find everything kept start no worker
+
         return joblib.delayed(_task)(os.getpid(), function, arguments, named)
 
     return call
@@ -79,6 +79,8 @@ def parallel(work: Iterable[Any], *, jobs: int | None = None, unordered: bool = 
 
     ``jobs``: processes at once, None for what ``joblib.parallel_config`` says. ``options`` are joblib's.
     """
+    import joblib
+
     if jobs is not None:
         require_jobs(jobs, "jobs")
         options["n_jobs"] = jobs

@@ -1,6 +1,7 @@
 """What is asked of the LLMs: calls, runs, traces, arrivals. Values only."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -116,7 +117,7 @@ class TraceSource(Value, frozen=True, kw_only=True):
     """What the importer inferred or left out, with counts."""
 
 
-class Trace(Value, frozen=True, kw_only=True):
+class Trace(Value, frozen=True, kw_only=True, dict=True):
     """Runs of one or more workflows. Large traces are streamed run by run instead (``files.trace``)."""
 
     source: TraceSource
@@ -133,12 +134,12 @@ class Trace(Value, frozen=True, kw_only=True):
                 raise ValueError(f"runs[{index}].id is {run.id!r}: must be unique within the trace")
             seen.add(run.id)
 
-    @property
+    @cached_property
     def workflows(self) -> tuple[str, ...]:
         """Workflow names in order of first appearance."""
         return tuple(dict.fromkeys(run.workflow for run in self.runs))
 
-    @property
+    @cached_property
     def llms(self) -> tuple[str, ...]:
         """LLM names in order of first appearance."""
         return tuple(dict.fromkeys(call.llm for run in self.runs for call in run.calls))

@@ -15,6 +15,7 @@ times as many runs as are in flight, and a small budget tries fewer plans first.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil, fsum, inf
 from time import perf_counter
 
@@ -24,6 +25,7 @@ import numpy as np
 from scepsy.api.case import Case
 from scepsy.api.offered import SCALED_ARRIVALS, exactly
 from scepsy.api.settle import calls_per_run, samples_of
+from scepsy.backend import Workload
 from scepsy.baselines.oracle_user import best_splits
 from scepsy.errors import Infeasible
 from scepsy.plans import Allocation, Judged, Plan
@@ -31,8 +33,9 @@ from scepsy.predictors.aggregate import Floats
 from scepsy.search import PLANNERS
 from scepsy.search.assemble import assemble
 from scepsy.search.climb import neighbour_plans
-from scepsy.search.goals import at_factor
+from scepsy.search.goals import at_factor, plan_exact_with
 from scepsy.search.problem import Goal, Problem
+from scepsy.search.seeds import other_plans, plan_or_none
 from scepsy.slo import over as exceeded_limits
 from scepsy.steady.pairs import Difference, compared
 from scepsy.steady.rule import Outcome, judge
@@ -63,8 +66,8 @@ SEED = 1_000_003
 """Arrivals and sampled runs of the judge; measurements use small seeds."""
 SPLITS_JUDGED = 4
 """Whole-GPU splits that are judged, best first by the predictor."""
-FALLBACK_RATE_PARTS = (1.0, 0.8)
-"""Parts of the target rates that a planner is asked for in turn, where it finds no plan for more."""
+FALLBACK_RATE_PART = 0.8
+"""Part of the target rates that a planner is asked for where it finds no plan for the whole."""
 
 Allocations = tuple[Allocation, ...]
 
@@ -130,6 +133,8 @@ class Replays:
     """Simulated so far."""
     seed: int = SEED
     weights: dict[str, float] = field(init=False)
+    _workloads: dict[int, Workload] = field(init=False, default_factory=dict)
+    """By their number of runs."""
 
     def __post_init__(self) -> None:
         rates = self.case.problem.rates_per_s
@@ -141,7 +146,9 @@ class Replays:
     def replay(self, plan: Plan, runs: int) -> Replayed:
         """Simulate ``runs`` runs."""
         streams = self.case.streams
-        workload = exactly(streams, runs=runs, seed=self.seed)
+        if runs not in self._workloads:
+            self._workloads[runs] = exactly(streams, runs=runs, seed=self.seed)
+        workload = self._workloads[runs]
         records = simulate(plan, workload, profiles=self.case.problem.profiles, engine="auto")
         self.calls += records.calls.num_rows
         samples = samples_of(records, streams)
@@ -188,18 +195,17 @@ def why_not_judged(problem: Problem) -> str:
 def starts(problem: Problem) -> list[Plan]:
     """Plans to judge: the exact planner's, every other planner's, the best whole-GPU splits.
 
-    A planner that refuses the rates joins with its plan for the largest part of them that it accepts
-    (``FALLBACK_RATE_PARTS``): the predictor's refusal is what the judge is there to check. Raises
+    A planner that refuses the rates joins with its plan for a part of them
+    (``FALLBACK_RATE_PART``): the predictor's refusal is what the judge is there to check. Raises
     ``Infeasible`` when the exact planner finds nothing.
     """
-    found = [PLANNERS["exact"](problem)]
-    for name in PLANNERS:
-        for part in FALLBACK_RATE_PARTS if name != "exact" else ():
-            try:
-                found.append(PLANNERS[name](at_factor(problem, part)))
-                break
-            except Infeasible:
-                continue
+    others = {name: planner for name, planner in PLANNERS.items() if name != "exact"}
+    answers = {name: plan_or_none(planner, problem) for name, planner in others.items()}
+    found = [plan_exact_with(problem, partial(other_plans, known=answers))]
+    for name, planner in others.items():
+        plan = answers[name] or plan_or_none(planner, at_factor(problem, FALLBACK_RATE_PART))
+        if plan is not None:
+            found.append(plan)
     with suppress(Infeasible):
         found.extend(best_splits(problem, SPLITS_JUDGED))
     return found

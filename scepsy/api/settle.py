@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from scepsy.api.offered import exactly, work_s
+from scepsy.api.offered import exactly, works_s
 from scepsy.backend import Stream, Workload
 from scepsy.records import COMPLETED, Records
 from scepsy.steady.interval import Interval
@@ -65,7 +65,8 @@ def samples_of(records: Records, streams: Sequence[Stream]) -> dict[str, Sample]
     """The runs of each workflow as the rule takes them."""
     work: dict[str, dict[str, float]] = {}
     for item in streams:
-        work.setdefault(item.workflow, {}).update((run.id, work_s(run)) for run in item.trace.runs)
+        ids = (run.id for run in item.trace.runs)
+        work.setdefault(item.workflow, {}).update(zip(ids, works_s(item.trace).tolist(), strict=True))
     found = {}
     for name, of_run in work.items():
         runs = records.runs.select(_TOLD).filter(pc.equal(records.runs["workflow"], name))

@@ -74,9 +74,14 @@ def pack(where: ClusterLayout, allocations: Sequence[Allocation], free_pct: Inte
     ``free_pct`` is what is free on each GPU to begin with (100 everywhere by default). An instance's memory is its share's
     part of the GPU, so shares that fit also fit in memory. Deterministic: ties go to the lowest GPU number.
     """
+    tried: list[list[Allocation]] = []
     for order in ORDERS:
+        ordered = sorted(allocations, key=order)
+        if ordered in tried:
+            continue
+        tried.append(ordered)
         free = np.full(len(where.gpus), 100, dtype=np.int64) if free_pct is None else free_pct.copy()
-        slots = _place(where, free, sorted(allocations, key=order), {allocation.llm: [] for allocation in allocations})
+        slots = _place(where, free, ordered, {allocation.llm: [] for allocation in allocations})
         if slots is not None:
             begun = [100] * len(where.gpus) if free_pct is None else free_pct.tolist()
             taken = frozenset(gpu for gpu, free_now in zip(where.gpus, begun, strict=True) if free_now < 100)
@@ -102,7 +107,8 @@ def pack_around(where: ClusterLayout, allocations: Sequence[Allocation], kept: P
 def _place(
     where: ClusterLayout, free: Integers, allocations: Sequence[Allocation], slots: dict[str, list[tuple[Gpu, ...]]]
 ) -> dict[str, list[tuple[Gpu, ...]]] | None:
-    """Add what is missing to ``slots`` in the given order, taking from ``free``."""
+    """Add what is missing to ``slots`` in the given order, onto what is ``free``."""
+    free = np.append(free, -1)  # the GPU that is always full, see ``ClusterLayout.grids``
     for allocation in allocations:
         for _ in range(allocation.replicas - len(slots[allocation.llm])):
             if allocation.tensor_parallel == 1:
@@ -112,7 +118,7 @@ def _place(
             if chosen is None:
                 return None
             free[chosen] -= allocation.share_pct
-            slots[allocation.llm].append(tuple(where.gpus[n] for n in np.sort(chosen)))
+            slots[allocation.llm].append(tuple(where.gpus[n] for n in sorted(chosen.tolist())))
     return slots
 
 
@@ -149,14 +155,17 @@ def _group(where: ClusterLayout, free: Integers, allocation: Allocation) -> Inte
     degree = allocation.tensor_parallel
     if grid is None or grid.shape[1] < degree:
         return None
-    room = np.append(free, -1)[grid]
+    room = free[grid]
     usable = room >= allocation.share_pct
     counts = usable.sum(axis=1)
-    # The fullest GPUs with room come first in each domain; numbers break ties, since the sort is stable.
-    order = np.argsort(np.where(usable, room, 1000), axis=1, kind="stable")[:, :degree]
-    left = np.where(counts >= degree, np.take_along_axis(room, order, axis=1).sum(axis=1) * 1000 + counts, 10**9)
+    if counts.max() < degree:
+        return None
+    room[~usable] = 1000
+    left = np.where(counts >= degree, np.sort(room, axis=1)[:, :degree].sum(axis=1) * 1000 + counts, 10**9)
     best = int(left.argmin())
-    return None if left[best] == 10**9 else grid[best, order[best]]
+    # The fullest GPUs with room come first; numbers break ties, since the sort is stable.
+    chosen: Integers = grid[best, np.argsort(room[best], kind="stable")[:degree]]
+    return chosen
 
 
 def gpus_touched(placement: Placement) -> int:

@@ -52,16 +52,22 @@ def read_replicas(by_replicas: Mapping[int, Curve], field: str, replicas: npt.Ar
     counts = np.asarray(replicas, dtype=float)
     load = np.asarray(calls_per_s, dtype=float) / capacity_calls_per_s(by_replicas, counts)
     profiled = sorted(by_replicas)
-    columns = [read_curve(by_replicas[count], field, load * by_replicas[count].capacity_per_s) for count in profiled]
-    if len(columns) == 1:
-        return np.broadcast_to(columns[0], load.shape).copy()
+
+    def column(count: int) -> Floats:
+        return read_curve(by_replicas[count], field, load * by_replicas[count].capacity_per_s)
+
+    if len(profiled) == 1:
+        return np.broadcast_to(column(profiled[0]), load.shape).copy()
     position = np.interp(np.log(counts), np.log(profiled), np.arange(len(profiled), dtype=float))
     lower = np.minimum(position.astype(int), len(profiled) - 2)
     weight = position - lower
-    stacked = np.stack(np.broadcast_arrays(*columns))
-    index = np.broadcast_to(lower, stacked.shape[1:])[None]
-    below = np.take_along_axis(stacked, index, 0)[0]
-    above = np.take_along_axis(stacked, index + 1, 0)[0]
+    if lower.ndim == 0:  # one number of replicas lies between two that were profiled
+        below, above = column(profiled[lower]), column(profiled[lower + 1])
+    else:
+        stacked = np.stack(np.broadcast_arrays(*map(column, profiled)))
+        index = np.broadcast_to(lower, stacked.shape[1:])[None]
+        below = np.take_along_axis(stacked, index, 0)[0]
+        above = np.take_along_axis(stacked, index + 1, 0)[0]
     with np.errstate(invalid="ignore"):
         value = below * (1.0 - weight) + above * weight
     return np.where(np.isfinite(below) & np.isfinite(above), value, np.inf)

@@ -6,6 +6,7 @@ or fewer units.
 """
 
 from collections.abc import Container, Iterator
+from functools import cache
 from math import fsum
 from time import perf_counter
 
@@ -75,6 +76,7 @@ def _choices(space: Space, allocations: tuple[Allocation, ...]) -> Choices | Non
 def _steps(space: Space, choices: Choices) -> Iterator[Choices]:
     """Every LLM's cheapest options at every size; where that exceeds the budget, another LLM makes room."""
     used = [sum(_units(space, choices, kind)) for kind in range(len(space.budgets))]
+    smaller = cache(lambda giver, kind, units: _within(space.llms[giver], kind, units))
     for m, options in enumerate(space.llms):
         for option in _cheapest(options):
             kind = int(options.gpu_type[option])
@@ -87,7 +89,7 @@ def _steps(space: Space, choices: Choices) -> Iterator[Choices]:
                 continue
             for k, giver in enumerate(space.llms):
                 if k != m and int(giver.gpu_type[choices[k]]) == kind:
-                    for less in _within(giver, kind, int(giver.units[choices[k]]) - over):
+                    for less in smaller(k, kind, int(giver.units[choices[k]]) - over):
                         yield (*step[:k], less, *step[k + 1 :])
 
 

@@ -21,8 +21,9 @@ from scepsy.search.exact import best_within
 from scepsy.search.infeasible import limits_too_tight, not_enough_gpus, rate_bound
 from scepsy.search.knapsack import solve
 from scepsy.search.problem import Problem
+from scepsy.search.seeds import other_plans
 from scepsy.search.space import Space, build_space
-from scepsy.search.within import Accept, Found, cost_items
+from scepsy.search.within import Accept, Found, Seeds, cost_items
 from scepsy.slo import over
 
 RATE_BISECTIONS = 12
@@ -31,6 +32,11 @@ RATE_BISECTIONS = 12
 
 def plan_exact(problem: Problem) -> Plan:
     """The exact planner for whatever the problem's goal is. Raises ``Infeasible``; ``InputError`` for a contradictory goal."""
+    return plan_exact_with(problem, other_plans)
+
+
+def plan_exact_with(problem: Problem, others: Seeds) -> Plan:
+    """The same with other planners' allocations at hand: for the least latency they need not be asked again."""
     goal = problem.goal
     if goal.percentile is not None and goal.percentile not in (50, 95, 99):
         raise InputError(f"goal.percentile is {goal.percentile}: must be 50, 95 or 99")
@@ -42,18 +48,18 @@ def plan_exact(problem: Problem) -> Plan:
     if goal.kind == "rate":
         return most_rate(problem)
     if goal.kind == "latency":
-        return least_latency(problem)
+        return least_latency(problem, others)
     return least_gpus(problem)
 
 
-def least_latency(problem: Problem) -> Plan:
-    """Least weighted mean latency within the latency limits and ``max_gpus``."""
+def least_latency(problem: Problem, others: Seeds = other_plans) -> Plan:
+    """Least weighted mean latency within the latency limits and ``max_gpus``. ``others``: see ``best_within``."""
     started = perf_counter()
     space = build_space(problem)
     tables = solve(cost_items(space), space.budgets)
     wanted = problem.goal.max_gpus
     if wanted is None or wanted >= sum(space.gpus_of):
-        found = best_within(problem, space, tables, accept=_within_percentile(problem))
+        found = best_within(problem, space, tables, accept=_within_percentile(problem), others=others)
         return _plan(problem, found, started)
     options = [caps for caps in product(*(range(most + 1) for most in space.gpus_of)) if sum(caps) == wanted]
     best = _best_of(problem, space, tables, options)

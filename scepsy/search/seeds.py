@@ -4,7 +4,7 @@ The walk in order of relaxed cost can meet thousands of allocations that do not 
 that another planner found packs already. For workflows that share no LLM there is also the union of their separate plans.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from math import fsum
 
@@ -13,11 +13,11 @@ import numpy as np
 from scepsy.baselines.independent import plan_independent
 from scepsy.baselines.whole_gpus import plan_equal, plan_proportional
 from scepsy.errors import Infeasible
-from scepsy.plans import Allocation
+from scepsy.plans import Allocation, Plan
 from scepsy.search.hierarchical import plan_hierarchical
 from scepsy.search.knapsack import solve
 from scepsy.search.paper import plan_paper
-from scepsy.search.problem import Problem, subset
+from scepsy.search.problem import Planner, Problem, subset
 from scepsy.search.space import build_space
 from scepsy.search.within import Found, Search, accept_all, cost_items
 
@@ -31,21 +31,43 @@ MOST_SPLITS = 20_000
 Allocations = tuple[Allocation, ...]
 
 
-def other_plans(search: Search) -> Iterator[Allocations]:
-    """Allocations of the other planners for the search's problem, the hierarchical one's and separate plans included."""
-    problem = search.problem
+OTHERS: dict[str, Planner] = {
+    "independent": plan_independent,
+    "equal": plan_equal,
+    "proportional": plan_proportional,
+    "hierarchical": plan_hierarchical,
+    "paper": plan_paper,
+}
+"""The planners that are asked, in this order; the last two only where the LLMs are few."""
+
+
+def plan_or_none(planner: Planner, problem: Problem) -> Plan | None:
+    """A planner's plan; None where it finds none."""
+    try:
+        return planner(problem)
+    except Infeasible:
+        return None
+
+
+def other_plans(search: Search, known: Mapping[str, Plan | None] | None = None) -> Iterator[Allocations]:
+    """Allocations of the other planners for the search's problem, the hierarchical one's and separate plans included.
+
+    ``known``: what some of them have answered to this problem already, by name.
+    """
+    problem, answered = search.problem, known or {}
+
+    def asked(name: str) -> Iterator[Allocations]:
+        plan = answered[name] if name in answered else plan_or_none(OTHERS[name], problem)
+        if plan is not None:
+            yield plan.allocations
+
     quick = len(search.space.llms) <= MAX_LLMS_HIERARCHICAL_FIRST
-    for planner in (plan_independent, plan_equal, plan_proportional, *((plan_hierarchical, plan_paper) if quick else ())):
-        try:
-            yield planner(problem).allocations
-        except Infeasible:
-            continue
+    for name in OTHERS:
+        if quick or name not in ("hierarchical", "paper"):
+            yield from asked(name)
     yield from separate_plans(problem)
     if not quick and search.best is None:
-        try:
-            yield plan_hierarchical(problem).allocations
-        except Infeasible:
-            return
+        yield from asked("hierarchical")
 
 
 def separate_plans(problem: Problem) -> Iterator[Allocations]:

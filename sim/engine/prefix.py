@@ -64,7 +64,7 @@ class PrefixKeys:
             asked = self._asked(call, uses)
             shared = next((place for place, item in enumerate(asked) if item not in self._shared), len(asked))
             keys = self._keys(call, id_tokens, len(asked))
-            blocks = len(self._keys(call, id_tokens, shared))
+            blocks = self._blocks(call, id_tokens, shared)
             found.append((keys[:blocks], keys[blocks:]))
         return found
 
@@ -80,9 +80,15 @@ class PrefixKeys:
     def _keys(self, call: Call, id_tokens: int, ids: int) -> list[int]:
         """Keys of the KV blocks that the first ``ids`` ids cover."""
         block_tokens = self._block_tokens.get(call.llm, 16)
-        blocks = min(call.input_tokens, ids * id_tokens) // block_tokens
         hashes = call.prefix_hashes
-        return [hashes[(block_tokens * (block + 1) - 1) // id_tokens] * _OFFSETS + block % _OFFSETS for block in range(blocks)]
+        return [
+            hashes[(block_tokens * (block + 1) - 1) // id_tokens] * _OFFSETS + block % _OFFSETS
+            for block in range(self._blocks(call, id_tokens, ids))
+        ]
+
+    def _blocks(self, call: Call, id_tokens: int, ids: int) -> int:
+        """KV blocks that the first ``ids`` ids cover."""
+        return min(call.input_tokens, ids * id_tokens) // self._block_tokens.get(call.llm, 16)
 
     def session(self, run: Run) -> str:
         """The run's session, unless each replay of the run is another user's."""

@@ -43,8 +43,8 @@ SMALL_MODEL_BYTES = 1_500_000_000
 
 REGRESSION = ("call_base_s", "call_s_per_input_token", "call_s_per_output_token")
 RISING = ("mean_s", "p50_s", "p95_s", "p99_s", "busy_s")
-MODULES = (sys.modules[__name__], points, bench, load, regression)
-"""Whose constants decide what comes out."""
+_decisive = (sys.modules[__name__], points, bench, load, regression)
+"""Modules whose constants decide what comes out. No constant itself: a module's text names the folder it lies in."""
 
 
 def profile_curves(
@@ -87,12 +87,19 @@ def profile_curves(
     progress(0, total=len(tasks))
     require_jobs(jobs, "jobs")
     cache_dir = usable_cache(cache_dir) if cache_dir is not None else None
-    work = (delayed(_cached)(task, _callers(streams, task.llm), profiles, counts, seed, cache_dir) for task in tasks)
-    made: list[Curve] = []
-    results: Iterator[list[Curve]] = parallel(work, jobs=min(jobs, len(tasks)))
-    for curves in results:
-        made.extend(curves)
+    callers = {llm: _callers(streams, llm) for llm in llms}
+    paths = [cache_dir and cache_dir / f"{_key(task, callers[task.llm], profiles, counts, seed)}.curves.json" for task in tasks]
+    found = {number: curves for number, path in enumerate(paths) if (curves := _kept(path)) is not None}
+    for _ in found:
         progress()
+    missing = [number for number in range(len(tasks)) if number not in found]
+    if missing:  # workers take as long to start as all curves to be read
+        work = (delayed(_made)(tasks[n], callers[tasks[n].llm], profiles, counts, seed, paths[n]) for n in missing)
+        results: Iterator[list[Curve]] = parallel(work, jobs=min(jobs, len(missing)))
+        for number, curves in zip(missing, results, strict=True):
+            found[number] = curves
+            progress()
+    made = [curve for number in range(len(tasks)) for curve in found[number]]
     for llm in llms:
         if not any(curve.llm == llm for curve in made):
             raise InputError(f"LLM {llm}: its longest call fits no instance on {', '.join(gpu_types)} at the profiled degrees")
@@ -140,19 +147,22 @@ def _callers(streams: Sequence[Stream], llm: str) -> list[Stream]:
     ]
 
 
-def _cached(
-    task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple[int, ...], seed: int, cache_dir: Path | None
-) -> list[Curve]:
-    if cache_dir is None:
-        return _profile(task, streams, profiles, counts, seed)
-    path = cache_dir / f"{_key(task, streams, profiles, counts, seed)}.curves.json"
-    # A cache that is damaged or has become full is no reason to fail: what it lacks is computed.
-    if path.exists():
+def _kept(path: Path | None) -> list[Curve] | None:
+    """What the cache holds; None where it holds nothing, or nothing whole: what it lacks is computed."""
+    if path is not None and path.exists():
         with contextlib.suppress(InputError):
             return list(load_curves(path))
+    return None
+
+
+def _made(
+    task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple[int, ...], seed: int, path: Path | None
+) -> list[Curve]:
+    """Profile, and keep the result. A cache that has become full is no reason to fail."""
     curves = _profile(task, streams, profiles, counts, seed)
-    with contextlib.suppress(InputError, OSError):
-        save_curves(path, curves)
+    if path is not None:
+        with contextlib.suppress(InputError, OSError):
+            save_curves(path, curves)
     return curves
 
 
@@ -167,7 +177,7 @@ def _key(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple
                 yield [stream.arrivals, stream.order, stream.trace.prefix_block_tokens]
                 yield from stream.trace.runs
 
-    return cache_key(inputs(), MODULES)
+    return cache_key(inputs(), _decisive)
 
 
 def _profile(task: _Task, streams: list[Stream], profiles: ProfileSet, counts: tuple[int, ...], seed: int) -> list[Curve]:

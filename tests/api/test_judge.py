@@ -31,11 +31,13 @@ from scepsy.api.judge import (
 )
 from scepsy.api.prepare import Load, prepare
 from scepsy.cluster import Cluster, Node
+from scepsy.errors import Infeasible
 from scepsy.generate import generate
 from scepsy.plans import Plan
 from scepsy.profile.catalogue import builtin_profiles, gpu_type
+from scepsy.search import PLANNERS, seeds
 from scepsy.search.climb import neighbour_plans
-from scepsy.search.problem import Goal
+from scepsy.search.problem import Goal, Planner, Problem
 from scepsy.slo import Limits, Slo, WorkflowSlo
 from scepsy.workload import Arrivals
 
@@ -70,6 +72,27 @@ def test_the_judged_plan_is_no_slower_than_the_exact_planners_and_says_what_it_w
     gap = difference(exact, chosen)
     assert gap.value <= gap.half_width, "slower than the exact planner's plan"
     assert judged.latency_s["beam-search"] == pytest.approx(chosen.mean_s, rel=0.15)
+
+
+def test_each_planner_is_asked_once_and_again_only_for_a_part_of_the_rates(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def counted(name: str, planner: Planner, refuses: bool) -> Planner:
+        def plan(problem: Problem) -> Plan:
+            asked.append((name, problem.rates_per_s[0]))
+            if refuses and problem.rates_per_s == case.problem.rates_per_s:
+                raise Infeasible("too much")
+            return planner(problem)
+
+        return plan
+
+    named = {name: counted(name, planner, name == "paper") for name, planner in PLANNERS.items() if name != "exact"}
+    monkeypatch.setattr(judging, "PLANNERS", {"exact": PLANNERS["exact"], **named})
+    monkeypatch.setattr(seeds, "OTHERS", named)
+    begun = starts(case.problem)
+    (rate,) = case.problem.rates_per_s
+    assert sorted(asked) == sorted([*((name, rate) for name in named), ("paper", 0.8 * rate)])
+    assert [plan.targets[0].arrivals.rate_per_s for plan in begun if plan.planner == "paper"] == [0.8 * rate]
 
 
 def test_it_decides_the_same_again_whatever_the_clock_says(case: Case, found: Judgement) -> None:

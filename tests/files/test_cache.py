@@ -21,6 +21,12 @@ def test_each_setting_is_part_of_the_key(module: types.ModuleType, monkeypatch: 
     assert cache_key([1], (curves, points)) == before
 
 
+def test_keys_do_not_depend_on_the_folder_that_the_sources_lie_in() -> None:
+    told = [value for module in curves._decisive for value in settings_of(module).values()]
+    assert told
+    assert not [value for value in told if "/" in value or " at 0x" in value]
+
+
 def test_inputs_are_told_apart_where_one_ends() -> None:
     keys = {cache_key(inputs, ()) for inputs in ([], [1], [1, 2], [12], [[1], 2], [[1, 2]], ["1", 2])}
     assert len(keys) == 7

@@ -83,6 +83,18 @@ def test_between_replica_counts_the_reading_is_linear_in_the_logarithm() -> None
     assert read_replicas(family, "busy_s", [1, 2, 4, 9], 1.0).tolist() == pytest.approx([4.0, 3.0, 2.0, 2.0])
 
 
+@given(st.floats(0.01, 60.0), st.integers(1, 70))
+def test_one_number_of_replicas_is_read_as_in_an_array_of_them(rate: float, replicas: int) -> None:
+    family = {
+        1: curve("a", (4.0, 5.0, 9.0)),
+        4: curve("a", (2.0, 3.0, 8.0), replicas=4, capacity=9.0),
+        16: curve("a", (1.5, 2.5, 7.0), replicas=16, capacity=8.0),
+    }
+    alone = read_replicas(family, "busy_s", replicas, rate)
+    assert alone.shape == ()
+    assert float(alone) == read_replicas(family, "busy_s", [3, replicas, 40], rate)[1]
+
+
 def test_capacity_per_instance_may_fall_with_replicas() -> None:
     family = {1: curve("a", (1.0,) * 3), 4: curve("a", (1.0,) * 3, replicas=4, capacity=5.0)}
     assert capacity_calls_per_s(family, [1, 2, 4]).tolist() == pytest.approx([10.0, 15.0, 20.0])

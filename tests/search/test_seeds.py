@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from scepsy.errors import Infeasible
 from scepsy.plans import Allocation, Plan
-from scepsy.search import PLANNERS
+from scepsy.search import PLANNERS, seeds
 from scepsy.search.assemble import Outlook, objective_of
 from scepsy.search.goals import at_factor
 from scepsy.search.knapsack import solve
 from scepsy.search.problem import Problem, subset
 from scepsy.search.random_problems import Size, random_problem
-from scepsy.search.seeds import separate_plans
+from scepsy.search.seeds import OTHERS, other_plans, separate_plans
 from scepsy.search.space import build_space
 from scepsy.search.within import MAX_ACCEPTED, Search, accept_all, cost_items
 
@@ -51,6 +51,18 @@ def test_feasible_at_a_rate_is_feasible_below_it(size: Size, seed: int, factor: 
     if planned(problem, "exact") is not None:
         for part in (0.97, 0.8, 0.5):
             assert planned(at_factor(problem, part), "exact") is not None, part
+
+
+def test_a_planner_that_has_answered_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(Size(llms=3, nodes=1, gpus_per_node=4), 3)
+    space = build_space(problem)
+    search = Search(problem, space, solve(cost_items(space), space.budgets), space.gpus_of, accept_all)
+    plain = list(other_plans(search))
+    known = {name: planned(problem, name) for name in OTHERS}
+    assert {plan.allocations for plan in known.values() if plan} <= set(plain)
+    monkeypatch.setattr(seeds, "OTHERS", dict.fromkeys(OTHERS, lambda problem: pytest.fail("asked again")))
+    assert list(other_plans(search, known)) == plain
+    assert list(other_plans(search, dict.fromkeys(OTHERS))) == []
 
 
 def test_rejected_candidates_do_not_use_up_the_search() -> None:

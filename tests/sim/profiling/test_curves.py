@@ -17,7 +17,7 @@ from scepsy.profile.model import EngineLimits, Profile, ProfileSet
 from scepsy.profile.share import ColdStartLaw, ContentionLaw, ShareLaw
 from scepsy.profile.step import StepModel
 from scepsy.workload import Arrivals, Call, Run, Trace, TraceSource
-from sim.profiling import points
+from sim.profiling import curves, points
 from sim.profiling.bench import Bench
 from sim.profiling.curves import profile_curves
 from sim.profiling.load import LlmLoad
@@ -306,6 +306,21 @@ def test_curves_are_the_same_again_from_the_cache_and_from_two_processes(tmp_pat
     assert profile_curves([stream(one())], profiles(), ["G"], shares=(50, 100), cache_dir=tmp_path / "cache") == single
     profile_curves([stream(one())], profiles(degrees=(1,)), ["G"], shares=(100,), cache_dir=tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_no_worker_is_started_for_what_the_cache_holds(
+    tmp_path: Path, single: list[Curve], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*, cache_dir: Path | None = tmp_path) -> list[Curve]:
+        return profile_curves([stream(one())], profiles(), ["G"], shares=(50, 100), cache_dir=cache_dir, jobs=2)
+
+    assert asked() == single
+    monkeypatch.setattr(curves, "parallel", lambda work, jobs: pytest.fail(f"{jobs} workers were started"))
+    assert asked() == single
+    (kept,) = tmp_path.iterdir()
+    kept.write_text(kept.read_text()[:-9])
+    monkeypatch.setattr(curves, "parallel", lambda work, jobs: [single[:1] for _ in work])
+    assert asked() == single[:1], "what is damaged is computed"
 
 
 def test_an_llm_without_profile_or_room_is_named() -> None:
