@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.points.settled import INFEASIBLE
 from scepsy.metrics import seeds_interval
 
 Row = dict[str, Any]
@@ -196,7 +197,7 @@ def maxima(frame: pd.DataFrame) -> pd.DataFrame:
     ``low`` is shown stable, ``high`` shown unstable, ``rate_per_s`` their middle; ``settled``: they are as close as asked for.
     What the swept points show counts too: they may be longer than what the bisection spent on a load.
     ``ratio_low`` and ``ratio_high`` are the ends that both brackets allow. A system that is stable at no load has an infinite
-    ratio. Ends that are not known are NaN.
+    ratio, and one that cannot run at all has none. Ends that are not known are NaN.
     """
     rows = []
     swept = grouped(records(keyed(frame[frame["kind"] == "sweep"])), (*KEYS, "system"))
@@ -242,7 +243,7 @@ def _rate_at_full_load(swept: Sequence[Row]) -> float:
 
 def _rate_ratio(ours: Row | None, other: Row) -> tuple[float, float, float]:
     """Scepsy's rate over the other's, and the ends that the brackets allow."""
-    if ours is None or not ours["rate_low_per_s"] > 0:
+    if ours is None or not ours["rate_low_per_s"] > 0 or _text(other, "why").startswith(INFEASIBLE):
         return math.nan, math.nan, math.nan
     if not other["rate_low_per_s"] > 0:
         return math.inf, _over(ours["rate_low_per_s"], other["rate_high_per_s"]), math.nan

@@ -12,7 +12,7 @@ from math import fsum
 
 from experiments.points.measured import deployed
 from experiments.points.questions import Question
-from experiments.points.settled import Budget, Row, decided, described, engine_of, rates_of, rounds
+from experiments.points.settled import INFEASIBLE, Budget, Row, decided, described, engine_of, rates_of, rounds
 from experiments.systems.deployment import Option
 from scepsy.steady.verdict import STABLE, UNSTABLE
 
@@ -77,6 +77,7 @@ def highest_rate(question: Question, system: str, option: Option, budget: Budget
     ratio = 1 + 2 * budget.tolerance
     began, spent, engine = time.process_time(), 0, ""
     probes = 0
+    ran, nothing = False, ""
 
     def step_of(load: float) -> int:
         return round(math.log(load) / math.log(ratio))
@@ -85,11 +86,13 @@ def highest_rate(question: Question, system: str, option: Option, budget: Budget
         return float(f"{ratio**step:.4g}")
 
     def verdict(step: int) -> str:
-        nonlocal spent, engine, probes
+        nonlocal spent, engine, probes, ran, nothing
         probes += 1
         deployment = deployed(question, system, option, load_of(step))
         if isinstance(deployment, str):
+            nothing = f"{INFEASIBLE}{deployment}"
             return UNSTABLE
+        ran = True
         found, calls = rounds(deployment, question, load_of(step), budget.seeds, budget, stability=True)
         spent, engine = spent + calls, engine_of(next(iter(found.seeds.values())))
         return found.verdict
@@ -115,7 +118,7 @@ def highest_rate(question: Question, system: str, option: Option, budget: Budget
             "verdict": STABLE if low else UNSTABLE,
             "stable": bool(low),
             "settled": settled,
-            "why": "" if settled else why_open(low, high, probes),
+            "why": nothing if not ran else "" if settled else why_open(low, high, probes),
             "probes": probes,
             "calls_spent": spent,
             "engine": engine,

@@ -32,6 +32,8 @@ Row = dict[str, Any]
 GROWTH = 3
 """Each round is so many times as long as the one before."""
 LEAST_SPANS = 6.0
+INFEASIBLE = "infeasible: "
+"""How the reason begins where a system has nothing to run."""
 CERTAIN = 1e-4
 """Growth less probable than this in the first ``ENOUGH`` seeds together ends a round: the other seeds are not replayed."""
 ENOUGH = 2
@@ -244,8 +246,8 @@ def infeasible(question: Question, base: Row, load: float, why: str, seed: int) 
         "settled": False,
         "point_verdict": UNSTABLE,
         "point_settled": False,
-        "point_why": f"infeasible: {why}",
-        "why": f"infeasible: {why}",
+        "point_why": f"{INFEASIBLE}{why}",
+        "why": f"{INFEASIBLE}{why}",
         "latency_mean_s": math.nan,
     }
     return [

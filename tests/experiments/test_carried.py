@@ -3,10 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from experiments.points import measured
+from experiments.points import measured, settled
+from experiments.points.border import highest_rate
 from experiments.points.questions import Question, planning_case
+from experiments.points.settled import Budget
+from experiments.studies.evaluation import steps
 from experiments.systems.deployment import Deployment, Option
 from experiments.systems.registry import SYSTEMS, System, deploy, highest_part
 from scepsy.api.case import Case
@@ -65,6 +69,18 @@ def test_the_highest_rate_is_found_once_for_all_loads_beyond_it(limited: Limited
 def test_a_system_without_any_plan_says_why(limited: Limited) -> None:
     limited.most_per_s = 0.0
     assert measured.deployed(QUESTION, "limited", {}, 1.0) == "no more than 0.0 runs/s"
+
+
+def test_the_highest_rate_and_every_point_of_a_system_that_cannot_run_say_why(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited.most_per_s = 0.0
+    budget = Budget(seeds=(1,), precision=0.1, tolerance=0.1, first_calls=100, most_calls=100)
+    monkeypatch.setattr(settled, "find_system", lambda name: _system(limited))
+    assert highest_rate(QUESTION, "limited", {}, budget)[0]["why"] == "infeasible: no more than 0.0 runs/s"
+    params = {"question": msgspec.to_builtins(QUESTION), "budget": msgspec.to_builtins(budget), "system": "limited"}
+    params |= {"step": "sweep", "option": {}, "loads": [0.5], "unstable": True}
+    assert steps.run(params)[0]["point_why"] == "infeasible: no more than 0.0 runs/s"
 
 
 def test_a_probe_is_asked_in_place_of_a_dear_planner() -> None:

@@ -168,6 +168,13 @@ def test_ratios_of_highest_rates_are_those_that_both_brackets_allow() -> None:
     assert never["ratio_low"] == pytest.approx(4.0)
 
 
+def test_a_system_that_cannot_run_at_all_has_no_ratio() -> None:
+    cannot = highest("aegaeon", 0, 0.2, settled=False)[0] | {"why": "infeasible: two models exceed a GPU"}
+    found = only(maxima(pd.DataFrame([*highest("scepsy", 20), cannot])), system="aegaeon")
+    assert all(math.isnan(found[name]) for name in ("ratio", "ratio_low", "ratio_high"))
+    assert found["why"].startswith("infeasible")
+
+
 def test_of_two_options_the_one_with_the_higher_middle_counts_not_the_wider_bracket() -> None:
     wide, narrow = highest("aegaeon", 4, 8, option="wide", settled=False), highest("aegaeon", 6, 6.5, option="narrow")
     found = maxima(pd.DataFrame(highest("scepsy", 20) + wide + narrow))

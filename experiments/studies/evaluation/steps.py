@@ -20,7 +20,7 @@ import msgspec
 from experiments.points.border import START_LOAD, highest_rate
 from experiments.points.measured import COMPILED_SPEEDUP, interpreted
 from experiments.points.questions import Question
-from experiments.points.settled import Budget, Row, budget_of, first_calls_guess, settled_point
+from experiments.points.settled import INFEASIBLE, Budget, Row, budget_of, first_calls_guess, settled_point
 from experiments.runner import Experiment, Scale, Task
 from experiments.studies.evaluation.design import GROUPS, JUDGED, PLANS, Cell, Plan, cells, options_of
 from experiments.studies.loads import question_of
@@ -208,7 +208,7 @@ def run(params: Mapping[str, Any]) -> list[Row]:
     else:
         rows = until_unstable(settled_point(question, system, option, load, budget, params["step"]) for load in loads)
         if params["unstable"]:
-            rows = [row | KNOWN for row in rows]
+            rows = [row if row["point_why"].startswith(INFEASIBLE) else row | KNOWN for row in rows]
     text = json.dumps(params, sort_keys=True)
     return [row | {"task": text} for row in rows]
 
