@@ -10,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scepsy.cluster import Gpu
-from scepsy.operate.controller import Facts, Finding, Memory, begin, content_since, held_back, look, remember, step, switched
+from scepsy.operate.controller import (
+    Facts,
+    Finding,
+    Memory,
+    begin,
+    content_since,
+    fresh,
+    held_back,
+    look,
+    remember,
+    step,
+    switched,
+)
 from scepsy.operate.decision import Answer, Candidate, Decision, Move, Outlook, Simulated, confirmed, decide
 from scepsy.operate.features import Seen, features_of
 from scepsy.operate.reference import planned_for
@@ -423,3 +435,11 @@ def test_content_is_looked_at_again_when_more_runs_have_ended_though_many_have_a
         _, finding = look(memory, Facts(now_s=320.0, seen={W: tuple(seen)}), Settings())
         found[ended] = finding and finding.kind
     assert found == {16: None, 60: None, 64: "refined", 100: "refined"}
+
+
+def test_a_run_is_overdue_only_when_its_end_would_be_known() -> None:
+    ended = [Seen(workflow=W, arrival_s=float(n), end_s=n + 5.0, values={"calls:m": 1.0}) for n in range(20)]
+    seen = (*ended, Seen(workflow=W, arrival_s=60.0), Seen(workflow=W, arrival_s=61.0, end_s=65.0, values={"calls:m": 1.0}))
+    memory = begin([planned_for(W, runs_of(), 1.0)], -1.0)
+    read = [len(fresh(memory, Facts(now_s=85.0, seen={W: seen}, quiet_s=quiet_s), W)[1]) for quiet_s in (0.0, 30.0)]
+    assert read == [21, 20], "open for 25 s, of which it may have been over for 30"
