@@ -145,7 +145,6 @@ class Operator:
             seen=self.live.seen(now_s),
             lost=self.target.lost(),
             known_until_s=self.live.known_until_s(now_s),
-            quiet_s=self.live.idle_s,
             serves_since_s=since_s if since_s <= now_s else None,
         )
         self.facts, self.looks = facts, self.looks + 1

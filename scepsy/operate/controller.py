@@ -5,7 +5,6 @@ and comes out, can be written to a file, and everything else can be told again f
 """
 
 from collections.abc import Callable, Sequence
-from math import ceil
 from typing import Literal
 
 import msgspec
@@ -17,7 +16,6 @@ from scepsy.operate.drift import LONGEST, Drift, arrival_drift, content_drifts, 
 from scepsy.operate.features import Seen
 from scepsy.operate.reference import Reference, reference_of
 from scepsy.operate.settings import Settings
-from scepsy.operate.standing import standing
 from scepsy.operate.window import Estimate, dispersion_of, rate_of
 from scepsy.plans import Plan
 from scepsy.steady.interval import mean_interval
@@ -55,9 +53,7 @@ class Memory(Value, frozen=True, kw_only=True):
     """How many of ``REFINED`` are done; absent: nothing to refine."""
     last_switch_s: float | None = None
     not_before_s: float | None = None
-    """No planning before: a switch was wanted and blocked. A goal that is missed meanwhile is reason enough all the same."""
-    missed_after_s: float | None = None
-    """Before, a goal that is missed is no reason to plan: nothing better was known, or a switch was blocked."""
+    """No planning before: a switch was wanted and blocked."""
 
 
 class Facts(Value, frozen=True, kw_only=True):
@@ -72,9 +68,6 @@ class Facts(Value, frozen=True, kw_only=True):
     """Runs that arrived later are not all seen yet: a recording tells of calls when they end. None: all are seen."""
     serves_since_s: float | None = None
     """When the running plan began to serve: earlier runs do not tell how good it is. None: before all of them."""
-
-    quiet_s: float = 0.0
-    """A run is known to have ended so long after its end. Open runs may have ended within that time."""
 
     @property
     def until_s(self) -> float:
@@ -161,23 +154,15 @@ def switched(memory: Memory, at_s: float) -> Memory:
 
 def held_back(memory: Memory, until_s: float) -> Memory:
     """A switch came to nothing: nothing is planned before then, and then planned again even where the load stays."""
-    return _with(
-        memory,
-        not_before_s=max(until_s, memory.not_before_s or until_s),
-        missed_after_s=max(until_s, memory.missed_after_s or until_s),
-    )
+    return _with(memory, not_before_s=max(until_s, memory.not_before_s or until_s))
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
 def look(memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = False) -> tuple[Memory, Finding | None]:
-    """Test every workflow. ``crippled``: the running plan has lost GPUs.
-
-    Before ``not_before_s`` nothing is found, unless the goal comes to be missed.
-    """
-    missed = _over(memory.missed_after_s, facts.now_s) and _missed(facts, settings, memory)
-    if not missed and not _over(memory.not_before_s, facts.now_s):
+    """Test every workflow. Nothing is found before ``not_before_s``. ``crippled``: the running plan has lost GPUs."""
+    if memory.not_before_s is not None and facts.now_s < memory.not_before_s:
         return memory, None
     workflows = len(memory.references)
     drifts: list[Drift] = []
@@ -197,9 +182,9 @@ def look(memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = F
         kind = "GPUs lost"
     elif drifts and enough:
         kind = "drift"
-    elif memory.not_before_s is not None and _over(memory.not_before_s, facts.now_s):
+    elif memory.not_before_s is not None:
         kind = "blocked before"
-    elif missed:
+    elif _missed(facts, settings, memory):
         kind = "goal missed"
     elif any(_to_refine(memory, facts, name) for name in memory.references):
         kind = "refined"
@@ -208,14 +193,10 @@ def look(memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = F
     return memory, Finding(kind=kind, drifts=tuple(drifts), loads=loads, lost=facts.lost, crippled=crippled)
 
 
-def _over(until_s: float | None, now_s: float) -> bool:
-    return until_s is None or now_s >= until_s
-
-
 def fresh(memory: Memory, facts: Facts, workflow: str) -> tuple[list[float], list[Seen]]:
     """Arrivals after the reference, and ended runs among them, both in order of arrival."""
     mine = [each for each in facts.seen.get(workflow, ()) if each.arrival_s > memory.since_s[workflow]]
-    return [each.arrival_s for each in mine if each.arrival_s <= facts.until_s], readable(mine, facts.now_s - facts.quiet_s)
+    return [each.arrival_s for each in mine if each.arrival_s <= facts.until_s], readable(mine, facts.now_s)
 
 
 def readable(seen: Sequence[Seen], now_s: float) -> list[Seen]:
@@ -252,24 +233,15 @@ def _load(memory: Memory, facts: Facts, workflow: str, drifts: Sequence[Drift]) 
         upper = rate_of(len(kept), lasted_s, spread, confidence=2 * HEADROOM - 1).high
         planned = upper if upper is not None else rate.value
     runs: tuple[Run, ...] | None = None
-    if content or workflow in memory.content_s:
-        known = content_since(facts, workflow, begun if content else memory.content_s[workflow])
-        runs = tuple(each.run for each in known if each.run is not None) or None
+    if content:
+        known = [each.run for each in ended if each.arrival_s >= begun and each.run is not None]
+        runs = tuple(known[-LONGEST:]) or None
+    elif workflow in memory.content_s:
+        first = memory.content_s[workflow]
+        fresh_runs = [s for s in readable(facts.seen.get(workflow, ()), facts.now_s) if s.arrival_s >= first]
+        known = [s.run for s in fresh_runs if s.run is not None]
+        runs = tuple(known[-LONGEST:]) or None
     return Load(workflow=workflow, rate_per_s=rate, planned_rate_per_s=planned, runs=runs, begun_s=begun)
-
-
-def content_since(facts: Facts, workflow: str, begun_s: float) -> list[Seen]:
-    """Runs that show the content since then, each open one by an ended one that stands for it: those among which are the
-    latest ``LONGEST`` that ended, evenly thinned to as many."""
-    mine = [each for each in facts.seen.get(workflow, ()) if each.arrival_s >= begun_s]
-    ended = [place for place, each in enumerate(mine) if each.end_s is not None]
-    first = ended[-LONGEST] if len(ended) > LONGEST else 0
-    found = standing(mine[first:], facts.now_s - facts.quiet_s)
-    return found[:: ceil(len(found) / LONGEST)] if found else []
-
-
-def _ended_since(facts: Facts, workflow: str, begun_s: float) -> int:
-    return sum(each.end_s is not None and each.arrival_s >= begun_s for each in facts.seen.get(workflow, ()))
 
 
 def _runs_since(memory: Memory, facts: Facts, load: Load) -> int:
@@ -296,16 +268,9 @@ def _to_refine(memory: Memory, facts: Facts, workflow: str) -> bool:
     if done is None or done >= len(REFINED) or reference.arrivals == 0:
         return False
     begun = memory.begun_s.get(workflow, memory.since_s[workflow])
-    times = REFINED[done] // (REFINED[done - 1] if done else 1)
     have = sum(each.arrival_s >= begun for each in facts.seen.get(workflow, ()))
-    wanted = min(CERTAIN, reference.arrivals * times)
-    if have >= wanted > reference.arrivals:
-        return True
-    if workflow not in memory.content_s:
-        return False
-    # What arrives is known at once, what it asks for when it has ended: where runs pile up, that is much later.
-    wanted = min(CERTAIN, reference.runs * times)
-    return _ended_since(facts, workflow, memory.content_s[workflow]) >= wanted > reference.runs
+    wanted = min(CERTAIN, reference.arrivals * REFINED[done] // (REFINED[done - 1] if done else 1))
+    return have >= wanted > reference.arrivals
 
 
 # ---- remembering -----------------------------------------------------------------------------------------------------
@@ -314,15 +279,12 @@ def _to_refine(memory: Memory, facts: Facts, workflow: str) -> bool:
 def remember(memory: Memory, facts: Facts, settings: Settings, finding: Finding, decision: Decision) -> Memory:
     """What was found becomes the reference, unless a wanted switch was blocked: then it is found again when it is allowed."""
     now = facts.now_s
-    if decision.blocked == "too soon" and decision.not_before_s is not None:
-        urgent_s = (memory.last_switch_s or 0.0) + settings.least_wait_s(missed=True)
-        again_s = urgent_s if urgent_s > now else now + max(settings.look_s, settings.least_wait_s(missed=True))
-        return _with(memory, not_before_s=decision.not_before_s, missed_after_s=again_s)
-    if decision.blocked or (finding.crippled and decision.act == "keep"):  # what cannot be mended now may be later
-        later_s = now + max(settings.look_s, settings.min_between_s / 4)
-        return _with(memory, not_before_s=later_s, missed_after_s=later_s)
+    if decision.blocked == "too soon" and memory.last_switch_s is not None:
+        return _with(memory, not_before_s=memory.last_switch_s + settings.min_between_s)
     if finding.kind == "goal missed" and decision.act == "keep":  # nothing better is known: do not ask at every look
-        return _with(memory, missed_after_s=now + max(settings.look_s, settings.min_between_s))
+        return _with(memory, not_before_s=now + max(settings.look_s, settings.min_between_s))
+    if decision.blocked or (finding.crippled and decision.act == "keep"):  # what cannot be mended now may be later
+        return _with(memory, not_before_s=now + max(settings.look_s, settings.min_between_s / 4))
     references, since = dict(memory.references), dict(memory.since_s)
     content, begun, refined = dict(memory.content_s), dict(memory.begun_s), dict(memory.refined)
     for load in finding.loads:
@@ -346,19 +308,13 @@ def remember(memory: Memory, facts: Facts, settings: Settings, finding: Finding,
 
 def _estimated(memory: Memory, facts: Facts, load: Load, before: Reference, *, content_changed: bool) -> Reference:
     mine = [each for each in facts.seen.get(load.workflow, ()) if each.arrival_s >= load.begun_s][-KEPT_RUNS:]
+    values = [each.values for each in readable(mine, facts.now_s)]
     count = len(mine)
     spread = dispersion_of([each.arrival_s for each in mine])
-    known = content_since(facts, load.workflow, load.begun_s)
-    ended = min(_ended_since(facts, load.workflow, load.begun_s), len(known))
-    if content_changed and ended >= 2:
-        found = reference_of(
-            load.workflow,
-            [each.values for each in known],
-            load.rate_per_s.value,
-            arrivals=max(count, 1),
-            dispersion=max(before.dispersion, spread),
+    if content_changed and len(values) >= 2:
+        return reference_of(
+            load.workflow, values, load.rate_per_s.value, arrivals=max(count, 1), dispersion=max(before.dispersion, spread)
         )
-        return msgspec.structs.replace(found, runs=ended)  # those that stand for open ones say nothing more
     return Reference(
         workflow=load.workflow,
         rate_per_s=load.rate_per_s.value,

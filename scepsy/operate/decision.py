@@ -92,8 +92,6 @@ class Decision(Value, frozen=True, kw_only=True):
     """Which of the answer's candidates was best; set too where it was not taken."""
     blocked: Literal["", "frozen", "too soon"] = ""
     """What forbade a switch that was wanted."""
-    not_before_s: float | None = None
-    """When it may be made, where it is too soon."""
     gain: float = 0.0
     cost: float = 0.0
     """Over the horizon, in ``unit``."""
@@ -138,11 +136,9 @@ def decide(
         return replace(seen, reason=reason)
     if frozen:
         return replace(seen, blocked="frozen", reason=f"{why}, but the freeze file is there")
-    wait_s = settings.least_wait_s(missed=must)
-    if last_switch_s is not None and now_s - last_switch_s < wait_s:
-        allowed_s = last_switch_s + wait_s
-        reason = f"{why}, but the next switch may begin in {allowed_s - now_s:.0f} s only"
-        return replace(seen, blocked="too soon", not_before_s=allowed_s, reason=reason)
+    if last_switch_s is not None and now_s - last_switch_s < settings.min_between_s:
+        left = settings.min_between_s - (now_s - last_switch_s)
+        return replace(seen, blocked="too soon", reason=f"{why}, but the next switch may begin in {left:.0f} s only")
     return replace(seen, act="switch", reason=why)
 
 

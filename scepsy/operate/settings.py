@@ -16,7 +16,7 @@ class Settings(Value, frozen=True, kw_only=True):
     """Latency limit by workflow, seconds. Needed for goal gpus."""
     percentile: float | None = None
     """Which percentile the limits bound: 50, 95 or 99; None: the mean."""
-    look_s: float = 5.0
+    look_s: float = 10.0
     """Between two looks at the load."""
     alarms_per_week: float = 1.0
     """False alarms on a load that does not change, all workflows together. What is tested against follows from it."""
@@ -30,9 +30,6 @@ class Settings(Value, frozen=True, kw_only=True):
     """A gain must be at least this part of what there is: predictions are off by 7 % at 80 % load (docs/accuracy.md)."""
     min_between_s: float = 600.0
     """Between the beginnings of two switches."""
-    min_between_missed_s: float = 90.0
-    """The same where the running plan misses its goal or has lost GPUs: what a plan from few runs got wrong is soon mended. No
-    more than ``min_between_s``."""
     most_started: int = 8
     """Instances that one switch may start."""
     gpus_from: int = 1
@@ -42,7 +39,7 @@ class Settings(Value, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for field in ("look_s", "alarms_per_week", "horizon_s"):
             require_finite(field, getattr(self, field), exclusive=True)
-        for field in ("min_between_s", "min_between_missed_s", "least_gain_pct"):
+        for field in ("min_between_s", "least_gain_pct"):
             require_finite(field, getattr(self, field))
         require_finite("margin", self.margin, minimum=1.0)
         require(self.least_runs >= 2, "least_runs", self.least_runs, ">= 2")
@@ -54,7 +51,3 @@ class Settings(Value, frozen=True, kw_only=True):
         for workflow, limit in self.limits_s.items():
             require_finite(f"limits_s[{workflow!r}]", limit, exclusive=True)
         require(self.goal == "latency" or bool(self.limits_s), "limits_s", self.limits_s, "given for goal gpus")
-
-    def least_wait_s(self, *, missed: bool) -> float:
-        """Between the beginnings of two switches. ``missed``: the first one's plan misses its goal or has lost GPUs."""
-        return min(self.min_between_s, self.min_between_missed_s) if missed else self.min_between_s
