@@ -26,6 +26,7 @@ TIE = 0.02
 """Within 2 % is no difference."""
 KEYS = ("workload", "gpus", "gpus_per_node", "gpu_type", "arrivals", "planned_on", "measured_on", "models")
 """What makes rows answers to one question."""
+ONE_LOOK = "the upper end was called unstable by one look only, which may take filling for overload: not confirmed"
 ALL = "all requests"
 """The name under which several workflows are joined, each weighted by its rate."""
 _VALUES = ("latency_mean_s", "latency_mean_half_width_s", "latency_p50_s", "latency_p95_s", "latency_p99_s")
@@ -202,7 +203,7 @@ def maxima(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     swept = grouped(records(keyed(frame[frame["kind"] == "sweep"])), (*KEYS, "system"))
     for key, here in grouped(records(keyed(frame[frame["kind"] == "maximum"])), KEYS).items():
-        here = [narrowed(row, swept.get((*key, row["system"]), [])) for row in here]
+        here = [narrowed(upper_end_of(row), swept.get((*key, row["system"]), [])) for row in here]
         chosen = {
             system: max(mine, key=lambda row: (row["rate_per_s"], row["rate_low_per_s"]))
             for (system,), mine in grouped(here, ("system",)).items()
@@ -224,7 +225,11 @@ def narrowed(row: Row, swept: Sequence[Row]) -> Row:
     lowest above at which this option is not. Brief replays beyond a known border show nothing new.
     """
     low = max([row["load_stable"], *(one["load"] for one in swept if one["point_verdict"] == "stable")])
-    worse = (one["load"] for one in swept if one["point_verdict"] == "unstable" and one["option"] == row["option"])
+    worse = (
+        one["load"]
+        for one in swept
+        if one["point_verdict"] == "unstable" and one["option"] == row["option"] and _confirmed(one)
+    )
     high = min([row["load_unstable"], *(load for load in worse if load > low)])
     if (low, high) == (row["load_stable"], row["load_unstable"]) or low >= high:
         return row
@@ -232,6 +237,24 @@ def narrowed(row: Row, swept: Sequence[Row]) -> Row:
     per_load = _rate_at_full_load(swept)
     rates = {"rate_low_per_s": per_load * low, "rate_high_per_s": per_load * high, "rate_per_s": per_load * load}
     return row | {"load_stable": low, "load_unstable": high, "load": load} | rates
+
+
+def upper_end_of(row: Row) -> Row:
+    """A bracket's row, without an upper end that only one look calls unstable: it may have seen the system fill.
+
+    Rows that say ``confirmed`` were made by the rule of two looks (``experiments.points.settled``). Of the others an end counts
+    as known where nothing can run there.
+    """
+    if _confirmed(row) or not math.isfinite(row["load_unstable"]) or _text(row, "why").startswith(INFEASIBLE):
+        return row
+    low = row["load_stable"]
+    open_end = {"load_unstable": math.inf, "rate_high_per_s": math.inf, "settled": False, "load": low}
+    return row | open_end | {"rate_per_s": row["rate_low_per_s"], "why": ONE_LOOK}
+
+
+def _confirmed(row: Row) -> bool:
+    """Whether a row was made by the rule of two looks."""
+    return row.get("confirmed", False) in (True, 1)
 
 
 def _rate_at_full_load(swept: Sequence[Row]) -> float:

@@ -115,6 +115,7 @@ def highest_rate(question: Question, system: str, option: Option, budget: Budget
             "rate_high_per_s": fsum(rates_of(question, high)) if math.isfinite(high) else math.inf,
             "load_stable": low,
             "load_unstable": high,
+            "confirmed": True,
             "verdict": STABLE if low else UNSTABLE,
             "stable": bool(low),
             "settled": settled,

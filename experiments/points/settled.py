@@ -1,6 +1,8 @@
 """One point, measured until it is settled: a system at a load, over several seeds, in rounds that get longer.
 
 A point is *stable*, *unstable* or *undecided* by the drift test of ``scepsy.steady``, on the windows of all its seeds at once.
+A system that fills slowly grows for a while although it keeps up. So it is unstable only where two rounds in turn find growth,
+and the longer one finds about as much of it per unit of work that arrives: overload goes on, filling ends.
 It is *settled* when it is stable and the interval of its mean over seeds is as short as asked for. Rounds have fixed lengths,
 so systems that end in the same round replayed the same runs at the same times. What a point may cost is counted in simulated
 calls, never in seconds: the same rows on every machine.
@@ -34,6 +36,11 @@ GROWTH = 3
 LEAST_SPANS = 6.0
 INFEASIBLE = "infeasible: "
 """How the reason begins where a system has nothing to run."""
+GOES_ON = 0.75
+"""Part of the growth of the round before, below which a system only fills. A round is ``GROWTH`` times as long as the one
+before: overload leaves 1, and a system that fills exponentially at most 0.67 once the shorter round lasts half its time
+constant.
+"""
 CERTAIN = 1e-4
 """Growth less probable than this in the first ``ENOUGH`` seeds together ends a round: the other seeds are not replayed."""
 ENOUGH = 2
@@ -62,6 +69,8 @@ class Round:
 
     seeds: Mapping[int, Settled]
     limit: float
+    before: Mapping[str, float] | None = None
+    """What part stayed behind in the round before, by workflow, where that grew; None: it was not looked at."""
 
     def drift(self, workflow: str) -> Drift:
         """The growth of a workflow's work in the system, all seeds together. Unknown where a seed was too short."""
@@ -82,13 +91,18 @@ class Round:
     @property
     def verdict(self) -> str:
         """Of the point."""
-        if any(one.p < DRIFT_PROBABILITY and one.part > 0 for one in self.drifts.values()):
+        if any(part >= GOES_ON * (self.before or {}).get(name, math.inf) for name, part in self.growth.items()):
             return UNSTABLE
         return STABLE if all(one.upper <= self.limit for one in self.drifts.values()) else UNDECIDED
 
     @property
+    def growth(self) -> dict[str, float]:
+        """What part stays behind, of the workflows that grow."""
+        return {name: one.part for name, one in self.drifts.items() if one.p < DRIFT_PROBABILITY and one.part > 0}
+
+    @property
     def certain(self) -> bool:
-        """Whether it is unstable beyond the false alarms of looking early."""
+        """Whether it grows beyond the false alarms of looking early."""
         return len(self.seeds) >= ENOUGH and any(one.p < CERTAIN and one.part > 0 for one in self.drifts.values())
 
     def relative(self, workflow: str) -> float:
@@ -160,14 +174,22 @@ def engine_of(found: Settled) -> str:
     return str(found.records.meta.get("engine", "simpy"))
 
 
-def play(deployment: Deployment, question: Question, load: float, seeds: Sequence[int], runs: int, precision: float) -> Round:
-    """One round: seeds in order, ended once instability is certain."""
+def play(
+    deployment: Deployment,
+    question: Question,
+    load: float,
+    seeds: Sequence[int],
+    runs: int,
+    precision: float,
+    before: Mapping[str, float] | None = None,
+) -> Round:
+    """One round: seeds in order, ended once growth is certain. ``before``: the growth of the round before."""
     found: dict[int, Settled] = {}
     for seed in seeds:
         found[seed] = replay_seed(deployment, measured_streams(question, load, seed), seed, runs, precision)
         if len(found) < len(seeds) and Round(dict(found), precision).certain:
             break
-    return Round(found, precision)
+    return Round(found, precision, before)
 
 
 def rounds(
@@ -178,16 +200,17 @@ def rounds(
     Returns the last round and the calls that all took.
     """
     runs, spent = first_runs(question, load, budget), 0
+    before: Mapping[str, float] | None = None
     limit = budget.tolerance if stability else budget.precision
     while True:
-        found = play(deployment, question, load, seeds, runs, limit)
+        found = play(deployment, question, load, seeds, runs, limit, before)
         calls = [one.records.calls.num_rows for one in found.seeds.values()]
         spent += sum(calls)
         done = found.verdict == UNSTABLE or (found.verdict == STABLE if stability else found.settled(budget.precision))
         issued = next(iter(found.seeds.values())).records.runs.num_rows
         if done or max(calls) * GROWTH > 1.5 * budget.most_calls or issued < runs:
             return found, spent
-        runs *= GROWTH
+        runs, before = runs * GROWTH, found.growth
 
 
 def settled_point(question: Question, system: str, option: Option, load: float, budget: Budget, kind: str) -> list[Row]:
@@ -201,6 +224,7 @@ def settled_point(question: Question, system: str, option: Option, load: float, 
     point: Row = {
         "point_verdict": found.verdict,
         "point_settled": found.settled(budget.precision),
+        "confirmed": True,
         "point_why": found.why(budget.precision),
         "calls_spent": spent,
         "cpu_s": time.process_time() - began,
@@ -246,6 +270,7 @@ def infeasible(question: Question, base: Row, load: float, why: str, seed: int) 
         "settled": False,
         "point_verdict": UNSTABLE,
         "point_settled": False,
+        "confirmed": True,
         "point_why": f"{INFEASIBLE}{why}",
         "why": f"{INFEASIBLE}{why}",
         "latency_mean_s": math.nan,

@@ -28,7 +28,7 @@ def point(system, means, load=0.5, option="", workflow="rag-rerank", rate=10.0, 
             "option": option, "load": load, "seed": seed, "workflow": workflow, "rate_per_s": rate,
             "latency_mean_s": mean, "latency_mean_half_width_s": 0.01 * mean, "latency_p50_s": mean, "latency_p95_s": 2 * mean,
             "latency_p99_s": 3 * mean, "stable": verdict == "stable", "point_verdict": verdict, "point_settled": settled,
-            "point_why": "", "decided": f"{system} plan", "carried": "",
+            "point_why": "", "confirmed": True, "decided": f"{system} plan", "carried": "",
         }
         for seed, mean in enumerate(means, 1)
     ]  # fmt: skip
@@ -43,7 +43,7 @@ def highest(system, low, high=None, option="", settled=True, **question):
             "kind": "maximum", "source": "simulated", "system": system, "title": system.title(), "group": GROUP[system],
             "option": option, "seed": -1, "seeds": 5, "workflow": "", "rate_per_s": middle, "load": middle / 20,
             "rate_low_per_s": low, "rate_high_per_s": high, "load_stable": low / 20, "load_unstable": high / 20,
-            "settled": settled, "stable": low > 0, "why": "" if settled else "not settled: undecided",
+            "settled": settled, "stable": low > 0, "confirmed": True, "why": "" if settled else "not settled: undecided",
         }
     ]  # fmt: skip
 
@@ -166,6 +166,15 @@ def test_ratios_of_highest_rates_are_those_that_both_brackets_allow() -> None:
     never = only(found, system="ayo")
     assert math.isinf(never["ratio"])
     assert never["ratio_low"] == pytest.approx(4.0)
+
+
+def test_an_upper_end_that_one_look_calls_unstable_is_not_known() -> None:
+    rows = highest("scepsy", 20, 22) + [row | {"confirmed": None} for row in highest("equal", 10, 11)]
+    rows += [row | {"confirmed": None} for row in point("equal", [1.0], load=0.52, rate=10.4, verdict="unstable")]
+    found = only(maxima(pd.DataFrame(rows)), system="equal")
+    assert (found["low"], found["high"], found["rate_per_s"], found["settled"]) == (10.0, math.inf, 10.0, False)
+    assert "not confirmed" in found["why"]
+    assert math.isnan(found["ratio_low"])
 
 
 def test_a_system_that_cannot_run_at_all_has_no_ratio() -> None:

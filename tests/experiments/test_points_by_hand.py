@@ -1,6 +1,7 @@
 """The rules of points and borders on made-up verdicts and records: nothing is simulated, every number is checked by eye."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,11 +54,20 @@ def test_a_point_is_settled_when_it_is_stable_and_every_workflow_is_precise() ->
     assert of_seeds(same).settled(0.05)
     assert not of_seeds(same, drift=OPEN).settled(0.05)
     assert of_seeds(same, drift=OPEN).verdict == UNDECIDED
-    assert of_seeds(same, drift=WORSE).verdict == UNSTABLE
+    assert of_seeds(same, drift=WORSE).verdict == UNDECIDED  # it may be filling
     assert not of_seeds(same, v=[1.0, 2.0, 3.0]).settled(0.05)
     assert "±124.2%" in of_seeds(same, v=[1.0, 2.0, 3.0]).why(0.05)
     assert "known to ±" not in of_seeds([2.0], half_width=math.inf).why(0.05)
     assert "not known to any width" in of_seeds([2.0], half_width=math.inf).why(0.05)
+
+
+def test_growth_is_overload_only_when_a_longer_round_finds_as_much_of_it() -> None:
+    grown = of_seeds([2.0, 2.0, 2.0], drift=WORSE)
+    assert grown.growth == {"w": 0.1}
+    for before, verdict in (({}, UNDECIDED), ({"w": 0.3}, UNDECIDED), ({"w": 0.14}, UNDECIDED), ({"w": 0.12}, UNSTABLE)):
+        again = replace(grown, before=before)
+        again.__dict__["drifts"] = grown.drifts
+        assert again.verdict == verdict, before
 
 
 def test_one_seed_alone_ends_no_round() -> None:
@@ -194,12 +204,14 @@ def test_systems_plan_on_one_variant_and_are_measured_on_the_other(monkeypatch: 
 def test_a_round_of_a_point_is_three_times_as_long_as_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     played = []
 
-    def play(deployment: Any, question: Question, load: float, seeds: Any, runs: int, precision: float) -> Any:
+    def play(deployment: Any, question: Question, load: float, seeds: Any, runs: int, precision: float, before: Any) -> Any:
         played.append(runs)
+        assert before == ({"w": 0.1 * len(played)} if len(played) > 1 else None)
         one = SimpleNamespace(
             records=SimpleNamespace(calls=SimpleNamespace(num_rows=runs), runs=SimpleNamespace(num_rows=runs))
         )
-        return SimpleNamespace(seeds={1: one}, verdict=UNDECIDED, settled=lambda _: False)
+        growth = {"w": 0.1 * (len(played) + 1)}
+        return SimpleNamespace(seeds={1: one}, verdict=UNDECIDED, settled=lambda _: False, growth=growth)
 
     monkeypatch.setattr(settled, "play", play)
     monkeypatch.setattr(settled, "first_runs", lambda *_: 1_000)

@@ -64,7 +64,7 @@ def test_a_light_load_settles_and_a_heavy_one_is_unstable_after_two_seeds() -> N
     mean = light["latency_mean_s"]
     assert 4.303 * mean.std(ddof=1) / math.sqrt(3) <= BUDGET.precision * mean.mean() * 1.001  # Student's t, 2 degrees
     # Runs take minutes under overload, so showing that it is one takes more calls: windows must outlast three long runs.
-    longer = replace(BUDGET, most_calls=40_000)
+    longer = replace(BUDGET, most_calls=150_000)
     heavy = pd.DataFrame(settled_point(QUESTION, "scepsy", {}, 1.5, longer, "sweep"))
     assert set(heavy["point_verdict"]) == {UNSTABLE}
     assert list(heavy["seed"]) == [1, 2]  # certain by then
@@ -94,7 +94,7 @@ def test_systems_replay_the_same_runs_at_the_same_times() -> None:
 
 
 def test_the_highest_rate_lies_between_a_load_shown_stable_and_one_shown_unstable() -> None:
-    row = highest_rate(QUESTION, "scepsy", {}, BUDGET)[0]
+    row = highest_rate(QUESTION, "scepsy", {}, replace(BUDGET, most_calls=150_000))[0]
     assert 0.3 < row["load_stable"] < row["load"] < row["load_unstable"] < 2
     assert row["settled"] == (row["load_unstable"] < 1.21 * row["load_stable"])
     assert row["settled"] or "undecided" in row["why"]

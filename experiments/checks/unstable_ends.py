@@ -1,0 +1,79 @@
+"""Is "shown unstable" true? The upper ends of the evaluation's brackets, replayed longer and with other seeds.
+
+    python -m experiments.checks.unstable_ends --sample 40      # → experiments/results/unstable_ends.csv
+
+A system that fills slowly grows for a while although it keeps up, and a short replay may take that for overload. So each end
+is replayed ``TIMES`` times as long as the longest round that the bracket could spend on it. ``part`` is what stays behind of
+the work that arrives. It stays as it was under overload, and falls with the length where the system only fills. Systems that
+need the interpreted engine are left out.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from experiments.code_version import stamped
+from experiments.findings.compare import KEYS, Row, records
+from experiments.points.measured import deployed, interpreted
+from experiments.points.questions import measured_streams
+from experiments.points.settled import budget_of, first_runs, play
+from experiments.studies.loads import question_of
+from scepsy.api.settle import calls_per_run
+from scepsy.files.atomic import write_bytes
+from scepsy.steady.verdict import UNSTABLE
+
+TABLE = Path(__file__).parents[2] / "paper_figures" / "data" / "evaluation.parquet"
+DEFAULT_OUT = Path(__file__).parents[1] / "results" / "unstable_ends.csv"
+TIMES = 3
+SEEDS = (11, 12, 13, 14, 15)
+"""None of the evaluation's."""
+
+
+def ends(table: pd.DataFrame, sample: int, seed: int) -> list[Row]:
+    """Rows of highest rates with a known upper end, drawn without replacement."""
+    known = table[(table["kind"] == "maximum") & np.isfinite(table["load_unstable"]) & (table["load_stable"] > 0)]
+    known = known[~known["system"].map(interpreted)]
+    return records(known.sample(n=min(sample, len(known)), random_state=seed))
+
+
+def replayed(end: Row) -> Row:
+    """One upper end, replayed longer."""
+    params = json.loads(end["task"])
+    question, budget, load = question_of(params), budget_of(params), end["load_unstable"]
+    row = {name: end[name] for name in (*KEYS, "system", "option", "load_stable", "load_unstable")}
+    found = deployed(question, end["system"], params["option"], load)
+    if isinstance(found, str):
+        return row | {"verdict": "no plan", "why": found}
+    calls = calls_per_run(measured_streams(question, load))
+    runs = max(TIMES * math.ceil(budget.most_calls / calls), first_runs(question, load, budget))
+    again = play(found, question, load, SEEDS, runs, budget.tolerance)
+    worst = max(again.drifts.values(), key=lambda one: one.part)
+    verdict = UNSTABLE if again.growth else again.verdict
+    return row | {"verdict": verdict, "part": worst.part, "p": worst.p, "why": again.why(budget.tolerance)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the table and print how many ends are confirmed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, default=TABLE, help="the evaluation's rows")
+    parser.add_argument("--sample", type=int, default=40, help="ends to replay")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("-o", "--output", type=Path, default=DEFAULT_OUT)
+    given = parser.parse_args(arguments)
+    chosen = ends(pd.read_parquet(given.table), given.sample, given.seed)
+    rows: list[Row] = []
+    for number, end in enumerate(chosen, 1):
+        rows.append(replayed(end))
+        write_bytes(given.output, stamped(pd.DataFrame(rows)).to_csv(index=False, float_format="%.6g").encode())
+        said = f"{rows[-1]['verdict']} {rows[-1]['why']}"
+        print(f"{number} of {len(chosen)}: {end['workload']} {end['gpus']} {end['system']} {said}", flush=True)
+    print(pd.Series([row["verdict"] for row in rows]).value_counts().to_string())
+
+
+if __name__ == "__main__":
+    main()
