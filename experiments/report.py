@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.code_version import code_hash
-from experiments.findings.compare import ALL, KEYS, OURS, OWN_GROUPS, TIE, grouped, records
+from experiments.findings.compare import ALL, KEYS, ONE_LOOK, OURS, OWN_GROUPS, TIE, grouped, records
 from experiments.findings.derive import derive
 from experiments.findings.losses import LOSS
 from experiments.findings.sensitivity import variant_in_words
@@ -123,7 +123,7 @@ def outcome(tables: Tables) -> Section:
         [
             "question",
             "best other by rate",
-            "highest stable rate, Scepsy's over its",
+            "highest rate shown stable, Scepsy's over its",
             "rates at which both are stable",
             "latency, least: best other's over Scepsy's",
             "latency, most",
@@ -153,11 +153,17 @@ def settled_words(tables: Tables) -> str:
     settled = len([row for row in rows if row["settled"]])
     unstable = len([row for row in rows if row["verdict"] == "unstable"])
     borders = tables["maxima"]
-    return (
-        f"{settled} of {total} points are settled, {unstable} are unstable, {total - settled - unstable} are neither within "
-        f"the budget. Of {len(borders)} highest stable rates {int(borders['settled'].sum())} are as precise as asked for, "
-        f"{int((borders['low'].gt(0) & borders['high'].map(math.isfinite)).sum())} are known from both sides."
+    one_look = int((borders["why"] == ONE_LOOK).sum())
+    doubt = (
+        f" In {one_look} of these, and at the points that are called unstable, a single look decided that a load is too much. "
+        "It may have seen the system fill, so no such end is used, and ratios of rates compare what is shown stable."
     )
+    both = int((borders["low"].gt(0) & borders["high"].map(math.isfinite)).sum())
+    return (
+        f"{settled} of {total} points are settled, {unstable} are called unstable, {total - settled - unstable} are "
+        f"neither within the budget. Of {len(borders)} highest stable rates {int(borders['settled'].sum())} are as precise as "
+        f"asked for, {both} are known from both sides."
+    ) + (doubt if one_look else "")
 
 
 def loss_words(certain: list[dict[str, Any]], possible: int) -> str:

@@ -113,12 +113,16 @@ def maxima_rug(axes: Any, maxima: pd.DataFrame, everyone: pd.DataFrame) -> None:
 def marks(*, rug: bool = False) -> list[Line2D]:
     """Legend entries that say what the marks mean."""
     grey = "#444444"
-    more = [Line2D([], [], linestyle="none", marker="_", color=grey, label="on the axis: highest stable rate")] if rug else []
+    more = (
+        [Line2D([], [], linestyle="none", marker="_", color=grey, label="on the axis: highest rate shown stable")]
+        if rug
+        else []
+    )
     return [
         *more,
         Line2D([], [], linestyle="none", marker="o", color=grey, label="settled"),
         Line2D([], [], linestyle="none", marker="o", color=grey, markerfacecolor="white", label="not settled"),
-        Line2D([], [], linestyle="none", marker="x", color=grey, label="unstable from here on"),
+        Line2D([], [], linestyle="none", marker="x", color=grey, label="called unstable from here on"),
     ]
 
 

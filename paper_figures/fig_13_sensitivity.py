@@ -6,7 +6,7 @@ import numpy as np
 import style
 
 PANELS = (
-    ("rate", "highest stable rate, Scepsy's over the other's", style.PAPER_THROUGHPUT),
+    ("rate", "highest rate shown stable, Scepsy's over the other's", style.PAPER_THROUGHPUT),
     ("latency", "mean latency, the other's over Scepsy's (the most)", style.PAPER_LATENCY),
 )
 
