@@ -19,6 +19,8 @@ def main() -> None:
     )
     predicted = frame[frame["source"] == "predicted"].groupby([*KEYS, "predictor"], as_index=False)["latency_mean_s"].mean()
     both = predicted.merge(simulated[simulated["stable"]], on=KEYS)
+    if both.empty:
+        style.skip("fig_04_prediction", f"{data}/prediction.parquet has no stable point: run it at another scale")
     both["error_pct"] = 100 * (both["latency_mean_s"] / both["simulated_s"] - 1)
     engines = frame[frame["source"] == "measured"]
     figure, grid = plt.subplots(1, 3 if len(engines) else 2, figsize=(style.PAGE_IN, 2.5), layout="constrained")

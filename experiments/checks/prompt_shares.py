@@ -11,7 +11,6 @@ prompt at all SMs costs the decoding beside it is not modelled, so the what-if i
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from math import fsum
 from pathlib import Path
 
 import msgspec
@@ -22,7 +21,7 @@ from experiments.findings.compare import KEYS, OURS, Row, records
 from experiments.findings.losses import LOSS
 from experiments.points.measured import deployed
 from experiments.points.questions import Question, planning_case
-from experiments.points.settled import Budget, Round, rounds
+from experiments.points.settled import Budget, rounds
 from experiments.studies.loads import question_of
 from experiments.systems.allocations import static
 from scepsy.files.atomic import write_bytes
@@ -54,11 +53,6 @@ def lost_points(tables: Path, rival: str) -> Iterator[tuple[Question, Row]]:
         yield question_of(json.loads(same["task"].iloc[0])), row
 
 
-def mean_s(found: Round, workflow: str) -> float:
-    """Mean latency over the seeds."""
-    return fsum(one.by_workflow[workflow].latency.value for one in found.seeds.values()) / len(found.seeds)
-
-
 def compare(question: Question, loss: Row) -> Row:
     """One lost point: the rival's mean, Scepsy's, and Scepsy's if prompts could take all free SMs."""
     load, name = loss["load"], loss["workflow"]
@@ -69,7 +63,7 @@ def compare(question: Question, loss: Row) -> Row:
     row = {key: loss[key] for key in (*NAMES, "ours_s", "other_s", "ratio")} | {"plan": fixed.decided}
     for column, laws in (("fixed", profiles), ("free_prompts", free_prompts(profiles))):
         found, _ = rounds(static(fixed.plan, laws), question, load, BUDGET.seeds, BUDGET)
-        row |= {f"{column}_s": mean_s(found, name), f"{column}_verdict": found.verdict}
+        row |= {f"{column}_s": found.mean_s(name), f"{column}_verdict": found.verdict}
     return row
 
 

@@ -1,6 +1,6 @@
 """Is "shown unstable" true? The upper ends of the evaluation's brackets, replayed longer and with other seeds.
 
-    python -m experiments.checks.unstable_ends --sample 40      # → experiments/results/unstable_ends.csv
+    python -m experiments.checks.unstable_ends --sample 8      # → experiments/results/unstable_ends.csv
 
 A system that fills slowly grows for a while although it keeps up, and a short replay may take that for overload. So each end
 is replayed ``TIMES`` times as long as the longest round that the bracket could spend on it. ``part`` is what stays behind of
@@ -30,6 +30,7 @@ from scepsy.steady.verdict import UNSTABLE
 TABLE = Path(__file__).parents[2] / "paper_figures" / "data" / "evaluation.parquet"
 DEFAULT_OUT = Path(__file__).parents[1] / "results" / "unstable_ends.csv"
 TIMES = 3
+"""As rounds of a point grow (``experiments.points.settled``): one more look."""
 SEEDS = (11, 12, 13, 14, 15)
 """None of the evaluation's."""
 
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table and print how many ends are confirmed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=TABLE, help="the evaluation's rows")
-    parser.add_argument("--sample", type=int, default=40, help="ends to replay")
+    parser.add_argument("--sample", type=int, default=8, help="ends to replay")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("-o", "--output", type=Path, default=DEFAULT_OUT)
     given = parser.parse_args(arguments)

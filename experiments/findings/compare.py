@@ -253,8 +253,8 @@ def upper_end_of(row: Row) -> Row:
 
 
 def _confirmed(row: Row) -> bool:
-    """Whether a row was made by the rule of two looks."""
-    return row.get("confirmed", False) in (True, 1)
+    """Whether a row was made by the rule of two looks; tables of before lack the column, or have NaN in it."""
+    return bool(row.get("confirmed") == 1)
 
 
 def _rate_at_full_load(swept: Sequence[Row]) -> float:

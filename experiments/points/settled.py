@@ -105,10 +105,14 @@ class Round:
         """Whether it grows beyond the false alarms of looking early."""
         return len(self.seeds) >= ENOUGH and any(one.p < CERTAIN and one.part > 0 for one in self.drifts.values())
 
+    def mean_s(self, workflow: str) -> float:
+        """A workflow's mean latency over the seeds."""
+        return fsum(one.by_workflow[workflow].latency.value for one in self.seeds.values()) / len(self.seeds)
+
     def relative(self, workflow: str) -> float:
         """Half-width over mean of a workflow's latency: Student's t over three seeds and more, batch means below."""
         found = [one.by_workflow[workflow].latency for one in self.seeds.values()]
-        mean = fsum(one.value for one in found) / len(found)
+        mean = self.mean_s(workflow)
         if not mean > 0:
             return math.inf
         if len(found) >= 3:

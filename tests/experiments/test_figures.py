@@ -121,6 +121,12 @@ def test_a_missing_table_is_skipped_with_the_command_that_makes_it(tmp_path: Pat
     assert "no rows on 16 GPUs" in next(draw(["fig_05_main"], tmp_path, tmp_path / "out")).skipped
 
 
+def test_predictions_without_a_stable_point_are_skipped_aloud(tmp_path: Path, tables: Path) -> None:
+    frame = pd.read_parquet(tables / "prediction.parquet")
+    frame.assign(stable=False).to_parquet(tmp_path / "prediction.parquet")
+    assert "no stable point" in next(draw(["fig_04_prediction"], tmp_path, tmp_path / "out")).skipped
+
+
 def test_scripts_are_named_by_their_beginning() -> None:
     assert chosen_scripts(["fig_05", "fig_05_main"]) == ["fig_05_main"]
     with pytest.raises(InputError, match="say which"):

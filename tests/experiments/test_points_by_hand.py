@@ -1,6 +1,7 @@
 """The rules of points and borders on made-up verdicts and records: nothing is simulated, every number is checked by eye."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from experiments.points.measured import Effort, _spent, interpreted, ladder, run
 from experiments.points.questions import Question, Reference
 from experiments.points.settled import Budget, Round
 from experiments.studies.evaluation.design import FULL
+from experiments.studies.evaluation.steps import until_unstable
 from experiments.systems.registry import SYSTEMS
 from scepsy.generate import generate
 from scepsy.metrics import seeds_interval
@@ -68,6 +70,17 @@ def test_growth_is_overload_only_when_a_longer_round_finds_as_much_of_it() -> No
         again = replace(grown, before=before)
         again.__dict__["drifts"] = grown.drifts
         assert again.verdict == verdict, before
+
+
+def test_trials_end_at_the_first_load_that_one_look_calls_unstable() -> None:
+    asked: list[str] = []
+
+    def points() -> Iterator[list[dict[str, Any]]]:
+        for verdict in (STABLE, UNDECIDED, UNSTABLE, UNSTABLE):
+            asked.append(verdict)
+            yield [{"verdict": verdict, "point_verdict": UNDECIDED}]  # a point needs a second look, a trial has one
+
+    assert [row["verdict"] for row in until_unstable(points())] == asked == [STABLE, UNDECIDED, UNSTABLE]
 
 
 def test_one_seed_alone_ends_no_round() -> None:

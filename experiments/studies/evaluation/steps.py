@@ -214,11 +214,13 @@ def run(params: Mapping[str, Any]) -> list[Row]:
 
 
 def until_unstable(points: Iterable[list[Row]]) -> list[Row]:
-    """Rows of points at rising loads, the first unstable one included."""
+    """Rows of points at rising loads, the first included that one look calls unstable: it only chooses what is tried, and a
+    trial is too short for the second look that a verdict needs.
+    """
     rows: list[Row] = []
     for found in points:
         rows += found
-        if any(row["point_verdict"] == UNSTABLE for row in found):
+        if any(row["verdict"] == UNSTABLE for row in found):
             break
     return rows
 
