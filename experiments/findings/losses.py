@@ -19,7 +19,7 @@ LOSS, POSSIBLE = "loss", "possible"
 RUN_TIMES = {
     "muxserve": "its prompts take all SMs that decoding leaves, where Scepsy's shares are fixed (tested: docs/accuracy.md)"
 }
-"""What a system's run time does that no plan of Scepsy can. ``experiments.checks.prompt_shares`` has tested it."""
+"""What a system's run time does that no plan of Scepsy can. ``experiments.studies.evaluation.prompt_shares`` has tested it."""
 
 
 def losses(compared: pd.DataFrame, highest: pd.DataFrame) -> pd.DataFrame:

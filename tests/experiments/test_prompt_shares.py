@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.checks.prompt_shares import DEFAULT_OUT, free_prompts, lost_points
 from experiments.findings.derive import write_derived
+from experiments.studies.evaluation.prompt_shares import DEFAULT_OUT, free_prompts, lost_points
 from tests.builders.by_hand import profiles
 from tests.experiments.test_findings import highest, point
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
-from experiments.checks.unstable_ends import DEFAULT_OUT, ends, replayed
 from experiments.points.questions import Question
 from experiments.points.settled import Budget
+from experiments.studies.evaluation.unstable_ends import DEFAULT_OUT, ends, replayed
 from tests.experiments.test_findings import highest
 
 BUDGET = Budget(seeds=(1,), precision=0.1, tolerance=0.1, first_calls=4_000, most_calls=80_000)

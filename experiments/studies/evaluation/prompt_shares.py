@@ -1,6 +1,6 @@
 """Why does MuxServe win where it does? Scepsy's own plans there, replayed as if prompts could take every SM that is free.
 
-    python -m experiments.checks.prompt_shares            # → experiments/results/prompt_shares.csv
+    python -m experiments.studies.evaluation.prompt_shares            # → experiments/results/prompt_shares.csv
 
 A plan gives each instance a fixed share of its GPU, which slows its prompts by the share law. MuxServe limits decoding only:
 the next prompt takes all SMs that decoding leaves. The what-if keeps plan, placement and decoding as they are and takes the
@@ -27,8 +27,8 @@ from experiments.systems.allocations import static
 from scepsy.files.atomic import write_bytes
 from scepsy.profile.model import ProfileSet
 
-TABLES = Path(__file__).parents[2] / "paper_figures" / "data"
-DEFAULT_OUT = Path(__file__).parents[1] / "results" / "prompt_shares.csv"
+TABLES = Path(__file__).parents[3] / "paper_figures" / "data"
+DEFAULT_OUT = Path(__file__).parents[2] / "results" / "prompt_shares.csv"
 NAMES = [*KEYS, "workflow", "load", "system"]
 """What names a point of a system."""
 BUDGET = Budget(seeds=(1, 2, 3), precision=0.05, tolerance=0.05, first_calls=12_000, most_calls=36_000)

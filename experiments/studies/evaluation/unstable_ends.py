@@ -1,6 +1,6 @@
 """Is "shown unstable" true? The upper ends of the evaluation's brackets, replayed longer and with other seeds.
 
-    python -m experiments.checks.unstable_ends --sample 8      # → experiments/results/unstable_ends.csv
+    python -m experiments.studies.evaluation.unstable_ends --sample 8      # → experiments/results/unstable_ends.csv
 
 A system that fills slowly grows for a while although it keeps up, and a short replay may take that for overload. So each end
 is replayed ``TIMES`` times as long as the longest round that the bracket could spend on it. ``part`` is what stays behind of
@@ -27,8 +27,8 @@ from scepsy.api.settle import calls_per_run
 from scepsy.files.atomic import write_bytes
 from scepsy.steady.verdict import UNSTABLE
 
-TABLE = Path(__file__).parents[2] / "paper_figures" / "data" / "evaluation.parquet"
-DEFAULT_OUT = Path(__file__).parents[1] / "results" / "unstable_ends.csv"
+TABLE = Path(__file__).parents[3] / "paper_figures" / "data" / "evaluation.parquet"
+DEFAULT_OUT = Path(__file__).parents[2] / "results" / "unstable_ends.csv"
 TIMES = 3
 """As rounds of a point grow (``experiments.points.settled``): one more look."""
 SEEDS = (11, 12, 13, 14, 15)
