@@ -90,7 +90,7 @@ def regret(mine: Replayed, best: Replayed) -> dict[str, float]:
     """Percent of the best's latency that the default takes more, and the half-width."""
     if mine.plan.allocations == best.plan.allocations:
         return {"regret_pct": 0.0, "half_width_pct": 0.0}
-    if mine.unstable > best.unstable:
+    if mine.grows > best.grows:
         return {"regret_pct": float("inf"), "half_width_pct": float("nan")}
     gap = difference(best, mine)
     return {"regret_pct": 100 * gap.relative, "half_width_pct": 100 * abs(gap.half_width * gap.relative / gap.value)}

@@ -26,21 +26,16 @@ from scepsy.api.settle import Settled, samples_of, settle
 from scepsy.api.settle import calls_per_run as calls_of_streams
 from scepsy.backend import Stream
 from scepsy.metrics import seeds_interval
-from scepsy.steady.drift import Drift, Window, pooled_drift
+from scepsy.steady.drift import GOES_ON, SECOND_LOOK, Drift, Window, pooled_drift
 from scepsy.steady.verdict import DRIFT_PROBABILITY, FEWEST_RUNS, STABLE, UNDECIDED, UNSTABLE
 
 Row = dict[str, Any]
 
-GROWTH = 3
-"""Each round is so many times as long as the one before."""
+GROWTH = SECOND_LOOK
+"""Each round is so many times as long as the one before. So the one before is the first third of a round, of all seeds."""
 LEAST_SPANS = 6.0
 INFEASIBLE = "infeasible: "
 """How the reason begins where a system has nothing to run."""
-GOES_ON = 0.75
-"""Part of the growth of the round before, below which a system only fills. A round is ``GROWTH`` times as long as the one
-before: overload leaves 1, and a system that fills exponentially at most 0.67 once the shorter round lasts half its time
-constant.
-"""
 CERTAIN = 1e-4
 """Growth less probable than this in the first ``ENOUGH`` seeds together ends a round: the other seeds are not replayed."""
 ENOUGH = 2
@@ -270,6 +265,7 @@ def infeasible(question: Question, base: Row, load: float, why: str, seed: int) 
     nothing = {
         "seed": seed,
         "verdict": UNSTABLE,
+        "grows": True,
         "stable": False,
         "settled": False,
         "point_verdict": UNSTABLE,
@@ -303,6 +299,7 @@ def seed_row(seed: int, found: Settled, workflow: str, rate_per_s: float) -> Row
         "issued": one.issued,
         "completed": one.completed,
         "verdict": one.verdict,
+        "grows": one.grows,
         "stable": one.latency.stable,
         "settled": one.latency.settled,
         "why": one.latency.why,

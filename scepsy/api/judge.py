@@ -39,7 +39,7 @@ from scepsy.search.seeds import other_plans, plan_or_none
 from scepsy.slo import over as exceeded_limits
 from scepsy.steady.pairs import Difference, compared
 from scepsy.steady.rule import Outcome, judge
-from scepsy.steady.verdict import STABLE, UNSTABLE
+from scepsy.steady.verdict import STABLE
 from sim.world.run import simulate
 
 BUDGET_S = 2.0
@@ -94,10 +94,10 @@ class Replayed:
         return self.latency_s[self.arrival_s >= begin_s]
 
     @property
-    def unstable(self) -> bool:
-        """Whether it was seen not to keep up. Where runs are long and the replay is short, all plans may look so while the
-        system fills."""
-        return any(one.verdict == UNSTABLE for one in self.outcome.values())
+    def grows(self) -> bool:
+        """Whether work was seen to stay behind. Where runs are long and the replay is short, all plans may look so while the
+        system fills, and then latencies decide. Where only some do, the others are the safer choice."""
+        return any(one.grows for one in self.outcome.values())
 
     @property
     def mean_s(self) -> float:
@@ -107,12 +107,12 @@ class Replayed:
 
     @property
     def standing(self) -> tuple[bool, int]:
-        """The lower the better, before any latency: what keeps up, then what misses fewer limits."""
-        return self.unstable, len(self.misses)
+        """The lower the better, before any latency: where no work stays behind, then what misses fewer limits."""
+        return self.grows, len(self.misses)
 
     @property
     def rank(self) -> tuple[tuple[bool, int], float]:
-        """What keeps up and keeps the limits comes first, then what is faster."""
+        """What lets no work stay behind and keeps the limits comes first, then what is faster."""
         return self.standing, self.mean_s
 
 

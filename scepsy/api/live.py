@@ -31,7 +31,6 @@ from scepsy.search.change import diff, keep_instances, plan_change, shape
 from scepsy.search.goals import plan_exact
 from scepsy.search.grow import grown
 from scepsy.search.problem import Goal, Problem
-from scepsy.steady.verdict import UNSTABLE
 from scepsy.workload import Arrivals, Run, Trace
 from sim.policies.adaptive import adaptive
 from sim.world.control import Policy
@@ -107,8 +106,8 @@ class LivePlanner:
             candidate_s=means(1),
             running_limited_s=limited(0),
             candidate_limited_s=limited(1),
-            running_keeps_up=all(one.verdict != UNSTABLE for one in both[0].by_workflow.values()),
-            candidate_keeps_up=all(one.verdict != UNSTABLE for one in both[1].by_workflow.values()),
+            running_keeps_up=not any(one.grows for one in both[0].by_workflow.values()),
+            candidate_keeps_up=not any(one.grows for one in both[1].by_workflow.values()),
             runs=self.replayed_runs,
         )
 

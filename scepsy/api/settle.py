@@ -51,6 +51,11 @@ class Settled:
         return any(one.verdict == UNSTABLE for one in self.by_workflow.values())
 
     @property
+    def grows(self) -> bool:
+        """Whether work was seen to stay behind in some workflow, be it overload or filling."""
+        return any(one.grows for one in self.by_workflow.values())
+
+    @property
     def why(self) -> str:
         """Why it is not settled, workflow by workflow."""
         several = len(self.by_workflow) > 1

@@ -106,7 +106,7 @@ def simulate(
     if told_slo is not None:
         summary["slo"] = told_slo
     lost = drain is None and summary["runs"]["completed"] < summary["runs"]["issued"]  # with --drain it was asked for
-    code = 1 if lost or found.unstable or (runs is None and not found.stable) else 0
+    code = 1 if lost or found.grows or (runs is None and not found.stable) else 0
     if as_json:
         emit_json(summary)
         _exit(code)

@@ -21,6 +21,13 @@ Floats = npt.NDArray[np.float64]
 
 BATCHES = 20
 ONE_SIDED = 0.95
+SECOND_LOOK = 3
+"""Growth counts as overload where a span shows it and its first third does, too: so many times is the span as long."""
+GOES_ON = 0.75
+"""Least part of the first third's growth, per work that arrives, that the whole span must show. Under overload the two are
+equal. A system that only fills, with an exponential end, shows at most 0.67 of it once the third lasts half its time constant,
+and less after a longer one.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,10 @@ class Drift:
     """Probability of so much growth, or more, without a drift."""
     upper: float
     """Upper 95 % limit of ``part``."""
+
+    def grows(self, probability: float) -> bool:
+        """Whether growth is less probable than that where there is none."""
+        return self.p < probability and self.part > 0
 
 
 def work_in_system(arrival_s: Floats, end_s: Floats, work: Floats, at_s: Floats) -> Floats:

@@ -2,8 +2,9 @@
 
 One workflow's runs, in order of arrival: the warm-up is found (``warmup``), the drift tested (``drift``), the mean given
 with its interval (``interval``). Decided are three things apart: *stable*, *unstable*, or neither when the data cannot tell
-yet. A measurement is settled when it is stable and its interval is as short as was asked for. Nothing else is a steady
-state.
+yet. Growth over the window is not enough for *unstable*, since a system that fills slowly grows too. Its first third must show
+growth by itself, and the whole window about as much of it for the work that arrived. A measurement is settled when it is
+stable and its interval is as short as was asked for. Nothing else is a steady state.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scepsy.steady.drift import drift
+from scepsy.steady.drift import GOES_ON, SECOND_LOOK, Drift, drift
 from scepsy.steady.interval import Interval, mean_interval, quantile_interval
 from scepsy.steady.warmup import warmup_length
 from scepsy.value import Value
@@ -85,6 +86,8 @@ class Measured:
     begin_s: float
     stop_s: float
     """The window."""
+    grows: bool = False
+    """Whether work stays behind over the window, be it from overload or because the system still fills."""
 
     def quantile(self, percent: float) -> Interval:
         """50, 95 or 99. Raises ``KeyError`` for another."""
@@ -110,10 +113,8 @@ def measured(sample: Sample, *, precision: float = PRECISION, stop_s: float | No
     window = (runs.arrival_s >= begin) & (runs.arrival_s <= stop)
     chosen = latency[window & done & (runs.arrival_s <= _cool(runs, latency, done & window, begin, stop))]
     mean = mean_interval(chosen)
-    if seen.p < DRIFT_PROBABILITY and seen.part > 0:
-        # One replay cannot tell overload from a system that fills slowly: known from chat at 89 % load (docs/predictors.md).
-        why = f"{seen.part:.1%} of the work that arrives stays behind (p = {seen.p:.1g}): overload, or slow filling"
-        verdict = UNSTABLE
+    if seen.grows(DRIFT_PROBABILITY):
+        verdict, why = _growing(seen, drift(runs.arrival_s, runs.end_s, runs.work, begin, begin + (stop - begin) / SECOND_LOOK))
     elif seen.upper <= precision:
         verdict, why = STABLE, ""
     else:
@@ -135,7 +136,18 @@ def measured(sample: Sample, *, precision: float = PRECISION, stop_s: float | No
         completed=int(done.sum()),
         begin_s=begin,
         stop_s=stop,
+        grows=seen.grows(DRIFT_PROBABILITY),
     )
+
+
+def _growing(whole: Drift, third: Drift) -> tuple[str, str]:
+    """Verdict and reason where work stays behind over the whole window, with what its first third shows."""
+    part = f"{whole.part:.1%} of the work that arrives stays behind (p = {whole.p:.1g})"
+    if not third.grows(DRIFT_PROBABILITY):
+        return UNDECIDED, f"not settled: {part}: overload or slow filling, too short to tell apart"
+    if whole.part < GOES_ON * third.part:
+        return UNDECIDED, f"not settled: {part}, {third.part:.1%} in the first third: the system may only be filling"
+    return UNSTABLE, f"overload: {part}, {third.part:.1%} in the first third"
 
 
 def _cool(runs: Sample, latency: Floats, inside: npt.NDArray[np.bool_], begin: float, stop: float) -> float:

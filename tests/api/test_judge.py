@@ -153,7 +153,7 @@ def test_starts_hold_every_planner_that_finds_something_and_the_best_splits(case
 def replayed(latency: Any, instances: int, planner: str) -> Any:
     """A replay with as many instances and given latencies, all in the steady state."""
     plan = SimpleNamespace(instances=(0,) * instances, planner=planner)
-    one = SimpleNamespace(begin_s=0.0, verdict="stable")
+    one = SimpleNamespace(begin_s=0.0, verdict="stable", grows=False)
     return Replayed(plan, {"w": one}, np.asarray(latency, dtype=float), np.arange(len(latency), dtype=float))  # type: ignore[arg-type]
 
 
@@ -168,10 +168,10 @@ def test_what_cannot_be_told_apart_goes_to_the_fewest_instances_and_what_can_to_
     chosen, over = choose(sorted([fast, same, slow], key=lambda one: one.rank))
     assert (chosen.plan.planner, over.plan.planner) == ("same", "fast")  # type: ignore[union-attr]
     assert choose([fast, slow])[0].plan.planner == "fast"
-    unstable = replayed(common, 1, "unstable")
-    unstable.outcome["w"].verdict = "unstable"
-    assert unstable.mean_s < slow.mean_s
-    assert choose(sorted([unstable, slow], key=lambda one: one.rank))[0].plan.planner == "slow"
+    growing = replayed(common, 1, "growing")
+    growing.outcome["w"].grows = True
+    assert growing.mean_s < slow.mean_s
+    assert choose(sorted([growing, slow], key=lambda one: one.rank))[0].plan.planner == "slow"
 
 
 def test_what_keeps_the_limits_comes_before_what_is_faster() -> None:

@@ -72,15 +72,15 @@ def test_growth_is_overload_only_when_a_longer_round_finds_as_much_of_it() -> No
         assert again.verdict == verdict, before
 
 
-def test_trials_end_at_the_first_load_that_one_look_calls_unstable() -> None:
-    asked: list[str] = []
+def test_trials_end_at_the_first_load_at_which_work_stays_behind() -> None:
+    asked: list[bool] = []
 
     def points() -> Iterator[list[dict[str, Any]]]:
-        for verdict in (STABLE, UNDECIDED, UNSTABLE, UNSTABLE):
-            asked.append(verdict)
-            yield [{"verdict": verdict, "point_verdict": UNDECIDED}]  # a point needs a second look, a trial has one
+        for grows in (False, False, True, True):
+            asked.append(grows)
+            yield [{"grows": grows, "verdict": UNDECIDED}]  # a verdict needs longer replays than a trial's
 
-    assert [row["verdict"] for row in until_unstable(points())] == asked == [STABLE, UNDECIDED, UNSTABLE]
+    assert [row["grows"] for row in until_unstable(points())] == asked == [False, False, True]
 
 
 def test_one_seed_alone_ends_no_round() -> None:

@@ -84,7 +84,7 @@ def maximum(scale: Scale, found: Found = ()) -> list[Task]:
     for cell in cells(plan):
         for system in cell.systems:
             seen = screened(found, cell.question, system)
-            edge = max((load for load, ranked in seen.items() if ranked and not ranked[0].unstable), default=START_LOAD)
+            edge = max((load for load, ranked in seen.items() if ranked and not ranked[0].grows), default=START_LOAD)
             for option in best_options(cell.question, system, edge, seen, plan, plan.finalists_at_border):
                 budget = plan.budget_of(system)
                 start = edge if seen else START_LOAD
@@ -143,15 +143,15 @@ def distinct(tasks: Iterable[Task]) -> list[Task]:
 
 
 class Ranked(msgspec.Struct, frozen=True):
-    """An option as it was screened."""
+    """An option as it was screened. ``grows``: work was seen to stay behind, which a trial is too short to call overload."""
 
-    unstable: bool
+    grows: bool
     mean_s: float
     option: str
 
 
 def screened(found: Found, question: Question, system: str) -> dict[float, list[Ranked]]:
-    """By load: a system's options, best first (not unstable before unstable, then the lowest mean over requests)."""
+    """By load: a system's options, best first (where no work stays behind, then the lowest mean over requests)."""
     columns = columns_of(question)
     options: dict[tuple[float, str], list[Row]] = {}
     for row in found:
@@ -161,9 +161,9 @@ def screened(found: Found, question: Question, system: str) -> dict[float, list[
     for (load, option), rows in options.items():
         total = fsum(row["rate_per_s"] for row in rows)
         mean = fsum(row["latency_mean_s"] * row["rate_per_s"] for row in rows) / total
-        unstable = any(row["verdict"] == UNSTABLE for row in rows)
-        ranked.setdefault(load, []).append(Ranked(unstable, mean if math.isfinite(mean) else math.inf, option))
-    return {load: sorted(some, key=lambda one: (one.unstable, one.mean_s, one.option)) for load, some in ranked.items()}
+        grows = any(row["grows"] for row in rows)
+        ranked.setdefault(load, []).append(Ranked(grows, mean if math.isfinite(mean) else math.inf, option))
+    return {load: sorted(some, key=lambda one: (one.grows, one.mean_s, one.option)) for load, some in ranked.items()}
 
 
 def best_options(
@@ -214,13 +214,13 @@ def run(params: Mapping[str, Any]) -> list[Row]:
 
 
 def until_unstable(points: Iterable[list[Row]]) -> list[Row]:
-    """Rows of points at rising loads, the first included that one look calls unstable: it only chooses what is tried, and a
-    trial is too short for the second look that a verdict needs.
+    """Rows of points at rising loads, up to the first at which work is seen to stay behind. That may be filling: a trial is too
+    short to tell, and it only chooses what is tried.
     """
     rows: list[Row] = []
     for found in points:
         rows += found
-        if any(row["verdict"] == UNSTABLE for row in found):
+        if any(row["grows"] for row in found):
             break
     return rows
 
