@@ -99,6 +99,13 @@ def test_an_interpreted_system_has_a_budget_of_its_own() -> None:
         assert FULL.budget_of(system) is (FULL.policy_budget if interpreted(system) else FULL.budget)
 
 
+def test_a_border_is_sought_with_one_long_replay() -> None:
+    for system in ("scepsy", "aegaeon"):
+        point, border = FULL.budget_of(system), FULL.border_budget_of(system)
+        assert border == replace(point, seeds=(1,), most_calls=border.most_calls)
+        assert border.most_calls == len(point.seeds) * point.most_calls
+
+
 def test_changed_assumptions_are_measured_at_half_of_the_common_rates() -> None:
     assert FULL.rates_of("headline") == FULL.rates
     assert len(FULL.rates) == 8

@@ -79,6 +79,15 @@ class Plan:
         """What a point of a system may cost."""
         return self.policy_budget if interpreted(system) else self.budget
 
+    def border_budget_of(self, system: str) -> Budget:
+        """What a load on the way to the highest stable rate may cost: one seed, as long as all seeds of a point together.
+
+        Whether work stays behind shows with the length of a replay, not with the number of short ones. With five replays of
+        100,000 calls most brackets had no upper end at all, and for the same processor time one long replay finds both ends.
+        """
+        budget = self.budget_of(system)
+        return replace(budget, seeds=budget.seeds[:1], most_calls=len(budget.seeds) * budget.most_calls)
+
 
 FULL = Plan(
     name="full",

@@ -86,7 +86,7 @@ def maximum(scale: Scale, found: Found = ()) -> list[Task]:
             seen = screened(found, cell.question, system)
             edge = max((load for load, ranked in seen.items() if ranked and not ranked[0].grows), default=START_LOAD)
             for option in best_options(cell.question, system, edge, seen, plan, plan.finalists_at_border):
-                budget = plan.budget_of(system)
+                budget = plan.border_budget_of(system)
                 start = edge if seen else START_LOAD
                 tasks.append(task("maximum", cell.question, system, option, budget, loads=(start,)))
     return distinct(tasks)
@@ -227,8 +227,8 @@ def until_unstable(points: Iterable[list[Row]]) -> list[Row]:
 
 PROBES = 6
 """Loads that a bisection asks for, about."""
-PART_OF_BUDGET = {"maximum": 0.35, "sweep": 0.5}
-"""Of the most calls, what one seed spends on a load, about: most points settle before."""
+PART_OF_BUDGET = {"maximum": 1.0, "sweep": 0.5}
+"""Of the most calls, what one seed spends on a load, about: most points settle before, and a border's rounds add up."""
 PLANNED_CALLS, JUDGED_CALLS = 5_000.0, 30_000.0
 """Interpreted calls that take about as long as one plan, by a planner and judged by simulation: 0.3 and 1 to 2 s for RAG and
 beam search on 8 GPUs, where the speed that estimates rest on (``runner.calls_per_s``) is some 17,000 calls in a second."""
