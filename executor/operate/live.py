@@ -26,7 +26,9 @@ class LiveRuns:
     has the names that were asked for."""
 
     def __init__(self, workflows: Sequence[str], idle_s: float = IDLE_S, other_names: Mapping[str, str] | None = None) -> None:
-        self._workflows, self._idle_s, self._llms = tuple(workflows), idle_s, dict(other_names or {})
+        self._workflows, self._llms = tuple(workflows), dict(other_names or {})
+        self.quiet_s = idle_s
+        """A run is known to have ended so long after its end."""
         self._open: dict[tuple[str, str], list[CallRecord]] = {}
         self._loose: list[CallRecord] = []
         self._ended: dict[str, list[Seen]] = {name: [] for name in workflows}
@@ -79,7 +81,7 @@ class LiveRuns:
         return found
 
     def _close(self, now_s: float) -> None:
-        quiet = now_s - self._idle_s
+        quiet = now_s - self.quiet_s
         for key in [key for key, records in self._open.items() if max(r.end_s for r in records) < quiet]:
             self._end(key[0], self._open.pop(key))
         loose = [record for record in self._loose if record.end_s < quiet]

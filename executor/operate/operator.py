@@ -146,6 +146,7 @@ class Operator:
             lost=self.target.lost(),
             known_until_s=self.live.known_until_s(now_s),
             serves_since_s=since_s if since_s <= now_s else None,
+            quiet_s=self.live.quiet_s,
         )
         self.facts, self.looks = facts, self.looks + 1
         self.memory, report = step(

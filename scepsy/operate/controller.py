@@ -68,6 +68,8 @@ class Facts(Value, frozen=True, kw_only=True):
     """Runs that arrived later are not all seen yet: a recording tells of calls when they end. None: all are seen."""
     serves_since_s: float | None = None
     """When the running plan began to serve: earlier runs do not tell how good it is. None: before all of them."""
+    quiet_s: float = 0.0
+    """A run is known to have ended so long after its end: open runs may have ended within that time."""
 
     @property
     def until_s(self) -> float:
@@ -196,18 +198,19 @@ def look(memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = F
 def fresh(memory: Memory, facts: Facts, workflow: str) -> tuple[list[float], list[Seen]]:
     """Arrivals after the reference, and ended runs among them, both in order of arrival."""
     mine = [each for each in facts.seen.get(workflow, ()) if each.arrival_s > memory.since_s[workflow]]
-    return [each.arrival_s for each in mine if each.arrival_s <= facts.until_s], readable(mine, facts.now_s)
+    return [each.arrival_s for each in mine if each.arrival_s <= facts.until_s], readable(mine, facts.now_s, facts.quiet_s)
 
 
-def readable(seen: Sequence[Seen], now_s: float) -> list[Seen]:
-    """Ended runs up to the first that is still open, unless that one is overdue."""
+def readable(seen: Sequence[Seen], now_s: float, quiet_s: float) -> list[Seen]:
+    """Ended runs up to the first that is still open, unless that one is overdue. One that may have ended within ``quiet_s``
+    is not: where runs are short, all that are open would be passed over, and the short among them would be read first."""
     latencies = [each.latency_s for each in seen if each.end_s is not None]
     overdue = PATIENCE * float(np.quantile(latencies, 0.95)) if latencies else float("inf")
     found = []
     for each in seen:
         if each.end_s is not None:
             found.append(each)
-        elif now_s - each.arrival_s <= overdue:
+        elif now_s - quiet_s - each.arrival_s <= overdue:
             break
     return found
 
@@ -238,7 +241,7 @@ def _load(memory: Memory, facts: Facts, workflow: str, drifts: Sequence[Drift]) 
         runs = tuple(known[-LONGEST:]) or None
     elif workflow in memory.content_s:
         first = memory.content_s[workflow]
-        fresh_runs = [s for s in readable(facts.seen.get(workflow, ()), facts.now_s) if s.arrival_s >= first]
+        fresh_runs = [s for s in readable(facts.seen.get(workflow, ()), facts.now_s, facts.quiet_s) if s.arrival_s >= first]
         known = [s.run for s in fresh_runs if s.run is not None]
         runs = tuple(known[-LONGEST:]) or None
     return Load(workflow=workflow, rate_per_s=rate, planned_rate_per_s=planned, runs=runs, begun_s=begun)
@@ -308,7 +311,7 @@ def remember(memory: Memory, facts: Facts, settings: Settings, finding: Finding,
 
 def _estimated(memory: Memory, facts: Facts, load: Load, before: Reference, *, content_changed: bool) -> Reference:
     mine = [each for each in facts.seen.get(load.workflow, ()) if each.arrival_s >= load.begun_s][-KEPT_RUNS:]
-    values = [each.values for each in readable(mine, facts.now_s)]
+    values = [each.values for each in readable(mine, facts.now_s, facts.quiet_s)]
     count = len(mine)
     spread = dispersion_of([each.arrival_s for each in mine])
     if content_changed and len(values) >= 2:

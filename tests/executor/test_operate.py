@@ -16,6 +16,7 @@ from executor.operate.operator import FREEZE, LOG
 from executor.operate.tail import Tail
 from scepsy.errors import BackendError
 from scepsy.importers.recorded.record import CallRecord
+from scepsy.operate.controller import fresh
 from scepsy.operate.naming import fingerprint
 from scepsy.operate.settings import Settings
 from tests.executor.operating import (
@@ -116,6 +117,22 @@ def test_how_long_ago_every_run_is_seen_follows_from_how_long_first_calls_take()
     assert live.known_until_s(BORN_S + 70) == BORN_S + 50
     live.add([record(100 + n, BORN_S + 60, run="r1", end_s=BORN_S + 61) for n in range(64)])
     assert live.known_until_s(BORN_S + 70) == BORN_S + 50, "later calls of a run tell nothing of it"
+
+
+def test_short_runs_are_not_read_before_an_open_one_whose_end_could_not_be_known(tmp_path, clock) -> None:
+    short = [record(n, BORN_S + n) for n in range(60)]
+    goes_on = [record(100, BORN_S + 60, run="long"), record(101, BORN_S + 80, run="long")]
+    short_later = record(200, BORN_S + 61)
+    (tmp_path / "calls.jsonl").write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in (*short, *goes_on, short_later)))
+    one = operator(tmp_path, DiskTarget(tmp_path), clock)
+    one.live = LiveRuns([W], 30.0)
+    one.start()
+    memory = msgspec.structs.replace(one.memory, since_s={W: BORN_S - 1})
+    for at_s, wanted in ((93.0, 60), (120.0, 62)):
+        clock.now_s = BORN_S + at_s
+        one.look()
+        assert [s.end_s is not None for s in one.facts.seen[W][-2:]] == [wanted == 62, True]
+        assert len(fresh(memory, one.facts, W)[1]) == wanted
 
 
 # ---- deciding --------------------------------------------------------------------------------------------------------

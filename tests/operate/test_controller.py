@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scepsy.cluster import Gpu
-from scepsy.operate.controller import Finding, Memory, begin, remember, step, switched
+from scepsy.operate.controller import Facts, Finding, Memory, begin, fresh, remember, step, switched
 from scepsy.operate.decision import Answer, Candidate, Move, Outlook, Simulated, confirmed, decide
+from scepsy.operate.features import Seen
 from scepsy.operate.reference import planned_for
 from scepsy.operate.settings import Settings
 from scepsy.plans import Plan
@@ -288,3 +289,11 @@ def test_a_goal_that_nothing_mends_is_not_asked_about_at_every_look() -> None:
     run(begin([planned_for(W, runs, 1.0)], 0.0), load(runs, 1.0, 0.0, 2000.0), aim, until=2000, replan=nothing_better)
     assert 1 <= len(asked) <= 6
     assert asked[0] == "goal missed"
+
+
+def test_a_run_is_overdue_only_when_its_end_would_be_known() -> None:
+    ended = [Seen(workflow=W, arrival_s=float(n), end_s=n + 5.0, values={"calls:m": 1.0}) for n in range(20)]
+    seen = (*ended, Seen(workflow=W, arrival_s=60.0), Seen(workflow=W, arrival_s=61.0, end_s=65.0, values={"calls:m": 1.0}))
+    memory = begin([planned_for(W, runs_of(), 1.0)], -1.0)
+    read = [len(fresh(memory, Facts(now_s=85.0, seen={W: seen}, quiet_s=quiet_s), W)[1]) for quiet_s in (0.0, 30.0)]
+    assert read == [21, 20], "open for 25 s, of which it may have been over for 30"
