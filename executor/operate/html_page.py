@@ -42,8 +42,8 @@ def page(seen: Mapping[str, Any]) -> str:
 <meta http-equiv="refresh" content="{RELOAD_S}"><title>scepsy operate</title><style>{STYLE}</style></head><body>
 <h1>Plan {_text(seen["plan"])}</h1>
 {_state(seen)}
-<p class="soft">It has served for at least {_ago(seen["seconds_since_plan"])}. {_calls(seen["calls"])} The page reloads every
-{RELOAD_S} s.</p>
+<p class="soft">It has served for at least {_ago(seen["seconds_since_plan"])}. {_calls(seen["calls"], seen["resumed"])}
+The page reloads every {RELOAD_S} s.</p>
 <h2>Load and latency</h2>
 {_workflows(seen)}
 <h2>GPUs</h2>
@@ -82,15 +82,16 @@ def _ago(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def _calls(calls: Mapping[str, int]) -> str:
-    """How many records were read, and which of them tell less than they could."""
+def _calls(calls: Mapping[str, int], resumed: int) -> str:
+    """How many records were read, which of them tell less than they could, and what was taken wrongly for a while."""
     odd = {
         "unnamed": "name no run",
         "strangers": "are of other workflows",
         "damaged": "could not be read",
     }
     told = "".join(f", {calls[kind]:,} {words}" for kind, words in odd.items() if calls[kind])
-    return f"{calls['read']:,} calls were read{told}."
+    early = f" {resumed:,} runs counted as ended while a call of theirs was under way." if resumed else ""
+    return f"{calls['read']:,} calls were read{told}.{early}"
 
 
 def _workflows(seen: Mapping[str, Any]) -> str:

@@ -46,6 +46,7 @@ def snapshot(one: Operator) -> dict[str, Any]:
             "strangers": one.live.strangers,
             "damaged": one.tail.damaged,
         },
+        "resumed": one.live.resumed,
         "gpus": gpu_map(running),
         "workflows": _workflows(one, running),
         "decisions": [explained(entry) for entry in reversed(entries[-LAST:])],
@@ -116,6 +117,8 @@ def metrics(seen: dict[str, Any]) -> str:
     rows = [({"result": result}, float(count)) for result, count in seen["outcomes"].items()]
     gauge("switches_total", "Switches by what became of them.", rows, "counter")
     gauge("calls_total", "Records read, by kind.", [({"kind": k}, float(v)) for k, v in seen["calls"].items()], "counter")
+    about = "Runs that counted as ended while a call of theirs was under way."
+    gauge("resumed_runs_total", about, [({}, float(seen["resumed"]))], "counter")
     return "\n".join(lines) + "\n"
 
 

@@ -57,7 +57,7 @@ def operate(
     gpus_to: Annotated[int | None, typer.Option("--gpus-to", help="Most GPUs that a plan may use.")] = None,
     alarms_per_week: Annotated[float, typer.Option(help="False alarms that are allowed on a load that stays.")] = 1.0,
     look: Annotated[float, typer.Option(help="Seconds between two looks.")] = 10.0,
-    run_idle: Annotated[float, typer.Option(help="A run has ended when nothing came for so many seconds.")] = 30.0,
+    run_idle: Annotated[float, typer.Option(help="A run has ended when it has made no call for so many seconds.")] = 30.0,
     port: Annotated[int | None, typer.Option(help="Page and metrics on this port of 127.0.0.1; 0: any free one.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     explain: Annotated[str | None, typer.Option(help="Do not look: explain line LAST, or its number, of the log.")] = None,

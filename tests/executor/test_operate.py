@@ -94,6 +94,53 @@ def test_runs_end_when_nothing_came_for_a_while() -> None:
     assert live.seen(BORN_S + 40)[W][1].end_s == BORN_S + 21
 
 
+def told(live: LiveRuns, at_s: float) -> list[tuple[float, float | None, float | None]]:
+    """(arrival, end, calls) of every run, times from ``BORN_S`` on."""
+    known = live.seen(BORN_S + at_s)[W]
+    return [(s.arrival_s - BORN_S, s.end_s and s.end_s - BORN_S, s.values.get("calls:chat")) for s in known]
+
+
+def test_a_run_with_a_long_call_under_way_has_not_ended() -> None:
+    """Its first call takes 1 s, its second 60 s: nothing comes of it for longer than the idle time."""
+    live = LiveRuns([W], idle_s=10.0)
+    live.add([record(1, BORN_S, run="r1")])
+    assert told(live, 5) == [(0.0, None, None)]
+    assert told(live, 30) == [(0.0, 1.0, 1.0)], "the recording does not tell of a call that is under way"
+    live.add([record(2, BORN_S + 2, run="r1", end_s=BORN_S + 62)])
+    assert told(live, 63) == [(0.0, None, None)], "one run, and it is open"
+    assert live.resumed == 1
+    assert live.known_until_s(BORN_S + 63) == BORN_S + 62, "the run was seen after its first call"
+    assert told(live, 63 + live.quiet_s) == [(0.0, 62.0, 2.0)]
+
+
+def test_where_calls_take_long_a_run_is_waited_for_as_long() -> None:
+    live = LiveRuns([W], idle_s=10.0)
+    live.add([record(n, BORN_S - 100 + n / 10, end_s=BORN_S - 40 + n / 10) for n in range(100)])
+    live.add([record(101, BORN_S, run="long")])
+    assert live.quiet_s == pytest.approx(70.0)
+    assert told(live, 60)[-1] == (0.0, None, None)
+    live.add([record(102, BORN_S + 2, run="long", end_s=BORN_S + 62)])
+    assert (told(live, 64)[-1], live.resumed) == ((0.0, None, None), 0)
+
+
+@pytest.mark.parametrize("looks", [(), (15.0, 35.0, 55.0, 90.0, 110.0)])
+def test_a_run_is_the_same_whether_it_is_read_as_it_comes_or_all_at_once(looks) -> None:
+    """Run r1 makes a call of 1 s and then one of 50 s. Its id comes again after a pause longer than the idle time."""
+    live = LiveRuns([W], idle_s=10.0)
+    every = [
+        record(1, BORN_S, run="r1"),
+        record(2, BORN_S + 5, run="r1", end_s=BORN_S + 55),
+        record(3, BORN_S + 80, run="r1"),
+        record(4, BORN_S + 85, run="r1"),
+    ]
+    for at_s in looks:
+        live.add([each for each in every if each.end_s <= BORN_S + at_s])
+        every = [each for each in every if each.end_s > BORN_S + at_s]
+        live.seen(BORN_S + at_s)
+    live.add(every)
+    assert told(live, 300) == [(0.0, 55.0, 2.0), (80.0, 86.0, 2.0)]
+
+
 def test_calls_that_name_no_run_and_calls_of_others_are_counted() -> None:
     live = LiveRuns([W, "other"], idle_s=10.0)
     live.add(
@@ -128,7 +175,7 @@ def test_short_runs_are_not_read_before_an_open_one_whose_end_could_not_be_known
     one.live = LiveRuns([W], 30.0)
     one.start()
     memory = msgspec.structs.replace(one.memory, since_s={W: BORN_S - 1})
-    for at_s, wanted in ((93.0, 60), (120.0, 62)):
+    for at_s, wanted in ((93.5, 60), (120.0, 62)):
         clock.now_s = BORN_S + at_s
         one.look()
         assert [s.end_s is not None for s in one.facts.seen[W][-2:]] == [wanted == 62, True]

@@ -89,8 +89,10 @@ def test_the_page_says_what_is_frozen_wrong_or_alarming_and_that_nothing_was_see
     assert "Nothing has been looked at yet" in empty
     assert "Advises: it changes nothing" in empty
     assert "None yet" in empty
-    odd = page({**seen, "calls": {"read": 1200, "unnamed": 3, "strangers": 0, "damaged": 1}})
-    assert "1,200 calls were read, 3 name no run, 1 could not be read." in odd
+    odd = page({**seen, "calls": {"read": 1200, "unnamed": 3, "strangers": 0, "damaged": 1}, "resumed": 1300})
+    assert "1,200 calls were read, 3 name no run, 1 could not be read. 1,300 runs counted as ended while a call" in odd
+    assert "counted as ended" not in html
+    assert "scepsy_operate_resumed_runs_total 0" in metrics(seen)
 
 
 def test_a_page_that_cannot_be_made_says_so_and_serving_goes_on(one) -> None:
