@@ -1,8 +1,8 @@
 """One point, measured until it is settled: a system at a load, over several seeds, in rounds that get longer.
 
 A point is *stable*, *unstable* or *undecided* by the drift test of ``scepsy.steady``, on the windows of all its seeds at once.
-A system that fills slowly grows for a while although it keeps up. So it is unstable only where two rounds in turn find growth,
-and the longer one finds about as much of it per unit of work that arrives: overload goes on, filling ends.
+A system that fills slowly grows for a while although it keeps up. So it is unstable only where growth lasts
+(``scepsy.steady.drift.Growth``): overload goes on, filling ends.
 It is *settled* when it is stable and the interval of its mean over seeds is as short as asked for. Rounds have fixed lengths,
 so systems that end in the same round replayed the same runs at the same times. What a point may cost is counted in simulated
 calls, never in seconds: the same rows on every machine.
@@ -26,13 +26,13 @@ from scepsy.api.settle import Settled, samples_of, settle
 from scepsy.api.settle import calls_per_run as calls_of_streams
 from scepsy.backend import Stream
 from scepsy.metrics import seeds_interval
-from scepsy.steady.drift import GOES_ON, SECOND_LOOK, Drift, Window, pooled_drift
+from scepsy.steady.drift import Drift, Growth, Window, growth
 from scepsy.steady.verdict import DRIFT_PROBABILITY, FEWEST_RUNS, STABLE, UNDECIDED, UNSTABLE
 
 Row = dict[str, Any]
 
-GROWTH = SECOND_LOOK
-"""Each round is so many times as long as the one before. So the one before is the first third of a round, of all seeds."""
+GROWTH = 3
+"""Each round is so many times as long as the one before."""
 LEAST_SPANS = 6.0
 INFEASIBLE = "infeasible: "
 """How the reason begins where a system has nothing to run."""
@@ -64,41 +64,41 @@ class Round:
 
     seeds: Mapping[int, Settled]
     limit: float
-    before: Mapping[str, float] | None = None
-    """What part stayed behind in the round before, by workflow, where that grew; None: it was not looked at."""
 
-    def drift(self, workflow: str) -> Drift:
+    def growth_of(self, workflow: str) -> Growth:
         """The growth of a workflow's work in the system, all seeds together. Unknown where a seed was too short."""
         windows = []
         for one in self.seeds.values():
             seen = one.by_workflow[workflow]
             if math.isnan(seen.throughput_per_s):
-                return Drift(math.nan, 1.0, math.inf)
+                unknown = Drift(math.nan, 1.0, math.inf)
+                return Growth(unknown, unknown, unknown)
             runs = samples_of(one.records, one.workload.streams)[workflow]
             windows.append(Window(runs.arrival_s, runs.end_s, runs.work, seen.begin_s, seen.stop_s))
-        return pooled_drift(windows)
+        return growth(windows)
 
     @functools.cached_property
-    def drifts(self) -> dict[str, Drift]:
+    def growth(self) -> dict[str, Growth]:
         """By workflow."""
-        return {name: self.drift(name) for name in next(iter(self.seeds.values())).by_workflow}
+        return {name: self.growth_of(name) for name in next(iter(self.seeds.values())).by_workflow}
 
     @property
     def verdict(self) -> str:
         """Of the point."""
-        if any(part >= GOES_ON * (self.before or {}).get(name, math.inf) for name, part in self.growth.items()):
+        if any(one.lasts(DRIFT_PROBABILITY) for one in self.growth.values()):
             return UNSTABLE
-        return STABLE if all(one.upper <= self.limit for one in self.drifts.values()) else UNDECIDED
+        return STABLE if all(one.whole.upper <= self.limit for one in self.growth.values()) else UNDECIDED
 
     @property
-    def growth(self) -> dict[str, float]:
-        """What part stays behind, of the workflows that grow."""
-        return {name: one.part for name, one in self.drifts.items() if one.p < DRIFT_PROBABILITY and one.part > 0}
+    def grows(self) -> bool:
+        """Whether work was seen to stay behind, be it overload or filling."""
+        return any(one.whole.grows(DRIFT_PROBABILITY) for one in self.growth.values())
 
     @property
     def certain(self) -> bool:
-        """Whether it grows beyond the false alarms of looking early."""
-        return len(self.seeds) >= ENOUGH and any(one.p < CERTAIN and one.part > 0 for one in self.drifts.values())
+        """Whether overload is shown beyond the false alarms of looking early."""
+        lasting = [one for one in self.growth.values() if one.lasts(DRIFT_PROBABILITY)]
+        return len(self.seeds) >= ENOUGH and any(one.whole.p < CERTAIN for one in lasting)
 
     def mean_s(self, workflow: str) -> float:
         """A workflow's mean latency over the seeds."""
@@ -125,15 +125,14 @@ class Round:
         if self.settled(precision):
             return ""
         if self.verdict == STABLE:
-            widest = max(self.relative(name) for name in self.drifts)
+            widest = max(self.relative(name) for name in self.growth)
             known = f"known to ±{widest:.1%}" if math.isfinite(widest) else "not known to any width"
             return f"not settled: mean over {len(self.seeds)} seeds {known}, asked ±{precision:.1%}"
-        if self.verdict == UNSTABLE:
-            worst = min(self.drifts.values(), key=lambda one: one.p)
-            return (
-                f"{worst.part:.1%} of the work that arrives stays behind (p = {worst.p:.1g}, {len(self.seeds)} seeds together)"
-            )
-        upper = max(one.upper for one in self.drifts.values())
+        if self.grows:
+            lasting = [one for one in self.growth.values() if one.lasts(DRIFT_PROBABILITY)]
+            worst = min(lasting or self.growth.values(), key=lambda one: one.whole.p)
+            return f"{worst.told(DRIFT_PROBABILITY)} ({len(self.seeds)} seed{'s together' if len(self.seeds) > 1 else ''})"
+        upper = max(one.whole.upper for one in self.growth.values())
         if math.isinf(upper):
             return next((one.why for one in self.seeds.values() if one.why), "not settled: too short to tell")
         return f"not settled: up to {upper:.1%} of the work that arrives may stay behind (limit {self.limit:.1%})"
@@ -180,15 +179,14 @@ def play(
     seeds: Sequence[int],
     runs: int,
     precision: float,
-    before: Mapping[str, float] | None = None,
 ) -> Round:
-    """One round: seeds in order, ended once growth is certain. ``before``: the growth of the round before."""
+    """One round: seeds in order, ended once overload is certain."""
     found: dict[int, Settled] = {}
     for seed in seeds:
         found[seed] = replay_seed(deployment, measured_streams(question, load, seed), seed, runs, precision)
         if len(found) < len(seeds) and Round(dict(found), precision).certain:
             break
-    return Round(found, precision, before)
+    return Round(found, precision)
 
 
 def rounds(
@@ -199,17 +197,16 @@ def rounds(
     Returns the last round and the calls that all took.
     """
     runs, spent = first_runs(question, load, budget), 0
-    before: Mapping[str, float] | None = None
     limit = budget.tolerance if stability else budget.precision
     while True:
-        found = play(deployment, question, load, seeds, runs, limit, before)
+        found = play(deployment, question, load, seeds, runs, limit)
         calls = [one.records.calls.num_rows for one in found.seeds.values()]
         spent += sum(calls)
         done = found.verdict == UNSTABLE or (found.verdict == STABLE if stability else found.settled(budget.precision))
         issued = next(iter(found.seeds.values())).records.runs.num_rows
         if done or max(calls) * GROWTH > 1.5 * budget.most_calls or issued < runs:
             return found, spent
-        runs, before = runs * GROWTH, found.growth
+        runs *= GROWTH
 
 
 def settled_point(question: Question, system: str, option: Option, load: float, budget: Budget, kind: str) -> list[Row]:

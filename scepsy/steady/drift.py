@@ -9,8 +9,8 @@ at any load below.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import fsum
+from dataclasses import dataclass, replace
+from math import fsum, hypot
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,14 @@ Floats = npt.NDArray[np.float64]
 
 BATCHES = 20
 ONE_SIDED = 0.95
-SECOND_LOOK = 3
-"""Growth counts as overload where a span shows it and its first third does, too: so many times is the span as long."""
+FIRST_PART = 1 / 3
+"""Of a window, what must show by itself the growth that the window shows."""
 GOES_ON = 0.75
-"""Least part of the first third's growth, per work that arrives, that the whole span must show. Under overload the two are
-equal. A system that only fills, with an exponential end, shows at most 0.67 of it once the third lasts half its time constant,
-and less after a longer one.
+"""Least growth of the whole window over that of its first part, per work that arrives. Under overload the two are equal. A
+system that only fills, with an exponential end, shows at most 0.67 once the first part lasts half its time constant.
 """
+FALLS = 1.645
+"""Growth falls if the rest shows less than the first part by more standard errors than that (one-sided 5 %)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Drift:
     """Probability of so much growth, or more, without a drift."""
     upper: float
     """Upper 95 % limit of ``part``."""
+    error: float = 0.0
+    """Standard error of ``part`` where changes are independent, as under overload."""
 
     def grows(self, probability: float) -> bool:
         """Whether growth is less probable than that where there is none."""
@@ -67,6 +70,11 @@ class Window:
     begin_s: float
     stop_s: float
 
+    def cut(self) -> tuple["Window", "Window"]:
+        """The first part, and the rest."""
+        middle_s = self.begin_s + FIRST_PART * (self.stop_s - self.begin_s)
+        return replace(self, stop_s=middle_s), replace(self, begin_s=middle_s)
+
     @property
     def offered(self) -> float:
         """Work that arrives in the window."""
@@ -79,9 +87,35 @@ class Window:
         return np.diff(work_in_system(self.arrival_s, self.end_s, self.work, at_s))
 
 
-def drift(arrival_s: Floats, end_s: Floats, work: Floats, begin_s: float, stop_s: float) -> Drift:
-    """Test the window from ``begin_s`` to ``stop_s``, at most the time of the last arrival."""
-    return pooled_drift([Window(arrival_s, end_s, work, begin_s, stop_s)])
+@dataclass(frozen=True)
+class Growth:
+    """The drift over a window, and whether growth lasts: overload goes on, filling ends."""
+
+    whole: Drift
+    first: Drift
+    rest: Drift
+
+    def lasts(self, probability: float) -> bool:
+        """Whether the whole window grows, its first part does by itself, and the rest grows no less."""
+        falls = self.first.part - self.rest.part > FALLS * hypot(self.first.error, self.rest.error)
+        enough = self.whole.part >= GOES_ON * self.first.part
+        return self.whole.grows(probability) and self.first.grows(probability) and enough and not falls
+
+    def told(self, probability: float) -> str:
+        """What stays behind of the work that arrives, and what follows from it."""
+        part = f"{self.whole.part:.1%} of the work that arrives stays behind (p = {self.whole.p:.1g})"
+        each = f"{self.first.part:.1%} in the first third, {self.rest.part:.1%} in the rest"
+        if self.lasts(probability):
+            return f"overload: {part}, {each}"
+        if not self.first.grows(probability):
+            return f"not settled: {part}: overload or slow filling, too short to tell apart"
+        return f"not settled: {part}, {each}: the system may only be filling"
+
+
+def growth(windows: Sequence[Window]) -> Growth:
+    """Test the windows of independent replays of one load together, and their parts."""
+    first, rest = zip(*(window.cut() for window in windows), strict=True)
+    return Growth(pooled_drift(windows), pooled_drift(first), pooled_drift(rest))
 
 
 def pooled_drift(windows: Sequence[Window]) -> Drift:
@@ -99,7 +133,8 @@ def pooled_drift(windows: Sequence[Window]) -> Drift:
     p = t_tail(t, len(changes) - 1)
     # The growth's own spread: neighbouring changes of a level that wanders about a mean cancel each other.
     error = fsum(_variance(part - changes.mean()) for part in each) ** 0.5
-    return Drift(part, p, part + t_quantile(ONE_SIDED, len(changes) - 1) * error / offered)
+    upper = part + t_quantile(ONE_SIDED, len(changes) - 1) * error / offered
+    return Drift(part, p, upper, spread * len(changes) ** 0.5 / offered)
 
 
 def _variance(centred: Floats) -> float:

@@ -3,8 +3,8 @@
 One workflow's runs, in order of arrival: the warm-up is found (``warmup``), the drift tested (``drift``), the mean given
 with its interval (``interval``). Decided are three things apart: *stable*, *unstable*, or neither when the data cannot tell
 yet. Growth over the window is not enough for *unstable*, since a system that fills slowly grows too. Its first third must show
-growth by itself, and the whole window about as much of it for the work that arrived. A measurement is settled when it is
-stable and its interval is as short as was asked for. Nothing else is a steady state.
+growth by itself, and the rest no less of it for the work that arrives. A measurement is settled when it is stable and its
+interval is as short as was asked for. Nothing else is a steady state.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scepsy.steady.drift import GOES_ON, SECOND_LOOK, Drift, drift
+from scepsy.steady.drift import Window, growth
 from scepsy.steady.interval import Interval, mean_interval, quantile_interval
 from scepsy.steady.warmup import warmup_length
 from scepsy.value import Value
@@ -109,14 +109,17 @@ def measured(sample: Sample, *, precision: float = PRECISION, stop_s: float | No
     if stop - begin < WINDOW_PER_LONG_RUN * longest:
         why = f"runs arrive for {stop:.4g} s, a long run lasts {longest:.4g} s in the empty system: too short to tell"
         return _unknown(latency[done], issued, stop, why)
-    seen = drift(runs.arrival_s, runs.end_s, runs.work, begin, stop)
+    grown = growth([Window(runs.arrival_s, runs.end_s, runs.work, begin, stop)])
+    seen = grown.whole
     window = (runs.arrival_s >= begin) & (runs.arrival_s <= stop)
     chosen = latency[window & done & (runs.arrival_s <= _cool(runs, latency, done & window, begin, stop))]
     mean = mean_interval(chosen)
-    if seen.grows(DRIFT_PROBABILITY):
-        verdict, why = _growing(seen, drift(runs.arrival_s, runs.end_s, runs.work, begin, begin + (stop - begin) / SECOND_LOOK))
+    if grown.lasts(DRIFT_PROBABILITY):
+        verdict, why = UNSTABLE, grown.told(DRIFT_PROBABILITY)
     elif seen.upper <= precision:
         verdict, why = STABLE, ""
+    elif seen.grows(DRIFT_PROBABILITY):
+        verdict, why = UNDECIDED, grown.told(DRIFT_PROBABILITY)
     else:
         verdict = UNDECIDED
         why = f"not settled: up to {seen.upper:.1%} of the work that arrives may stay behind (limit {precision:.1%})"
@@ -138,16 +141,6 @@ def measured(sample: Sample, *, precision: float = PRECISION, stop_s: float | No
         stop_s=stop,
         grows=seen.grows(DRIFT_PROBABILITY),
     )
-
-
-def _growing(whole: Drift, third: Drift) -> tuple[str, str]:
-    """Verdict and reason where work stays behind over the whole window, with what its first third shows."""
-    part = f"{whole.part:.1%} of the work that arrives stays behind (p = {whole.p:.1g})"
-    if not third.grows(DRIFT_PROBABILITY):
-        return UNDECIDED, f"not settled: {part}: overload or slow filling, too short to tell apart"
-    if whole.part < GOES_ON * third.part:
-        return UNDECIDED, f"not settled: {part}, {third.part:.1%} in the first third: the system may only be filling"
-    return UNSTABLE, f"overload: {part}, {third.part:.1%} in the first third"
 
 
 def _cool(runs: Sample, latency: Floats, inside: npt.NDArray[np.bool_], begin: float, stop: float) -> float:

@@ -20,15 +20,16 @@ from experiments.studies.evaluation.steps import until_unstable
 from experiments.systems.registry import SYSTEMS
 from scepsy.generate import generate
 from scepsy.metrics import seeds_interval
-from scepsy.steady.drift import Drift
+from scepsy.steady.drift import Drift, Growth
 from scepsy.steady.verdict import STABLE, UNDECIDED, UNSTABLE
 
 BUDGET = Budget(seeds=(1, 2), precision=0.05, tolerance=0.02, first_calls=1_000, most_calls=9_000)
 QUESTION = Question(workflows=("rag-rerank",), gpus=4)
-FINE, WORSE, OPEN = Drift(0.0, 0.5, 0.01), Drift(0.1, 1e-9, 0.2), Drift(0.02, 0.05, 0.09)
+FINE, WORSE, OPEN = Drift(0.0, 0.5, 0.01), Drift(0.1, 1e-9, 0.2, 0.01), Drift(0.02, 0.05, 0.09)
+FILLS = Growth(WORSE, Drift(0.3, 1e-9, 0.4, 0.01), Drift(0.0, 0.5, 0.1, 0.01))
 
 
-def of_seeds(means: list[float], half_width: float = 0.0, drift: Drift = FINE, **others: list[float]) -> Round:
+def of_seeds(means: list[float], half_width: float = 0.0, drift: Drift | Growth = FINE, **others: list[float]) -> Round:
     """A round of seeds with given means of workflow w, and of others."""
     by_name = {"w": means} | others
     seeds: dict[int, Any] = {
@@ -41,7 +42,8 @@ def of_seeds(means: list[float], half_width: float = 0.0, drift: Drift = FINE, *
         for seed in range(len(means))
     }
     made = Round(seeds, 0.05)
-    made.__dict__["drifts"] = dict.fromkeys(by_name, drift)  # a cached property
+    growth = drift if isinstance(drift, Growth) else Growth(drift, drift, drift)
+    made.__dict__["growth"] = dict.fromkeys(by_name, growth)  # a cached property
     return made
 
 
@@ -56,20 +58,21 @@ def test_a_point_is_settled_when_it_is_stable_and_every_workflow_is_precise() ->
     assert of_seeds(same).settled(0.05)
     assert not of_seeds(same, drift=OPEN).settled(0.05)
     assert of_seeds(same, drift=OPEN).verdict == UNDECIDED
-    assert of_seeds(same, drift=WORSE).verdict == UNDECIDED  # it may be filling
+    assert of_seeds(same, drift=WORSE).verdict == UNSTABLE
+    assert of_seeds(same, drift=FILLS).verdict == UNDECIDED
     assert not of_seeds(same, v=[1.0, 2.0, 3.0]).settled(0.05)
     assert "±124.2%" in of_seeds(same, v=[1.0, 2.0, 3.0]).why(0.05)
     assert "known to ±" not in of_seeds([2.0], half_width=math.inf).why(0.05)
     assert "not known to any width" in of_seeds([2.0], half_width=math.inf).why(0.05)
 
 
-def test_growth_is_overload_only_when_a_longer_round_finds_as_much_of_it() -> None:
-    grown = of_seeds([2.0, 2.0, 2.0], drift=WORSE)
-    assert grown.growth == {"w": 0.1}
-    for before, verdict in (({}, UNDECIDED), ({"w": 0.3}, UNDECIDED), ({"w": 0.14}, UNDECIDED), ({"w": 0.12}, UNSTABLE)):
-        again = replace(grown, before=before)
-        again.__dict__["drifts"] = grown.drifts
-        assert again.verdict == verdict, before
+def test_growth_that_does_not_last_is_told_and_not_called_overload() -> None:
+    assert of_seeds([2.0] * 3, drift=FILLS).grows
+    assert of_seeds([2.0] * 3, drift=FILLS).why(0.05) == (
+        "not settled: 10.0% of the work that arrives stays behind (p = 1e-09), 30.0% in the first third, 0.0% in the rest: "
+        "the system may only be filling (3 seeds together)"
+    )
+    assert of_seeds([2.0], drift=WORSE).why(0.05).startswith("overload: 10.0% of the work")
 
 
 def test_trials_end_at_the_first_load_at_which_work_stays_behind() -> None:
@@ -86,6 +89,7 @@ def test_trials_end_at_the_first_load_at_which_work_stays_behind() -> None:
 def test_one_seed_alone_ends_no_round() -> None:
     assert not of_seeds([2.0], drift=WORSE).certain
     assert of_seeds([2.0, 2.0], drift=WORSE).certain
+    assert not of_seeds([2.0, 2.0], drift=FILLS).certain
 
 
 def test_an_interpreted_system_has_a_budget_of_its_own() -> None:
@@ -224,14 +228,12 @@ def test_systems_plan_on_one_variant_and_are_measured_on_the_other(monkeypatch: 
 def test_a_round_of_a_point_is_three_times_as_long_as_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     played = []
 
-    def play(deployment: Any, question: Question, load: float, seeds: Any, runs: int, precision: float, before: Any) -> Any:
+    def play(deployment: Any, question: Question, load: float, seeds: Any, runs: int, precision: float) -> Any:
         played.append(runs)
-        assert before == ({"w": 0.1 * len(played)} if len(played) > 1 else None)
         one = SimpleNamespace(
             records=SimpleNamespace(calls=SimpleNamespace(num_rows=runs), runs=SimpleNamespace(num_rows=runs))
         )
-        growth = {"w": 0.1 * (len(played) + 1)}
-        return SimpleNamespace(seeds={1: one}, verdict=UNDECIDED, settled=lambda _: False, growth=growth)
+        return SimpleNamespace(seeds={1: one}, verdict=UNDECIDED, settled=lambda _: False)
 
     monkeypatch.setattr(settled, "play", play)
     monkeypatch.setattr(settled, "first_runs", lambda *_: 1_000)
