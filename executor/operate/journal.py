@@ -135,7 +135,7 @@ def read(path: Path) -> list[Entry]:
 def decided(report: Report, plan: str, mode: Literal["advise", "act"], windows: tuple[Window, ...]) -> Entry:
     """What one look found and decided, without the runs themselves."""
     finding: Finding = report.finding
-    chosen = report.chosen
+    answer, chosen = report.answer, report.chosen
     return Entry(
         number=0,
         at_s=report.now_s,
@@ -156,15 +156,15 @@ def decided(report: Report, plan: str, mode: Literal["advise", "act"], windows: 
             for load in finding.loads
         ),
         lost=tuple(map(str, finding.lost)),
-        running=report.answer.running,
+        running=answer.running if answer is not None else None,
         candidates=tuple(
             CandidateEntry(plan=fingerprint(each.plan), allocations=each.plan.allocations, outlook=each.outlook, move=each.move)
-            for each in report.answer.candidates
+            for each in (answer.candidates if answer is not None else ())
         ),
         simulated=report.simulated,
         decision=report.decision,
         wanted=fingerprint(chosen) if chosen is not None else "",
-        note=report.answer.note,
+        note=answer.note if answer is not None else "",
     )
 
 
@@ -188,7 +188,8 @@ def explained(entry: Entry) -> list[str]:
     when = datetime.fromtimestamp(entry.at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     lines = [f"#{entry.number} {entry.kind} ({entry.mode}), plan {entry.plan}, {when}"]
     if entry.found:
-        lines.append(f"Planned again, because {BECAUSE.get(entry.found, entry.found)}.")
+        did = "Planned again" if entry.running is not None else "Noted"
+        lines.append(f"{did}, because {BECAUSE.get(entry.found, entry.found)}.")
     for drift in entry.drifts:
         lines.append(
             f"{drift.workflow}: {drift.number} was {drift.expected:.4g} in the load planned for, the last {drift.runs} runs "

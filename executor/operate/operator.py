@@ -18,7 +18,7 @@ from executor.operate.tail import Tail
 from executor.operate.target import Target, Unfinished
 from scepsy.errors import BackendError, Infeasible, InputError, ScepsyError, SimulationError
 from scepsy.files.plan import load_plan, save_plan
-from scepsy.operate.controller import Facts, Memory, Replan, Report, Validate, begin, held_back, remember, step, switched
+from scepsy.operate.controller import Facts, Memory, Replan, Report, Validate, begin, held_back, step, switched
 from scepsy.operate.naming import fingerprint
 from scepsy.operate.reference import Reference
 from scepsy.operate.settings import Settings
@@ -157,9 +157,8 @@ class Operator:
             return None
         if self.mode == "advise":
             report = _as_advice(report, frozen=self.frozen)
-            self.memory = self._go_on(facts, report)
         self.report = report
-        for candidate in report.answer.candidates:
+        for candidate in report.answer.candidates if report.answer is not None else ():
             self._keep(candidate.plan)
         entry = self._append(decided(report, name, self.mode, self.windows(facts)))
         self._save(name)
@@ -175,13 +174,6 @@ class Operator:
             window_of(name, [each.arrival_s for each in seen], [s for s in seen if s.end_s is not None], begin_s, facts.until_s)
             for name, seen in facts.seen.items()
         )
-
-    def _go_on(self, facts: Facts, report: Report) -> Memory:
-        """In advice, a switch that was advised is not made; what was found becomes the reference, so it is said once."""
-        assert self.memory is not None
-        kept = msgspec.structs.replace(report.decision, act="keep", blocked="")
-        free = msgspec.structs.replace(self.memory, not_before_s=None)
-        return remember(free, facts, self.settings, report.finding, kept)
 
     # ---- acting ----------------------------------------------------------------------------------------------------
 

@@ -61,8 +61,9 @@ def gpu_map(plan: Plan) -> dict[str, list[str]]:
 def _workflows(one: Operator, running: Plan) -> dict[str, Any]:
     if one.facts is None or one.memory is None:
         return {}
-    expected = {each.workflow: each.latency_s for each in running.expected}
-    answer = one.report.answer.running.latency_s if one.report is not None else {}
+    predicted = {each.workflow: each.latency_s for each in running.expected}
+    if one.report is not None:  # the plan's own prediction is of another load: where nothing was planned, there is none
+        predicted = {**predicted, **one.report.answer.running.latency_s} if one.report.answer is not None else {}
     found: dict[str, Any] = {}
     for window in one.windows(one.facts):
         reference = one.memory.references.get(window.workflow)
@@ -76,7 +77,7 @@ def _workflows(one: Operator, running: Plan) -> dict[str, Any]:
             "rate_per_s": window.rate_per_s.value,
             "planned_rate_per_s": reference.rate_per_s,
             "latency_s": window.latency_s.value if window.latency_s is not None else None,
-            "predicted_latency_s": answer.get(window.workflow, expected.get(window.workflow)),
+            "predicted_latency_s": predicted.get(window.workflow),
             "open_runs": window.arrivals - window.ended,
             "drift": {
                 **({rate.number: abs(rate.z) / h} if rate is not None else {}),

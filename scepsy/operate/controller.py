@@ -53,7 +53,14 @@ class Memory(Value, frozen=True, kw_only=True):
     """How many of ``REFINED`` are done; absent: nothing to refine."""
     last_switch_s: float | None = None
     not_before_s: float | None = None
-    """No planning before: a switch was wanted and blocked."""
+    """No switch may begin before, so what is found until then is only noted. Then it is planned again though the load stays:
+    a switch was wanted and blocked, or came to nothing."""
+    frozen: bool = False
+    """It was the freeze that blocked it: it is planned again when that is over."""
+    again_s: float | None = None
+    """Before, a goal that is still missed and GPUs that are still lost are no reason to plan: nothing better was known."""
+    lost: tuple[Gpu, ...] = ()
+    """GPUs that were found lost while the running plan uses some of them."""
 
 
 class Facts(Value, frozen=True, kw_only=True):
@@ -106,14 +113,15 @@ class Report(Value, frozen=True, kw_only=True):
 
     now_s: float
     finding: Finding
-    answer: Answer
+    answer: Answer | None
+    """None: nothing was planned, since no switch may begin."""
     decision: Decision
     simulated: Simulated | None = None
 
     @property
     def chosen(self) -> Plan | None:
         """The plan to switch to; None: stay."""
-        if self.decision.act == "keep" or self.decision.candidate is None:
+        if self.decision.act == "keep" or self.decision.candidate is None or self.answer is None:
             return None
         return self.answer.candidates[self.decision.candidate].plan
 
@@ -135,9 +143,14 @@ def step(
     """Look once. The report says what to do; carrying it out, and saying so by ``switched``, is the caller's."""
     lost = set(facts.lost)
     crippled = any(gpu in lost for instance in running.instances for gpu in instance.gpus)
-    memory, finding = look(memory, facts, settings, crippled=crippled)
+    memory, finding = look(memory, facts, settings, crippled=crippled, frozen=frozen)
     if finding is None:
         return memory, None
+    if memory.not_before_s is not None and facts.now_s < memory.not_before_s:
+        left_s = memory.not_before_s - facts.now_s
+        noted = Decision(act="keep", reason=f"only noted: no switch may begin for {left_s:.0f} s, then it is planned again")
+        report = Report(now_s=facts.now_s, finding=finding, answer=None, decision=noted)
+        return remember(memory, facts, settings, finding, noted), report
     answer = replan(running, finding)
     must = crippled or not answer.running.meets
     decision = decide(settings, answer, now_s=facts.now_s, last_switch_s=memory.last_switch_s, frozen=frozen, lost=crippled)
@@ -151,21 +164,26 @@ def step(
 
 def switched(memory: Memory, at_s: float) -> Memory:
     """A switch was begun."""
-    return _with(memory, last_switch_s=at_s, not_before_s=None)
+    return _with(memory, last_switch_s=at_s, not_before_s=None, frozen=False, again_s=None)
 
 
 def held_back(memory: Memory, until_s: float) -> Memory:
-    """A switch came to nothing: nothing is planned before then, and then planned again even where the load stays."""
+    """A switch came to nothing: no other begins before then, and then it is planned again even where the load stays."""
     return _with(memory, not_before_s=max(until_s, memory.not_before_s or until_s))
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
-def look(memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = False) -> tuple[Memory, Finding | None]:
-    """Test every workflow. Nothing is found before ``not_before_s``. ``crippled``: the running plan has lost GPUs."""
-    if memory.not_before_s is not None and facts.now_s < memory.not_before_s:
-        return memory, None
+def look(
+    memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = False, frozen: bool = False
+) -> tuple[Memory, Finding | None]:
+    """Test every workflow, whether a switch may begin or not. ``crippled``: the running plan has lost GPUs."""
+    if memory.lost and not crippled:
+        memory = _with(memory, lost=())
+    waits = memory.not_before_s is not None and facts.now_s < memory.not_before_s
+    due = memory.not_before_s is not None and not waits and not (memory.frozen and frozen)
+    again = memory.again_s is None or facts.now_s >= memory.again_s
     workflows = len(memory.references)
     drifts: list[Drift] = []
     for name, reference in memory.references.items():
@@ -180,15 +198,15 @@ def look(memory: Memory, facts: Facts, settings: Settings, *, crippled: bool = F
         for load in loads
     )
     kind: Literal["drift", "goal missed", "GPUs lost", "refined", "blocked before"] | None = None
-    if crippled:
+    if crippled and (due or again or set(facts.lost) != set(memory.lost)):
         kind = "GPUs lost"
     elif drifts and enough:
         kind = "drift"
-    elif memory.not_before_s is not None:
+    elif due:
         kind = "blocked before"
-    elif _missed(facts, settings, memory):
+    elif again and _missed(facts, settings, memory):
         kind = "goal missed"
-    elif any(_to_refine(memory, facts, name) for name in memory.references):
+    elif not waits and any(_to_refine(memory, facts, name) for name in memory.references):
         kind = "refined"
     if kind is None:
         return memory, None
@@ -280,14 +298,18 @@ def _to_refine(memory: Memory, facts: Facts, workflow: str) -> bool:
 
 
 def remember(memory: Memory, facts: Facts, settings: Settings, finding: Finding, decision: Decision) -> Memory:
-    """What was found becomes the reference, unless a wanted switch was blocked: then it is found again when it is allowed."""
+    """What was found becomes the reference, so it is said once. A blocked switch is planned again when it may begin."""
     now = facts.now_s
-    if decision.blocked == "too soon" and memory.last_switch_s is not None:
-        return _with(memory, not_before_s=memory.last_switch_s + settings.min_between_s)
-    if finding.kind == "goal missed" and decision.act == "keep":  # nothing better is known: do not ask at every look
-        return _with(memory, not_before_s=now + max(settings.look_s, settings.min_between_s))
-    if decision.blocked or (finding.crippled and decision.act == "keep"):  # what cannot be mended now may be later
-        return _with(memory, not_before_s=now + max(settings.look_s, settings.min_between_s / 4))
+    not_before_s, blocked_by_freeze = None, False
+    if memory.not_before_s is not None and now < memory.not_before_s:
+        not_before_s, blocked_by_freeze = memory.not_before_s, memory.frozen
+    elif decision.blocked == "too soon" and memory.last_switch_s is not None:
+        not_before_s = memory.last_switch_s + settings.min_between_s
+    elif decision.blocked == "frozen":
+        not_before_s, blocked_by_freeze = now, True
+    again_s = None if finding.drifts else memory.again_s
+    if decision.act == "keep" and (finding.crippled or finding.kind == "goal missed"):  # do not ask at every look
+        again_s = now + max(settings.look_s, settings.min_between_s)
     references, since = dict(memory.references), dict(memory.since_s)
     content, begun, refined = dict(memory.content_s), dict(memory.begun_s), dict(memory.refined)
     for load in finding.loads:
@@ -305,7 +327,16 @@ def remember(memory: Memory, facts: Facts, settings: Settings, finding: Finding,
         references[name] = _estimated(memory, facts, load, before, content_changed=name in content)
         since[name] = now
     return _with(
-        memory, references=references, since_s=since, content_s=content, begun_s=begun, refined=refined, not_before_s=None
+        memory,
+        references=references,
+        since_s=since,
+        content_s=content,
+        begun_s=begun,
+        refined=refined,
+        not_before_s=not_before_s,
+        frozen=blocked_by_freeze,
+        again_s=again_s,
+        lost=finding.lost if finding.crippled else (),
     )
 
 

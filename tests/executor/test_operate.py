@@ -13,6 +13,7 @@ from executor.operate import operator as module
 from executor.operate.journal import Entry, Journal, document, explained, read
 from executor.operate.live import LiveRuns
 from executor.operate.operator import FREEZE, LOG
+from executor.operate.page import snapshot
 from executor.operate.tail import Tail
 from scepsy.errors import BackendError
 from scepsy.importers.recorded.record import CallRecord
@@ -221,6 +222,39 @@ def test_acting_switches_when_the_load_changes_and_the_log_tells_it_all(tmp_path
     assert "rate was 2 in the load planned for" in text
     assert "Decision: switch" in text
     assert (tmp_path / "operate" / "plans" / f"{fingerprint(TWO)}.plan.yaml").exists()
+
+
+def test_a_change_in_the_pause_after_a_failed_switch_is_written_down_without_planning(tmp_path, clock) -> None:
+    """The switch at 930 s or so comes to nothing, so no other may begin for an hour. Meanwhile the load falls."""
+    end = write_recording(tmp_path / "calls.jsonl", [(900.0, 2.0), (900.0, 6.0), (600.0, 1.0)])
+    said: list[str] = []
+    settings = Settings(look_s=30.0, min_between_s=3600.0)
+    one = operator(tmp_path, DiskTarget(tmp_path, fails=True), clock, settings=settings, notify=said.append)
+    one.start()
+    look_until(one, clock, end)
+    noted = [entry for entry in one.journal.entries if entry.kind == "decided" and entry.running is None]
+    assert [(entry.found, entry.drifts[0].number, entry.candidates) for entry in noted] == [("drift", "rate", ())]
+    assert 1800 < noted[0].at_s - BORN_S < 2000
+    text = "\n".join(explained(noted[0]))
+    assert "Noted, because the load is not the one that was planned for." in text
+    assert "Decision: keep: only noted: no switch may begin for " in text
+    assert any(line.startswith("drift: keep: only noted: no switch may begin for ") for line in said)
+    assert snapshot(one)["workflows"][W]["predicted_latency_s"] is None, "of the new load nothing was predicted"
+
+
+def test_advice_that_stands_is_taken_when_acting_is_allowed(tmp_path, clock) -> None:
+    end = write_recording(tmp_path / "calls.jsonl", CHANGE)
+    target = DiskTarget(tmp_path)
+    advising = operator(tmp_path, target, clock, mode="advise")
+    advising.start()
+    look_until(advising, clock, end - 60.0)
+    acting = operator(tmp_path, target, clock)
+    acting.start()
+    acting.live, acting.tail = advising.live, advising.tail
+    look_until(acting, clock, end)
+    decided = [entry for entry in acting.journal.entries if entry.mode == "act" and entry.kind == "decided"]
+    assert [(entry.found, entry.wanted) for entry in decided] == [("blocked before", fingerprint(TWO))]
+    assert len(target.made()) == 1
 
 
 def test_a_load_that_stays_writes_nothing(tmp_path, clock) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scepsy.cluster import Gpu
-from scepsy.operate.controller import Facts, Finding, Memory, begin, fresh, remember, step, switched
+from scepsy.operate.controller import Facts, Finding, Memory, begin, fresh, held_back, remember, step, switched
 from scepsy.operate.decision import Answer, Candidate, Move, Outlook, Simulated, confirmed, decide
 from scepsy.operate.features import Seen
 from scepsy.operate.reference import planned_for
@@ -297,3 +297,138 @@ def test_a_run_is_overdue_only_when_its_end_would_be_known() -> None:
     memory = begin([planned_for(W, runs_of(), 1.0)], -1.0)
     read = [len(fresh(memory, Facts(now_s=85.0, seen={W: seen}, quiet_s=quiet_s), W)[1]) for quiet_s in (0.0, 30.0)]
     assert read == [21, 20], "open for 25 s, of which it may have been over for 30"
+
+
+# ---- while no switch may begin ---------------------------------------------------------------------------------------
+
+
+def nothing_better(running: Plan, finding: Finding) -> Answer:
+    return Answer(running=outlook(4.0, meets=False), candidates=())
+
+
+def told(reports) -> list[tuple[int, str, str, str]]:
+    return [(round(r.now_s), r.finding.kind, r.decision.act, r.decision.blocked or r.decision.reason[:10]) for r in reports]
+
+
+def test_a_change_is_found_though_a_missed_goal_could_not_be_mended_just_before() -> None:
+    runs = runs_of()
+    seen = [*load(runs, 1.0, 0.0, 300.0), *load(runs, 4.0, 300.0, 600.0, seed=1)]
+    aim = Settings(limits_s={W: 4.0}, min_between_s=600.0)
+    _, reports = run(begin([planned_for(W, runs, 1.0)], 0.0), seen, aim, until=600, replan=nothing_better)
+    found = told(reports)
+    assert found[0][:3] == (120, "goal missed", "keep")
+    at, kind, *_ = found[1]
+    assert (kind, 300 < at < 400) == ("drift", True)
+    assert any(kind == "goal missed" and at > 310 for at, kind, *_ in found), "by the new load"
+    assert all(report.answer is not None for report in reports), "a switch might have begun, so it was planned for"
+
+
+def test_gpus_that_are_lost_are_acted_on_though_a_missed_goal_could_not_be_mended_just_before() -> None:
+    runs, aim = runs_of(), Settings(limits_s={W: 4.0}, min_between_s=600.0)
+    seen = load(runs, 1.0, 0.0, 600.0)
+    memory, first = step(
+        begin([planned_for(W, runs, 1.0)], 0.0), facts_at(200.0, seen), aim, plans()[0], nothing_better, None, frozen=False
+    )
+    assert first is not None
+    assert (first.finding.kind, first.decision.act) == ("goal missed", "keep")
+    lost = msgspec.structs.replace(facts_at(210.0, seen), lost=(Gpu(node="n0", index=0),))
+    _, second = step(memory, lost, aim, plans()[0], eager, None, frozen=False)
+    assert second is not None
+    assert (second.finding.kind, second.decision.act) == ("GPUs lost", "switch")
+
+
+def test_what_changes_while_it_is_too_soon_to_switch_is_noted_once_and_planned_for_when_it_may_be() -> None:
+    runs, aim, planned = runs_of(), Settings(min_between_s=1500.0), []
+
+    def counted(running: Plan, finding: Finding) -> Answer:
+        planned.append(finding.kind)
+        return eager(running, finding)
+
+    seen = [
+        *load(runs, 1.0, 0.0, 500.0), *load(runs, 3.0, 500.0, 800.0, seed=1), *load(runs, 1.0, 800.0, 1200.0, seed=2),
+        *load(runs, 4.0, 1200.0, 4000.0, seed=3),
+    ]  # fmt: skip
+    switches, reports = run(begin([planned_for(W, runs, 1.0)], 0.0), seen, aim, until=2600, replan=counted)
+    noted = [report for report in reports if report.answer is None]
+    blocked = next(report.now_s for report in reports if report.decision.blocked == "too soon")
+    assert 500 < blocked < 800, "more was known of the first change"
+    assert [report.finding.kind for report in noted] == ["drift", "drift"]
+    assert 800 < noted[0].now_s < 900 < 1200 < noted[1].now_s < 1300
+    assert noted[1].decision.reason.startswith("only noted: no switch may begin for ")
+    assert noted[1].finding.loads[0].rate_per_s.value == pytest.approx(4.0, rel=0.15)
+    assert 1500 <= switches[1] - switches[0] < 1530
+    last = next(report for report in reports if report.now_s == switches[1])
+    assert last.finding.kind == "blocked before"
+    assert last.finding.loads[0].rate_per_s.value == pytest.approx(4.0, rel=0.1)
+    assert len(planned) <= 6, "planned for when found, when blocked, when allowed, and when more was known"
+
+
+def test_a_load_that_stays_fills_no_log_while_a_switch_waits() -> None:
+    runs, aim = runs_of(), Settings(min_between_s=600.0, limits_s={W: 4.0})
+    memory = held_back(begin([planned_for(W, runs, 1.0)], 0.0), 3600.0)
+    _, reports = run(memory, load(runs, 1.0, 0.0, 4000.0), aim, until=3590)
+    assert {(report.finding.kind, report.answer) for report in reports} == {("goal missed", None)}
+    assert 2 <= len(reports) <= 6, "that the goal is missed is said again every --min-between"
+
+
+def test_a_change_in_the_pause_after_a_switch_that_came_to_nothing_is_noted() -> None:
+    runs = runs_of()
+    memory = held_back(begin([planned_for(W, runs, 1.0)], 0.0), 1000.0)
+    seen = [*load(runs, 1.0, 0.0, 300.0), *load(runs, 4.0, 300.0, 1100.0, seed=1)]
+    switches, reports = run(memory, seen, Settings(), until=1100)
+    assert [kind for _, kind, *_ in told(reports)] == ["drift", "blocked before"]
+    assert [report.answer is None for report in reports] == [True, False]
+    assert switches == [1020]
+    assert reports[-1].finding.loads[0].rate_per_s.value == pytest.approx(4.0, rel=0.1)
+
+
+def test_lost_gpus_are_said_once_while_it_is_too_soon_and_again_when_more_are_lost() -> None:
+    runs, aim = runs_of(), Settings(min_between_s=600.0)
+    seen = load(runs, 1.0, 0.0, 2000.0)
+    memory, kinds = switched(begin([planned_for(W, runs, 1.0)], 0.0), 0.0), []
+    used = sorted({gpu for instance in plans()[0].instances for gpu in instance.gpus})
+    for now in range(30, 700, 30):
+        lost = () if now < 100 or 400 < now < 450 else tuple(used[: 1 if now < 200 else 2])
+        facts = msgspec.structs.replace(facts_at(float(now), seen), lost=lost)
+        memory, report = step(memory, facts, aim, plans()[0], eager, None, frozen=False)
+        if report is not None:
+            kinds.append((now, report.finding.kind, report.decision.act, report.answer is not None))
+            if report.chosen is not None:
+                break
+    assert kinds == [
+        (120, "GPUs lost", "keep", True),  # it was too soon
+        (210, "GPUs lost", "keep", False),
+        (450, "GPUs lost", "keep", False),
+        (600, "GPUs lost", "switch", True),
+    ]
+
+
+def test_gpus_whose_loss_nothing_mends_are_no_reason_to_plan_at_every_look() -> None:
+    runs, aim, memory, asked = runs_of(), Settings(min_between_s=600.0), begin([planned_for(W, runs_of(), 1.0)], 0.0), []
+
+    def none(running: Plan, finding: Finding) -> Answer:
+        asked.append(finding.kind)
+        return nothing_better(running, finding)
+
+    seen = [*load(runs, 1.0, 0.0, 700.0), *load(runs, 4.0, 700.0, 1200.0, seed=1)]
+    for now in range(30, 1200, 30):
+        facts = msgspec.structs.replace(facts_at(float(now), seen), lost=(Gpu(node="n0", index=0),))
+        memory, _ = step(memory, facts, aim, plans()[0], none, None, frozen=False)
+    assert asked[:3] == ["GPUs lost", "GPUs lost", "drift"], "after 30 s, 630 s, and when the load changes"
+    assert len(asked) <= 5
+
+
+def test_frozen_it_is_planned_for_what_is_new_and_again_at_once_when_the_freeze_ends() -> None:
+    runs, memory, found = runs_of(), begin([planned_for(W, runs_of(), 1.0)], 0.0), []
+    seen = [*load(runs, 1.0, 0.0, 300.0), *load(runs, 3.0, 300.0, 3700.0, seed=1)]
+    for now in range(30, 3600, 30):
+        memory, report = step(memory, facts_at(float(now), seen), Settings(), plans()[0], eager, None, frozen=True)
+        if report is not None:
+            found.append(report)
+    assert found[0].finding.kind == "drift"
+    assert {report.decision.blocked for report in found} == {"frozen"}
+    assert len(found) <= 4, "and when more is known"
+    memory, report = step(memory, facts_at(3600.0, seen), Settings(), plans()[0], eager, None, frozen=False)
+    assert report is not None
+    assert (report.finding.kind, report.decision.act) == ("blocked before", "switch")
+    assert report.finding.loads[0].rate_per_s.value == pytest.approx(3.0, rel=0.1)

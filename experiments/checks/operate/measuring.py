@@ -59,7 +59,7 @@ def measure(bench: Bench, system: str, seed: int) -> Measured:
             "switches": len(log.switches),
             "rollbacks": len(log.rollbacks),
             "first_switch_s": log.switches[0][0] - scenario.changes_s[0] if log.switches and scenario.changes_s else None,
-            "plannings": len(log.reports),
+            "plannings": sum(report.answer is not None for report in log.reports),
             "cpu_s": cpu_s,
         },
         [names | each for each in timeline(runs, held, scenario.horizon_s)],
