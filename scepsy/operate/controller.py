@@ -184,23 +184,19 @@ def look(
     waits = memory.not_before_s is not None and facts.now_s < memory.not_before_s
     due = memory.not_before_s is not None and not waits and not (memory.frozen and frozen)
     again = memory.again_s is None or facts.now_s >= memory.again_s
-    workflows = len(memory.references)
     drifts: list[Drift] = []
-    for name, reference in memory.references.items():
-        times, ended = fresh(memory, facts, name)
-        h = limit_of(reference, settings.alarms_per_week, workflows)
-        rate = arrival_drift(times, memory.since_s[name], facts.until_s, reference, h)
-        found = [*([rate] if rate is not None else []), *content_drifts(ended, reference, h)]
-        drifts += sorted(found, key=lambda each: -each.strength)
-    loads = tuple(_load(memory, facts, name, [d for d in drifts if d.workflow == name]) for name in memory.references)
-    enough = all(
-        _runs_since(memory, facts, load) >= settings.least_runs or not any(d.workflow == load.workflow for d in drifts)
-        for load in loads
-    )
+    loads: list[Load] = []
+    for name in memory.references:
+        found = _drifts(memory, facts, settings, name)
+        load = _load(memory, facts, name, found)
+        if found and _runs_since(memory, facts, load) < settings.least_runs:  # no reason to be silent about the others
+            found, load = [], _load(memory, facts, name, [])
+        drifts += found
+        loads.append(load)
     kind: Literal["drift", "goal missed", "GPUs lost", "refined", "blocked before"] | None = None
     if crippled and (due or again or set(facts.lost) != set(memory.lost)):
         kind = "GPUs lost"
-    elif drifts and enough:
+    elif drifts:
         kind = "drift"
     elif due:
         kind = "blocked before"
@@ -210,7 +206,16 @@ def look(
         kind = "refined"
     if kind is None:
         return memory, None
-    return memory, Finding(kind=kind, drifts=tuple(drifts), loads=loads, lost=facts.lost, crippled=crippled)
+    return memory, Finding(kind=kind, drifts=tuple(drifts), loads=tuple(loads), lost=facts.lost, crippled=crippled)
+
+
+def _drifts(memory: Memory, facts: Facts, settings: Settings, workflow: str) -> list[Drift]:
+    """What has changed of one workflow, strongest first."""
+    reference, (times, ended) = memory.references[workflow], fresh(memory, facts, workflow)
+    h = limit_of(reference, settings.alarms_per_week, len(memory.references))
+    rate = arrival_drift(times, memory.since_s[workflow], facts.until_s, reference, h)
+    found = [*([rate] if rate is not None else []), *content_drifts(ended, reference, h)]
+    return sorted(found, key=lambda each: -each.strength)
 
 
 def fresh(memory: Memory, facts: Facts, workflow: str) -> tuple[list[float], list[Seen]]:

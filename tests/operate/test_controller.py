@@ -432,3 +432,17 @@ def test_frozen_it_is_planned_for_what_is_new_and_again_at_once_when_the_freeze_
     assert report is not None
     assert (report.finding.kind, report.decision.act) == ("blocked before", "switch")
     assert report.finding.loads[0].rate_per_s.value == pytest.approx(3.0, rel=0.1)
+
+
+def test_a_workflow_that_nobody_runs_hides_no_change_of_another() -> None:
+    """Its rate is not what was planned for, but there are no runs that a new plan could rest on."""
+    runs, other = runs_of(), "reflection"
+    references = [planned_for(W, runs, 1.0), planned_for(other, runs_of(other), 1.0)]
+    seen = [*load(runs, 1.0, 0.0, 500.0), *load(runs, 3.0, 500.0, 800.0, seed=1)]
+    _, reports = run(begin(references, 0.0), seen, Settings(), until=800, replan=nothing_better)
+    assert [(report.finding.kind, {drift.workflow for drift in report.finding.drifts}) for report in reports][:1] == [
+        ("drift", {W})
+    ]
+    assert 500 < reports[0].now_s < 600
+    stopped = next(each for each in reports[0].finding.loads if each.workflow == other)
+    assert stopped.planned_rate_per_s == pytest.approx(1.0), "as before, until more is known"
