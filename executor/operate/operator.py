@@ -67,6 +67,8 @@ class Operator:
     looks: int = 0
     problem: str = ""
     """Why the latest look came to nothing; empty when it did not."""
+    blind: str = ""
+    """Why nothing can be said of the load; empty when it can."""
     _journal: Journal = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,6 +151,9 @@ class Operator:
             quiet_s=self.live.quiet_s,
         )
         self.facts, self.looks = facts, self.looks + 1
+        before, self.blind = self.blind, self._blind(facts)
+        if self.blind and not before:
+            self.notify(self.blind)
         self.memory, report = step(
             self.memory, facts, self.settings, running, self.replan, self.validate, frozen=self.frozen or self.mode == "advise"
         )
@@ -166,6 +171,13 @@ class Operator:
         if self.mode == "act" and report.chosen is not None:
             return self._act(name, report.chosen)
         return entry
+
+    def _blind(self, facts: Facts) -> str:
+        if any(facts.seen.values()):
+            return ""
+        held = f"the {self.live.calls} calls read are of other workflows" if self.live.calls else "no calls were read"
+        remedy = "name the workflow in the calls" if self.live.calls else "does the gateway record there?"
+        return f"no run of {', '.join(facts.seen)} is seen: {held} from {self.tail.path} ({remedy})"
 
     def windows(self, facts: Facts) -> tuple[Window, ...]:
         """Statistics of the last ten minutes."""

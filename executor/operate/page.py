@@ -36,7 +36,7 @@ def snapshot(one: Operator) -> dict[str, Any]:
         "window_s": WINDOW_S,
         "frozen": one.frozen,
         "plan": entries[-1].plan if entries else "",
-        "problem": one.problem,
+        "problem": one.problem or one.blind,
         "looks": one.looks,
         "seconds_since_plan": one.clock() - (switches[-1].at_s if switches else started),
         "outcomes": {kind: sum(e.result == kind for e in outcomes) for kind in ("serving", "rolled back", "refused", "left")},

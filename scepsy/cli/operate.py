@@ -242,7 +242,8 @@ def _show(one: "Operator", entry: Any, *, as_json: bool) -> None:
         emit_json(document(shown))
         return
     if entry is None:
-        stdout.print("the load is what the plan was made for", highlight=False)
+        told = "nothing can be said of the load" if one.blind else "the load is what the plan was made for"
+        stdout.print(told, highlight=False)
         return
     for line in explained(shown):
         stdout.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -85,6 +85,15 @@ def test_one_look_at_the_planned_load_finds_nothing(here, planned) -> None:
     assert "the load is what the plan was made for" in call("chat.plan.yaml", "--once")
 
 
+def test_one_look_without_a_recording_says_nothing_of_the_load(here) -> None:
+    since(here, 2000.0)
+    result = CliRunner().invoke(app, ["operate", "chat.plan.yaml", "--once"])
+    assert result.stdout == "nothing can be said of the load\n"
+    said = " ".join(result.stderr.split())
+    assert "no calls were read from" in said
+    assert "does the gateway record there?" in said
+
+
 def test_one_look_at_three_times_the_load_advises_and_changes_nothing(here, planned) -> None:
     begun = since(here, 1000.0)
     record_runs(here / "calls.jsonl", planned[0], 3 * RATE, begun, time.time())

@@ -257,6 +257,25 @@ def test_advice_that_stands_is_taken_when_acting_is_allowed(tmp_path, clock) -> 
     assert len(target.made()) == 1
 
 
+def test_it_is_said_once_that_no_run_is_seen_and_why(tmp_path, clock) -> None:
+    said, path = [], tmp_path / "calls.jsonl"
+    one = operator(tmp_path, DiskTarget(tmp_path), clock, notify=said.append)
+    one.start()
+    for at_s in (60.0, 120.0):
+        look_until(one, clock, BORN_S + at_s)
+    assert said == [f"no run of w is seen: no calls were read from {path} (does the gateway record there?)"]
+    assert snapshot(one)["problem"] == said[0]
+    write_recording(path, [(300.0, 2.0)])
+    look_until(one, clock, BORN_S + 240.0)
+    assert (one.blind, len(said), snapshot(one)["problem"]) == ("", 1, "")
+    others = operator(tmp_path / "two", DiskTarget(tmp_path), clock, notify=said.append)
+    others.tail, others.live = one.tail, LiveRuns(["a", "b"])
+    others.live.add([record(1, BORN_S)])
+    others.start()
+    others.look()
+    assert said[1].startswith("no run of a, b is seen: the 1 calls read are of other workflows from ")
+
+
 def test_a_load_that_stays_writes_nothing(tmp_path, clock) -> None:
     end = write_recording(tmp_path / "calls.jsonl", [(3600.0, 2.0)])
     one = operator(tmp_path, DiskTarget(tmp_path), clock)
