@@ -87,9 +87,10 @@ def _calls(calls: Mapping[str, int], resumed: int) -> str:
     odd = {
         "unnamed": "name no run",
         "strangers": "are of other workflows",
+        "failed": "were not completed",
         "damaged": "could not be read",
     }
-    told = "".join(f", {calls[kind]:,} {words}" for kind, words in odd.items() if calls[kind])
+    told = "".join(f", {calls[kind]:,} {words}" for kind, words in odd.items() if calls.get(kind))
     early = f" {resumed:,} runs counted as ended while a call of theirs was under way." if resumed else ""
     return f"{calls['read']:,} calls were read{told}.{early}"
 

@@ -128,12 +128,17 @@ class LiveRuns:
 
     def _end_named(self, key: Key) -> None:
         records = self._open.pop(key)
-        self._over[key] = (records, self._end(key[0], records))
+        seen = self._end(key[0], records)
+        if not seen:  # it came all the same, and is part of the rate
+            begin_s, end_s = min(each.start_s for each in records), max(each.end_s for each in records)
+            seen = self._keep(key[0], [Seen(workflow=key[0], arrival_s=begin_s, end_s=end_s)])
+        self._over[key] = (records, seen)
         self._over.move_to_end(key)
         if len(self._over) > KEPT_RUNS:
             self._over.popitem(last=False)
 
     def _end(self, workflow: str, records: Sequence[CallRecord]) -> list[Seen]:
+        """Runs that ended with these calls; none where no call was completed."""
         begin_s = [record.start_s for record in records if record.outcome == "completed" and record.input_tokens >= 1]
         if not begin_s:
             return []
@@ -147,6 +152,9 @@ class LiveRuns:
             end_s = arrival_s + max(call.end_s or 0.0 for call in run.calls)
             named = run if run.workflow == workflow else msgspec.structs.replace(run, workflow=workflow)
             found.append(seen_of(named, arrival_s, end_s))
+        return self._keep(workflow, found)
+
+    def _keep(self, workflow: str, found: list[Seen]) -> list[Seen]:
         self._ended[workflow] += found
         if len(self._ended[workflow]) > 2 * KEPT_RUNS:
             del self._ended[workflow][:KEPT_RUNS]

@@ -44,6 +44,7 @@ def snapshot(one: Operator) -> dict[str, Any]:
             "read": one.live.calls,
             "unnamed": one.live.unnamed,
             "strangers": one.live.strangers,
+            "failed": one.live.failed,
             "damaged": one.tail.damaged,
         },
         "resumed": one.live.resumed,
@@ -78,7 +79,7 @@ def _workflows(one: Operator, running: Plan) -> dict[str, Any]:
             "planned_rate_per_s": reference.rate_per_s,
             "latency_s": window.latency_s.value if window.latency_s is not None else None,
             "predicted_latency_s": predicted.get(window.workflow),
-            "open_runs": window.arrivals - window.ended,
+            "open_runs": sum(each.end_s is None for each in one.facts.seen[window.workflow]),
             "drift": {
                 **({rate.number: abs(rate.z) / h} if rate is not None else {}),
                 **{drift.number: drift.strength for drift in drifts},

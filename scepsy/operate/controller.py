@@ -226,13 +226,14 @@ def fresh(memory: Memory, facts: Facts, workflow: str) -> tuple[list[float], lis
 
 def readable(seen: Sequence[Seen], now_s: float, quiet_s: float) -> list[Seen]:
     """Ended runs up to the first that is still open, unless that one is overdue. One that may have ended within ``quiet_s``
-    is not: where runs are short, all that are open would be passed over, and the short among them would be read first."""
-    latencies = [each.latency_s for each in seen if each.end_s is not None]
+    is not: where runs are short, all that are open would be passed over, and the short among them would be read first. Runs
+    of which no call was completed are part of the rate, and tell nothing else."""
+    latencies = [each.latency_s for each in seen if each.end_s is not None and each.values]
     overdue = PATIENCE * float(np.quantile(latencies, 0.95)) if latencies else float("inf")
     found = []
     for each in seen:
         if each.end_s is not None:
-            found.append(each)
+            found += [each] if each.values else []
         elif now_s - quiet_s - each.arrival_s <= overdue:
             break
     return found

@@ -26,7 +26,7 @@ class Seen(Value, frozen=True, kw_only=True):
     end_s: float | None = None
     """None: still open."""
     values: dict[str, float] = msgspec.field(default_factory=dict)
-    """By ``name:llm``; empty while it is open."""
+    """By ``name:llm``; empty while it is open, and where no call of it was completed."""
     run: Run | None = None
     """The run itself, to plan and simulate with; None while it is open."""
 

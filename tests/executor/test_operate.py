@@ -17,12 +17,14 @@ from executor.operate.page import snapshot
 from executor.operate.tail import Tail
 from scepsy.errors import BackendError
 from scepsy.importers.recorded.record import CallRecord
-from scepsy.operate.controller import fresh
+from scepsy.operate.controller import Facts, begin, fresh
 from scepsy.operate.naming import fingerprint
+from scepsy.operate.reference import planned_for
 from scepsy.operate.settings import Settings
 from tests.executor.operating import (
     BORN_S,
     ONE,
+    RUNS,
     TWO,
     Clock,
     DiskTarget,
@@ -142,6 +144,18 @@ def test_a_run_is_the_same_whether_it_is_read_as_it_comes_or_all_at_once(looks) 
     assert told(live, 300) == [(0.0, 55.0, 2.0), (80.0, 86.0, 2.0)]
 
 
+def test_a_run_whose_calls_all_failed_has_come_and_tells_nothing_else() -> None:
+    live = LiveRuns([W], idle_s=10.0)
+    live.add([record(n, BORN_S + n, outcome="rejected" if n % 2 else "completed") for n in range(20)])
+    seen = live.seen(BORN_S + 60)
+    memory = begin([planned_for(W, RUNS, 1.0)], BORN_S - 1)
+    times, ended = fresh(memory, Facts(now_s=BORN_S + 60, seen=seen, quiet_s=live.quiet_s), W)
+    assert (len(times), len(ended)) == (20, 10)
+    assert all(each.values for each in ended)
+    live.add([record(99, BORN_S + 21, run="r19", end_s=BORN_S + 70)])  # its second try took long
+    assert [(each.arrival_s, each.end_s) for each in live.seen(BORN_S + 71)[W]][-1] == (BORN_S + 19, None)
+
+
 def test_calls_that_name_no_run_and_calls_of_others_are_counted() -> None:
     live = LiveRuns([W, "other"], idle_s=10.0)
     live.add(
@@ -152,7 +166,7 @@ def test_calls_that_name_no_run_and_calls_of_others_are_counted() -> None:
         ]
     )
     assert (live.calls, live.unnamed, live.strangers, live.failed) == (3, 1, 1, 1)
-    assert [each.end_s is not None for each in live.seen(BORN_S + 60)[W]] == [True]
+    assert [(each.end_s, bool(each.values)) for each in live.seen(BORN_S + 60)[W]] == [(BORN_S + 1, False), (BORN_S + 1, True)]
     alone = LiveRuns([W])
     alone.add([record(1, BORN_S, workflow="")])
     assert len(alone.seen(BORN_S)[W]) == 1, "a plan of one workflow takes calls that name none"
