@@ -175,7 +175,7 @@ def document(entry: Entry) -> dict[str, object]:
 
 
 BECAUSE = {
-    "drift": "the load is not the one that was planned for",
+    "drift": "the load is not the one known before",
     "goal missed": "the goal is missed",
     "GPUs lost": "GPUs were lost",
     "refined": "more is known of a load that had changed",
@@ -192,7 +192,7 @@ def explained(entry: Entry) -> list[str]:
         lines.append(f"{did}, because {BECAUSE.get(entry.found, entry.found)}.")
     for drift in entry.drifts:
         lines.append(
-            f"{drift.workflow}: {drift.number} was {drift.expected:.4g} in the load planned for, the last {drift.runs} runs "
+            f"{drift.workflow}: {drift.number} was {drift.expected:.4g} in the load known before, the last {drift.runs} runs "
             f"have {drift.observed:.4g} ({abs(drift.z):.1f} standard errors apart, alarm at {drift.threshold:.1f})."
         )
     for load in entry.loads:

@@ -107,7 +107,7 @@ def test_one_look_at_three_times_the_load_advises_and_changes_nothing(here, plan
     again = json.loads(call("chat.plan.yaml", "--explain", "LAST", "--json"))
     assert again == told
     text = call("chat.plan.yaml", "--explain", str(told["number"]))
-    assert "chat: rate was 0.5 in the load planned for" in text
+    assert "chat: rate was 0.5 in the load known before" in text
     assert "Decision:" in text
     for line in (folder / "operate" / "log.jsonl").read_text().splitlines():
         jsonschema.validate(json.loads(line), schemas()["operate"])

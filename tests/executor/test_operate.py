@@ -233,7 +233,7 @@ def test_acting_switches_when_the_load_changes_and_the_log_tells_it_all(tmp_path
     assert (acting.wanted, outcome.result, outcome.plan) == (fingerprint(TWO), "serving", fingerprint(TWO))
     assert target.made() == [acting.token]
     text = "\n".join(explained(decided))
-    assert "rate was 2 in the load planned for" in text
+    assert "rate was 2 in the load known before" in text
     assert "Decision: switch" in text
     assert (tmp_path / "operate" / "plans" / f"{fingerprint(TWO)}.plan.yaml").exists()
 
@@ -250,7 +250,7 @@ def test_a_change_in_the_pause_after_a_failed_switch_is_written_down_without_pla
     assert [(entry.found, entry.drifts[0].number, entry.candidates) for entry in noted] == [("drift", "rate", ())]
     assert 1800 < noted[0].at_s - BORN_S < 2000
     text = "\n".join(explained(noted[0]))
-    assert "Noted, because the load is not the one that was planned for." in text
+    assert "Noted, because the load is not the one known before." in text
     assert "Decision: keep: only noted: no switch may begin for " in text
     assert any(line.startswith("drift: keep: only noted: no switch may begin for ") for line in said)
     assert snapshot(one)["workflows"][W]["predicted_latency_s"] is None, "of the new load nothing was predicted"

@@ -74,7 +74,7 @@ def test_the_page_fits_phones_and_the_dark_and_says_what_was_decided_when(one) -
     ):
         assert word in html, word
     assert 'class="line told">Decision: ' in html
-    assert "Planned again, because the load is not the one that was planned for." in html
+    assert "Planned again, because the load is not the one known before." in html
     assert re.search(r">0\.\d\d \([a-z ]+\)</td>", html)
 
 
