@@ -35,8 +35,9 @@ SEEDS = (11, 12, 13, 14, 15)
 
 
 def ends(table: pd.DataFrame, sample: int, seed: int) -> list[Row]:
-    """Rows of highest rates with a known upper end, drawn without replacement."""
+    """Rows of highest rates whose upper end counts (``findings.compare``), drawn without replacement."""
     known = table[(table["kind"] == "maximum") & np.isfinite(table["load_unstable"]) & (table["load_stable"] > 0)]
+    known = known[known["confirmed"] == 1]
     known = known[~known["system"].map(interpreted)]
     return records(known.sample(n=min(sample, len(known)), random_state=seed))
 
