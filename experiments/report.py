@@ -123,7 +123,7 @@ def outcome(tables: Tables) -> Section:
         [
             "question",
             "best other by rate",
-            "highest rate shown stable, Scepsy's over its",
+            "highest rates, Scepsy's over its",
             "rates at which both are stable",
             "latency, least: best other's over Scepsy's",
             "latency, most",

@@ -96,14 +96,14 @@ def limits(axes: Any, points: pd.DataFrame) -> None:
 
 
 def maxima_rug(axes: Any, maxima: pd.DataFrame, everyone: pd.DataFrame) -> None:
-    """Each system's highest stable rate as its marker on the lower edge: at its left end where it is below all rates shown."""
+    """The highest rate at which each system was shown stable, as its marker on the lower edge, or at the left end of it."""
     left = axes.get_xlim()[0]
     for system in systems(maxima):
         row = maxima[maxima["system"] == system].iloc[0]
         looks = look(system, everyone)
-        if row["rate_per_s"] > 0:
+        if row["low"] > 0:
             axes.plot(
-                [max(row["rate_per_s"], left)], [0.0], marker=looks["marker"], color=looks["color"],
+                [max(row["low"], left)], [0.0], marker=looks["marker"], color=looks["color"],
                 transform=axes.get_xaxis_transform(),
                 markerfacecolor=looks["color"] if row["settled"] else "white", markersize=4.2 if system == OURS else 3.4,
                 clip_on=False, zorder=20 if system == OURS else 15, markeredgewidth=0.7, linestyle="none",

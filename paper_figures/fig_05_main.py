@@ -57,8 +57,11 @@ def group_of(system, frame) -> str:  # type: ignore[no-untyped-def]
 
 
 def claim(axes, highest) -> str:  # type: ignore[no-untyped-def]
-    """The abstract's throughput in words, and a tick on the upper edge where the panel reaches there."""
-    others = highest[~highest["group"].isin(evaluated.OWN_GROUPS)]["rate_per_s"]
+    """The abstract's throughput in words, and a tick on the upper edge where the panel reaches there.
+
+    It is that factor times the highest rate at which another system is shown stable.
+    """
+    others = highest[~highest["group"].isin(evaluated.OWN_GROUPS)]["low"]
     if not len(others) or not others.max() > 0:
         return "no other system is stable"
     at = others.max() * style.PAPER_THROUGHPUT

@@ -6,8 +6,8 @@ import numpy as np
 import style
 
 PANELS = (
-    ("rate", "highest rate shown stable, Scepsy's over the other's", style.PAPER_THROUGHPUT),
-    ("latency", "mean latency, the other's over Scepsy's (the most)", style.PAPER_LATENCY),
+    ("rate", "highest rates, Scepsy's over the other's\n(no bar: an end is not known)", style.PAPER_THROUGHPUT),
+    ("latency", "mean latency, the other's over Scepsy's\n(the most)", style.PAPER_LATENCY),
 )
 
 

@@ -27,6 +27,7 @@ TIE = 0.02
 KEYS = ("workload", "gpus", "gpus_per_node", "gpu_type", "arrivals", "planned_on", "measured_on", "models")
 """What makes rows answers to one question."""
 ONE_LOOK = "the upper end was called unstable by one look only, which may take filling for overload: not confirmed"
+REFUTED = "a longer replay with other seeds is stable where this one was called unstable: the upper end is not known"
 ALL = "all requests"
 """The name under which several workflows are joined, each weighted by its rate."""
 _VALUES = ("latency_mean_s", "latency_mean_half_width_s", "latency_p50_s", "latency_p95_s", "latency_p99_s")
@@ -192,18 +193,47 @@ def _text(row: Row, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def maxima(frame: pd.DataFrame) -> pd.DataFrame:
+Checked = dict[tuple[object, ...], float]
+"""By question, system, option and commit: the highest load that longer replays have shown stable though the rows call it
+unstable."""
+
+
+def checked_ends(table: pd.DataFrame | None) -> Checked:
+    """What ``experiments.studies.evaluation.unstable_ends`` has refuted."""
+    found: Checked = {}
+    for row in records(table) if table is not None else []:
+        if row["verdict"] == "stable":
+            name = _name_of(row, row["of_commit"])
+            found[name] = max(found.get(name, 0.0), row["load_unstable"])
+    return found
+
+
+def _name_of(row: Row, commit: object) -> tuple[object, ...]:
+    return (*(row[name] for name in KEYS), row["system"], row["option"], commit)
+
+
+def refuted(row: Row, checked: Checked) -> Row:
+    """A bracket's row, where a longer replay is stable at its upper end: that is the highest load shown stable then."""
+    load = checked.get(_name_of(row, row["commit"]), 0.0)
+    if load < row["load_unstable"] or not math.isfinite(row["load_unstable"]):
+        return row
+    rate = row["rate_high_per_s"]
+    open_end = {"load_stable": load, "load": load, "load_unstable": math.inf, "settled": False, "why": REFUTED}
+    return row | open_end | {"rate_low_per_s": rate, "rate_per_s": rate, "rate_high_per_s": math.inf}
+
+
+def maxima(frame: pd.DataFrame, checked: Checked | None = None) -> pd.DataFrame:
     """The highest stable rate of every system at its best option, its bracket, and Scepsy's over it.
 
     ``low`` is shown stable, ``high`` shown unstable, ``rate_per_s`` their middle; ``settled``: they are as close as asked for.
     What the swept points show counts too: they may be longer than what the bisection spent on a load.
     ``ratio_low`` and ``ratio_high`` are the ends that both brackets allow. A system that is stable at no load has an infinite
-    ratio, and one that cannot run at all has none. Ends that are not known are NaN.
+    ratio, and one that cannot run at all has none. Ends that are not known are NaN. ``checked``: see ``checked_ends``.
     """
     rows = []
     swept = grouped(records(keyed(frame[frame["kind"] == "sweep"])), (*KEYS, "system"))
     for key, here in grouped(records(keyed(frame[frame["kind"] == "maximum"])), KEYS).items():
-        here = [narrowed(upper_end_of(row), swept.get((*key, row["system"]), [])) for row in here]
+        here = [narrowed(refuted(upper_end_of(row), checked or {}), swept.get((*key, row["system"]), [])) for row in here]
         chosen = {
             system: max(mine, key=lambda row: (row["rate_per_s"], row["rate_low_per_s"]))
             for (system,), mine in grouped(here, ("system",)).items()

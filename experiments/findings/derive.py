@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.findings.claims import claims
-from experiments.findings.compare import comparisons, maxima, points, read_table
+from experiments.findings.compare import checked_ends, comparisons, maxima, points, read_table
 from experiments.findings.losses import losses
 from experiments.findings.sensitivity import sensitivity
 from experiments.runner import save_table
@@ -20,7 +20,7 @@ def derive(results: Path) -> dict[str, pd.DataFrame]:
     frame = read_table(results, "evaluation")
     if frame is None:
         raise InputError(f"{results / 'evaluation.parquet'} is missing: run: scepsy experiment run evaluation -o {results}")
-    compared, highest = comparisons(frame), maxima(frame)
+    compared, highest = comparisons(frame), maxima(frame, checked_ends(read_table(results, "unstable_ends")))
     tables = {"comparisons": compared, "maxima": highest}
     others = {name: table for name in ("shares", "search") if (table := read_table(results, name)) is not None}
     found = (

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from experiments.findings.claims import CLAIMS, NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED, UNDECIDED, claims
-from experiments.findings.compare import ALL, comparisons, maxima, paired_ratio
+from experiments.findings.compare import ALL, KEYS, checked_ends, comparisons, maxima, paired_ratio, records
 from experiments.findings.derive import DERIVED, derive
 from experiments.findings.losses import LOSS, POSSIBLE, losses
 from experiments.findings.sensitivity import BASE, sensitivity
@@ -166,6 +166,20 @@ def test_ratios_of_highest_rates_are_those_that_both_brackets_allow() -> None:
     never = only(found, system="ayo")
     assert math.isinf(never["ratio"])
     assert never["ratio_low"] == pytest.approx(4.0)
+
+
+def test_an_upper_end_that_a_longer_replay_refutes_becomes_a_lower_end() -> None:
+    rows = pd.DataFrame(highest("scepsy", 20, 22) + highest("equal", 10, 11))
+    end = records(rows[rows["system"] == "equal"])[0]
+    check = {name: end[name] for name in (*KEYS, "system", "option", "load_unstable")}
+    for verdict, commit, low, high in (
+        ("stable", end["commit"], 11, math.inf), ("unstable", end["commit"], 10, 11), ("stable", "another", 10, 11),
+    ):  # fmt: skip
+        table = pd.DataFrame([check | {"verdict": verdict, "of_commit": commit}])
+        found = only(maxima(rows, checked_ends(table)), system="equal")
+        assert (found["low"], found["high"]) == (low, high), (verdict, commit)
+        assert ("longer replay" in found["why"]) == math.isinf(high)
+        assert math.isnan(found["ratio_low"]) == math.isinf(high)
 
 
 def test_an_upper_end_that_one_look_calls_unstable_is_not_known() -> None:
