@@ -272,8 +272,8 @@ def narrowed(row: Row, swept: Sequence[Row]) -> Row:
 def upper_end_of(row: Row) -> Row:
     """A bracket's row, without an upper end that only one look calls unstable: it may have seen the system fill.
 
-    Rows that say ``confirmed`` were made by the rule of two looks (``experiments.points.settled``). Of the others an end counts
-    as known where nothing can run there.
+    Rows that say ``confirmed`` were made by the rule that growth must last (``experiments.points.settled``). Of the others an
+    end counts as known where nothing can run there.
     """
     if _confirmed(row) or not math.isfinite(row["load_unstable"]) or _text(row, "why").startswith(INFEASIBLE):
         return row
@@ -283,7 +283,7 @@ def upper_end_of(row: Row) -> Row:
 
 
 def _confirmed(row: Row) -> bool:
-    """Whether a row was made by the rule of two looks; tables of before lack the column, or have NaN in it."""
+    """Whether a row was made by the rule that growth must last; tables of before lack the column, or have NaN in it."""
     return bool(row.get("confirmed") == 1)
 
 

@@ -106,8 +106,8 @@ class LivePlanner:
             candidate_s=means(1),
             running_limited_s=limited(0),
             candidate_limited_s=limited(1),
-            running_keeps_up=not any(one.grows for one in both[0].by_workflow.values()),
-            candidate_keeps_up=not any(one.grows for one in both[1].by_workflow.values()),
+            running_keeps_up=not both[0].grows,
+            candidate_keeps_up=not both[1].grows,
             runs=self.replayed_runs,
         )
 

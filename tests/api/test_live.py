@@ -1,5 +1,6 @@
 """Planning for a live load, on curves profiled for real: what is predicted, what is proposed, what the move costs."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -8,6 +9,8 @@ import pytest
 import scepsy
 from scepsy.api.inputs import load_cluster, profiles_of
 from scepsy.api.live import LivePlanner
+from scepsy.api.settle import Settled
+from scepsy.backend import Stream
 from scepsy.files.cache import cache_dir
 from scepsy.operate.controller import Finding, Load
 from scepsy.operate.decision import decide
@@ -132,3 +135,19 @@ def test_goal_latency_uses_the_gpus_it_may(made) -> None:
         aim = Settings(gpus_to=most, horizon_s=86400.0)
         answer = replace(planner, settings=aim).replan(plan, finding(0.5))
         assert max(candidate.outlook.gpus for candidate in answer.candidates) <= wanted
+
+
+@pytest.mark.parametrize("growing", ["running", "candidate"])
+def test_a_plan_on_which_work_stays_behind_is_not_said_to_keep_up(made, monkeypatch: pytest.MonkeyPatch, growing: str) -> None:
+    planner, plan = made
+    replayed, seen = LivePlanner._replayed, []
+
+    def grows(self: LivePlanner, which: Plan, streams: Sequence[Stream]) -> Settled:
+        found = replayed(self, which, streams)
+        seen.append("candidate" if seen else "running")
+        mine = {name: replace(one, grows=seen[-1] == growing) for name, one in found.by_workflow.items()}
+        return replace(found, by_workflow=mine)
+
+    monkeypatch.setattr(LivePlanner, "_replayed", grows)
+    found = planner.validate(plan, plan, finding(0.5))
+    assert (found.running_keeps_up, found.candidate_keeps_up) == (growing != "running", growing != "candidate")

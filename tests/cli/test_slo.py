@@ -15,6 +15,7 @@ from scepsy.errors import InputError
 from scepsy.files.plan import load_plan
 from scepsy.files.slo import load_slo, read_slo, save_slo
 from scepsy.slo import Limits, Slo, WorkflowSlo
+from scepsy.steady import drift
 
 PLAN = "plan -t chat.jsonl --rate 0.5 --gpus 2"
 SLO = """format: scepsy.slo
@@ -160,6 +161,15 @@ def test_simulate_ends_with_1_where_the_plan_does_not_keep_up() -> None:
     assert (code, "stays behind" in out or "not settled" in out) == (1, True), out
     assert document("simulate chat.plan.yaml --rate 40 --most-calls 20000", code=1)["stable"] is False
     assert run("simulate chat.plan.yaml --rate 1000 --most-calls 20000")[0] == 1, "so far beyond that it cannot even settle"
+
+
+def test_simulate_of_a_number_of_runs_ends_with_1_where_work_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = "simulate chat.plan.yaml --rate 6 --runs 3000"
+    assert document(asked, code=1)["workflows"]["chat"]["verdict"] == "unstable"
+    monkeypatch.setattr(drift, "GOES_ON", 10.0)  # the same growth, which may be filling by this
+    found = document(asked, code=1)["workflows"]["chat"]
+    assert found["verdict"] == "undecided"
+    assert found["why"].endswith("the system may only be filling")
 
 
 def test_runs_that_were_to_be_cut_off_are_no_failure_and_a_bad_drain_is_bad_input() -> None:

@@ -1,5 +1,6 @@
 """Every figure and table is drawn twice, byte for byte the same, at a paper's widths; missing tables are skipped aloud."""
 
+import importlib
 import importlib.util
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.findings.derive import write_derived
 from experiments.systems.deployment import label_of
@@ -177,3 +179,18 @@ def test_every_panel_of_the_main_figure_says_its_workload_and_every_option_has_a
     for system in ("aegaeon", "ayo"):
         options = [label_of(option) for option in SYSTEMS[system].options(cluster_of(8, "A100-80G", 8))]
         assert len({words(option) for option in options}) == len(options)
+
+
+def test_the_marks_on_the_axis_are_the_highest_rates_shown_stable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    evaluated = importlib.import_module("evaluated")
+    both = pd.DataFrame(
+        [
+            {"system": name, "title": name, "group": "allocation", "low": low, "rate_per_s": 1.4 * low, "settled": False}
+            for name, low in (("scepsy", 8.0), ("equal", 3.0))
+        ]
+    )
+    axes = Figure().add_subplot()
+    axes.set_xlim(1.0, 20.0)
+    evaluated.maxima_rug(axes, both, both)
+    assert sorted(line.get_xdata()[0] for line in axes.get_lines()) == [3.0, 8.0]

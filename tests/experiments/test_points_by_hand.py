@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +15,9 @@ from experiments.points.border import highest_rate
 from experiments.points.measured import Effort, _spent, interpreted, ladder, runs_of
 from experiments.points.questions import Question, Reference
 from experiments.points.settled import Budget, Round
-from experiments.studies.evaluation.design import FULL
-from experiments.studies.evaluation.steps import until_unstable
+from experiments.runner import SCALES
+from experiments.studies.evaluation.design import FULL, SMOKE
+from experiments.studies.evaluation.steps import maximum, until_unstable
 from experiments.systems.registry import SYSTEMS
 from scepsy.generate import generate
 from scepsy.metrics import seeds_interval
@@ -108,6 +109,10 @@ def test_a_border_is_sought_with_one_long_replay() -> None:
         point, border = FULL.budget_of(system), FULL.border_budget_of(system)
         assert border == replace(point, seeds=(1,), most_calls=border.most_calls)
         assert border.most_calls == len(point.seeds) * point.most_calls
+    wanted = {name: SMOKE.border_budget_of(name) for name in SYSTEMS}
+    tasks = maximum(SCALES["smoke"])
+    assert tasks
+    assert all(task.params["budget"] == asdict(wanted[task.params["system"]]) for task in tasks)
 
 
 def test_changed_assumptions_are_measured_at_half_of_the_common_rates() -> None:
